@@ -1,0 +1,40 @@
+"""The fact tables: one folder each, found by listing this one.
+
+Guest-safe: standard library only.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from scanner import schema
+
+
+@functools.cache
+def load_tables() -> dict[str, schema.Table]:
+    """All fact tables by name, in alphabetical order."""
+    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/spec.py"))
+    return {name: _load(name) for name in folders}
+
+
+def _load(name: str) -> schema.Table:
+    spec = importlib.import_module(f"scanner.tables.{name}.spec")
+    rows = [value for value in vars(spec).values() if hasattr(value, "__fleetscan__")]
+    if len(rows) != 1:
+        raise TypeError(f"scanner/tables/{name}/spec.py must define exactly one row class")
+    return schema.describe(name, rows[0])
+
+
+def load_collector(name: str) -> Callable[[Any], Iterator[object]]:
+    """The ``collect`` function of a guest table.
+
+    Its argument is the agent's ``Machine`` or ``Root``, as the table's scope says; ``Any``
+    because this module must not import the agent.
+    """
+    module = importlib.import_module(f"scanner.tables.{name}.collect")
+    collect: Callable[[Any], Iterator[object]] = module.collect
+    return collect

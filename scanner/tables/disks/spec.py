@@ -1,0 +1,23 @@
+"""One row a disk of a machine, as the host sees it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import U16, U32, U64, Origin, Scope, column, table
+
+
+@table(scope=Scope.MACHINE, origin=Origin.HOST)
+class Disk:
+    """The machine's disks: image files or block devices, with their backing chains."""
+
+    disk: U16 = column("Position among the machine's disks, from 0.")
+    device: str | None = column("Its name inside the appliance.", example="/dev/sda")
+    path: str = column("The file or block device, as the source named it.")
+    format: Literal["raw", "qcow2"] | None = column("Image format, as decided by preflight.")
+    virtual_size: U64 | None = column("Size that a guest sees.", unit="bytes")
+    file_size: U64 | None = column("Length of the file itself.", unit="bytes")
+    allocated: U64 | None = column("Space the file occupies on its host.", unit="bytes")
+    cluster_size: U32 | None = column("Cluster size of the image format.", unit="bytes")
+    backing_chain: tuple[str, ...] = column("Backing files, nearest first.")
+    error: str | None = column("Why the disk could not be opened.")

@@ -1,0 +1,133 @@
+"""The walk by the appliance's own program, ``walk.c``: the same rows, already encoded."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+from appliance.guest.root import Root
+from scanner import schema
+from scanner.tables import colonfile
+from scanner.tables.files import capability
+
+PROGRAM = "/usr/lib/fleetscan/walk"
+"""Where the appliance's build puts it."""
+
+_CHUNK = 128 << 10
+
+
+def is_there() -> bool:
+    """Whether this system has the program."""
+    return os.access(PROGRAM, os.X_OK)
+
+
+def rows(root: Root, *, labelled: bool, program: str = PROGRAM) -> Iterator[bytes]:
+    """Encoded rows, many a chunk; the same as those of the walk in Python, in another order.
+
+    Args:
+        root: the tree.
+        labelled: whether it has SELinux labels.
+        program: the compiled ``walk.c``.
+
+    Raises:
+        OSError: entries could not be read; raised after all rows, naming the first.
+    """
+    top = root.open_fd("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with tempfile.TemporaryFile() as rare, tempfile.TemporaryFile() as names:
+            names.write(_names(root, labelled=labelled))
+            names.seek(0)
+            failure = None
+            try:
+                command = [program, str(top), str(rare.fileno())]
+                yield from _run(command, names, (top, rare.fileno()))
+            except OSError as error:
+                failure = error
+            rare.seek(0)
+            yield from _with_capabilities(rare)
+            if failure is not None:
+                raise failure
+    finally:
+        os.close(top)
+
+
+def _names(root: Root, *, labelled: bool) -> bytes:
+    lines = [f"d {number} {_json(device)}" for number, device in root.devices.items()]
+    for letter, path in (("u", "/etc/passwd"), ("g", "/etc/group")):
+        try:
+            known = colonfile.names_by_id(root.try_text(path) or "")
+        except OSError:
+            known = {}
+        lines += [f"{letter} {number} {_json(name)}" for number, name in known.items()]
+    if labelled:
+        lines.append("labelled")
+    if root.options.files == "notable":
+        lines.append("notable")
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _json(text: str) -> str:
+    return json.dumps(schema.escape(text), ensure_ascii=False)
+
+
+def _run(command: list[str], names: IO[bytes], descriptors: tuple[int, ...]) -> Iterator[bytes]:
+    with (
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen(
+            command, stdin=names, stdout=subprocess.PIPE, stderr=messages, pass_fds=descriptors
+        ) as process,
+    ):
+        try:
+            yield from _whole_lines(process.stdout)  # type: ignore[arg-type] # PIPE was asked for
+        except BaseException:
+            process.kill()
+            raise
+        status = process.wait()
+        messages.seek(0)
+        text = messages.read(4096).decode("utf-8", "surrogateescape").strip()
+        if status != 0:
+            raise OSError(errno.EIO, f"the walk ended with {status}: {text}")
+        if text:
+            count, _, first = text.partition(" ")
+            raise unreadable(int(count), first)
+
+
+def _whole_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    rest = b""
+    while block := stream.read1(_CHUNK):  # type: ignore[attr-defined] # a buffered reader has it
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end]
+            rest = block[end:]
+        else:
+            rest += block
+    if rest:
+        raise OSError(errno.EIO, "the walk's last row is cut off")
+
+
+def _with_capabilities(rare: IO[bytes]) -> Iterator[bytes]:
+    """Rows whose capabilities came as the attribute's bytes, put into words."""
+    for line in rare:
+        row = json.loads(line)
+        try:
+            row["capabilities"] = capability.decode(bytes.fromhex(row["capabilities"]))
+        except ValueError as error:
+            del row["capabilities"]
+            yield _line(row)
+            raise unreadable(1, f"{row['path']}: {error}") from error
+        yield _line(row)
+
+
+def _line(row: dict[str, object]) -> bytes:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def unreadable(count: int, first: str) -> OSError:
+    """The error for entries that a walk had to pass over."""
+    entries = "1 entry" if count == 1 else f"{count} entries"
+    return OSError(f"could not read {entries}, the first being {first}")

@@ -1,0 +1,40 @@
+"""One row a directory entry."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import U32, U64, Timestamp, column, table
+
+FileType = Literal["file", "directory", "symlink", "character", "block", "fifo", "socket"]
+
+
+@table()
+class File:
+    """Every entry of a root's tree, the filesystems its fstab mounts included.
+
+    ``--files notable`` keeps entries that security rules ask about: set-user-id, set-group-id or
+    sticky bits, capabilities, world-writable, device nodes, owners unknown to the root, and what
+    lies in /etc, /root, /boot and the top of /home directories.
+    """
+
+    path: str = column("Absolute path in the root.", example="/etc/shadow")
+    type: FileType = column("Type of the entry.")
+    mode: U32 = column("Permission bits, with set-id and sticky; 0 to 4095.", example="2541")
+    uid: U32 = column("Numeric owner.")
+    gid: U32 = column("Numeric group.")
+    owner: str | None = column("Owner's name in this root; null when it has none.", example="root")
+    group_name: str | None = column("Group's name in this root; null when it has none.")
+    size: U64 = column("Apparent size.", unit="bytes")
+    allocated: U64 = column("Space occupied.", unit="bytes")
+    links: U32 = column("Number of hard links.")
+    inode: U64 = column("Inode number in its filesystem.")
+    device: str | None = column("Filesystem it is on, as in filesystems.device.")
+    accessed: Timestamp = column("Last access.")
+    modified: Timestamp = column("Last change of content.")
+    changed: Timestamp = column("Last change of metadata.")
+    target: str | None = column("What a symbolic link holds.")
+    selinux: str | None = column("SELinux label.", example="system_u:object_r:etc_t:s0")
+    capabilities: str | None = column(
+        "Capabilities of an executable file, as getcap -n prints them.", example="cap_net_raw=ep"
+    )

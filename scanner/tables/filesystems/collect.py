@@ -1,0 +1,60 @@
+"""Filesystems, with their usage by statvfs(2) of the mounted filesystem."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+from appliance.guest.filesystems import Filesystem as Opened
+from appliance.guest.machine import GuestMachine, need_disks
+from scanner.tables.filesystems.spec import Filesystem
+
+Usage = Literal["filesystem", "swap", "raid", "crypto", "other"]
+
+_USAGES: dict[str, Usage] = {"filesystem": "filesystem", "raid": "raid", "crypto": "crypto"}
+
+
+def collect(machine: GuestMachine) -> Iterator[Filesystem]:
+    """One row a device with known content.
+
+    Raises:
+        OSError: some could not be mounted; their rows are yielded before.
+    """
+    closed = []
+    for opened in need_disks(machine).filesystems:
+        yield _to_row(opened)
+        if opened.error:
+            closed.append(f"{opened.device.path}: {opened.error}")
+    if closed:
+        raise OSError("; ".join(closed))
+
+
+def _to_row(opened: Opened) -> Filesystem:
+    usage = os.statvfs(opened.top) if opened.top else None
+    unit = usage.f_frsize if usage else 0
+    probe = opened.device.probe
+    return Filesystem(
+        device=opened.device.path,
+        type=opened.type,
+        usage=_usage(opened),
+        version=probe.get("VERSION") or None,
+        uuid=probe.get("UUID") or None,
+        label=probe.get("LABEL") or None,
+        mounted=opened.top is not None,
+        journal=opened.journal,
+        block_size=usage.f_bsize if usage else None,
+        size=usage.f_blocks * unit if usage else None,
+        used=(usage.f_blocks - usage.f_bfree) * unit if usage else None,
+        free=usage.f_bfree * unit if usage else None,
+        available=usage.f_bavail * unit if usage else None,
+        inodes=usage.f_files if usage else None,
+        inodes_used=usage.f_files - usage.f_ffree if usage else None,
+        error=opened.error,
+    )
+
+
+def _usage(opened: Opened) -> Usage:
+    if opened.type == "swap":
+        return "swap"
+    return _USAGES.get(opened.device.probe.get("USAGE", ""), "other")

@@ -1,0 +1,54 @@
+"""One row a machine and run: what became of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import F64, U8, U16, Origin, Scope, Timestamp, column, table
+
+
+@table(scope=Scope.MACHINE, origin=Origin.HOST)
+class Machine:
+    """What was scanned, and what became of it.
+
+    Every machine of a run has exactly one row here, also when nothing of it could be read.
+    """
+
+    outcome: Literal["ok", "partial", "failed"] = column(
+        "ok: everything asked for was gathered; partial: some of it, see coverage; "
+        "failed: no operating system could be read, so no rule can pass."
+    )
+    error: str | None = column(
+        "Why the outcome is not ok, in one line.",
+        example="no operating system found on 1 disk",
+    )
+    error_kind: str | None = column("The error's class, stable enough to group by.")
+    stage: Literal["source", "preflight", "appliance", "discover", "collect"] | None = column(
+        "How far the machine came before the error."
+    )
+    source: str = column("The source that named the machine.", example="/srv/images")
+    disks: U16 = column("Number of disks the machine has.")
+    roots: U16 = column("Number of operating systems found on them.")
+    started: Timestamp = column("When its scan began.")
+    seconds: F64 = column("Whole time of its scan.", unit="seconds")
+    seconds_preflight: F64 | None = column("Time for preflight of its disks.", unit="seconds")
+    seconds_appliance: F64 | None = column("Time until its appliance was ready.", unit="seconds")
+    seconds_discover: F64 | None = column(
+        "Time to find volumes, filesystems and roots.", unit="seconds"
+    )
+    seconds_collect: F64 | None = column("Time for all collectors.", unit="seconds")
+    attempts: U8 = column("How often its scan was begun in this run.")
+    torn: bool = column(
+        "Scanned while in use by a running guest (--live), so rows may not fit together."
+    )
+    accelerator: Literal["kvm", "tcg", "none"] | None = column(
+        "What ran the appliance; none for a plain directory; null when none was started."
+    )
+    appliance: str | None = column("Content address of the appliance that read it.")
+    identity: str | None = column(
+        "Fingerprint of every file in the machine's backing chains, from which an unchanged "
+        "machine is known."
+    )
+    facts_run: str = column(
+        "The run whose tables hold this machine's facts: this one, or an earlier one."
+    )

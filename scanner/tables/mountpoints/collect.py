@@ -1,0 +1,28 @@
+"""Mountpoints, from the mount table that the agent resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from appliance.guest.root import Mount, Root
+from scanner.tables.mountpoints.spec import Mountpoint
+
+
+def collect(root: Root) -> Iterator[Mountpoint]:
+    """One row a mount of the root, in the order of its mount table."""
+    return map(from_mount, root.mounts)
+
+
+def from_mount(mount: Mount) -> Mountpoint:
+    """The row for one mount."""
+    return Mountpoint(
+        path=mount.path,
+        device=mount.device,
+        source=mount.source,
+        type=mount.type,
+        options=mount.options,
+        subvolume=mount.subvolume,
+        check_pass=mount.check_pass,
+        mounted=mount.mounted,
+        error=mount.error,
+    )

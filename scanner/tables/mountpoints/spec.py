@@ -1,0 +1,25 @@
+"""One row a place where a root mounts a filesystem."""
+
+from __future__ import annotations
+
+from scanner.schema import U8, column, table
+
+
+@table()
+class Mountpoint:
+    """Where a root mounts its filesystems, as its own fstab says."""
+
+    path: str = column("Directory; swap for swap areas.", example="/var")
+    device: str | None = column(
+        "Device inside the appliance that the entry was resolved to.", example="/dev/vg0/var"
+    )
+    source: str | None = column(
+        "First field of the fstab entry; null for a root that fstab does not list.",
+        example="UUID=2f1c...",
+    )
+    type: str | None = column("Filesystem type, as the entry has it.")
+    options: tuple[str, ...] = column("Mount options of the entry.", example="noexec")
+    subvolume: str | None = column("btrfs subvolume that is mounted.")
+    check_pass: U8 | None = column("Sixth field of the entry: order of checks at boot.")
+    mounted: bool = column("Whether it is part of the tree that was scanned.")
+    error: str | None = column("Why it is not.")

@@ -1,0 +1,220 @@
+"""Identity of a root's operating system."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeVar
+
+from appliance.guest.root import Root
+from scanner.tables.operating_systems import elf
+from scanner.tables.operating_systems.release import (
+    OLDER_FILES,
+    Release,
+    from_os_release,
+    parse_assignments,
+    refine,
+    version_numbers,
+)
+from scanner.tables.operating_systems.spec import InitSystem, OperatingSystem, PackageFormat
+
+T = TypeVar("T")
+
+# Programs that every system has one of; the first that is an ELF file tells the architecture.
+_PROGRAMS = (
+    "/bin/sh",
+    "/usr/bin/env",
+    "/sbin/init",
+    "/bin/ls",
+    "/bin/busybox",
+    "/usr/lib/systemd/systemd",
+    "/lib/systemd/systemd",
+    "/bin/bash",
+)
+_LINUX_PARTS = ("/etc", "/usr", "/bin", "/sbin")
+_NOT_LINUX = ("freebsd", "dragonfly", "midnightbsd", "openbsd", "netbsd", "illumos", "solaris")
+
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}")
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
+_ZONE_LINK = re.compile(r".*zoneinfo/(?:posix/|right/)?(.+)")
+_KERNEL_IMAGE = re.compile(r"vmlinu[xz]-([0-9].*)")
+_RESCUE = "0-rescue-"  # Fedora's copy of some kernel under the machine id's name
+_RELEASE_PART = re.compile(r"[0-9]+|rc|[^0-9]+?(?=rc|[0-9]|$)")
+
+# First directory entry that exists decides; a Debian with rpm installed is still Debian.
+_PACKAGE_DATABASES: tuple[tuple[str, PackageFormat], ...] = (
+    ("/var/lib/dpkg/status", "dpkg"),
+    ("/var/lib/dpkg/status.d", "dpkg"),
+    ("/usr/lib/sysimage/rpm/rpmdb.sqlite", "rpm"),
+    ("/usr/lib/sysimage/rpm/Packages.db", "rpm"),
+    ("/usr/lib/sysimage/rpm/Packages", "rpm"),
+    ("/usr/share/rpm/rpmdb.sqlite", "rpm"),
+    ("/var/lib/rpm/rpmdb.sqlite", "rpm"),
+    ("/var/lib/rpm/Packages.db", "rpm"),
+    ("/var/lib/rpm/Packages", "rpm"),
+    ("/lib/apk/db/installed", "apk"),
+    ("/var/lib/pacman/local", "pacman"),
+)
+
+
+def collect(root: Root) -> Iterator[OperatingSystem]:
+    """Exactly one row.
+
+    Raises:
+        OSError: something of it could not be read; raised after the row, where it is null.
+    """
+    problems: list[str] = []
+
+    def probe(fact: str, look: Callable[[Root], T], otherwise: T) -> T:
+        try:
+            return look(root)
+        except OSError as error:
+            where = f"/{error.filename}: " if isinstance(error.filename, str) else ""
+            problems.append(f"{fact}: {where}{error.strerror}")
+            return otherwise
+
+    release = probe("release", find_release, Release())
+    major, minor = version_numbers(release.version)
+    yield OperatingSystem(
+        family=_family(root, release),
+        distro=release.distro,
+        like=release.like,
+        product=release.product,
+        version=release.version,
+        version_major=major,
+        version_minor=minor,
+        codename=release.codename,
+        variant=release.variant,
+        support_end=release.support_end,
+        architecture=probe("architecture", find_architecture, None),
+        hostname=probe("hostname", find_hostname, None),
+        etc_machine_id=probe("etc_machine_id", find_machine_id, None),
+        timezone=probe("timezone", find_timezone, None),
+        init_system=probe("init_system", find_init_system, None),
+        kernels=probe("kernels", find_kernels, ()),
+        package_format=find_package_format(root),
+    )
+    if problems:
+        raise OSError("; ".join(problems))
+
+
+def find_release(root: Root) -> Release:
+    """What the release files say, os-release(5) before older ones."""
+    release = None
+    text = root.try_text("/etc/os-release")
+    if text is None:
+        text = root.try_text("/usr/lib/os-release")
+    if text is not None:
+        release = from_os_release(text)
+    for path, parse in OLDER_FILES:
+        text = root.try_text(path)
+        older = parse(text) if text is not None else None
+        if older is not None:
+            release = refine(release, older) if release else older
+    return release or Release()
+
+
+def _family(root: Root, release: Release) -> Literal["linux", "other"]:
+    if release.distro in _NOT_LINUX:
+        return "other"
+    return "linux" if any(map(root.is_dir, _LINUX_PARTS)) else "other"
+
+
+def find_architecture(root: Root) -> str | None:
+    """Machine of the first usual program that is an ELF file."""
+    for path in filter(root.is_file, _PROGRAMS):
+        with root.open(path) as stream:
+            if name := elf.machine(stream.read(elf.HEADER_SIZE)):
+                return name
+    return None
+
+
+def find_hostname(root: Root) -> str | None:
+    """Static host name: hostname(5), then the files of distributions before it."""
+    for path in ("/etc/hostname", "/etc/HOSTNAME"):
+        for line in (root.try_text(path) or "").split("\n"):
+            if line.strip() and not line.lstrip().startswith("#"):
+                return line.strip()
+    for path, key in (("/etc/sysconfig/network", "HOSTNAME"), ("/etc/conf.d/hostname", "hostname")):
+        if name := parse_assignments(root.try_text(path) or "").get(key):
+            return name
+    return None
+
+
+def find_machine_id(root: Root) -> str | None:
+    """machine-id(5), unless empty or "uninitialized"."""
+    text = (root.try_text("/etc/machine-id") or "").strip()
+    return text if _MACHINE_ID.fullmatch(text) else None
+
+
+def find_timezone(root: Root) -> str | None:
+    """Name of the zone that /etc/localtime links to, else what older files name."""
+    if root.is_link("/etc/localtime"):
+        link = _ZONE_LINK.fullmatch(root.readlink("/etc/localtime"))
+        if link and _ZONE.fullmatch(link[1]):
+            return link[1]
+    stated = [(root.try_text("/etc/timezone") or "").strip()]
+    clock = parse_assignments(root.try_text("/etc/sysconfig/clock") or "")
+    stated += [clock.get("ZONE", ""), clock.get("TIMEZONE", "")]  # Red Hat; SUSE
+    for zone in stated:
+        if _ZONE.fullmatch(zone.replace(" ", "_")):
+            return zone.replace(" ", "_")
+    return None
+
+
+def find_init_system(root: Root) -> InitSystem | None:
+    """What /sbin/init is, told by its link's target and by files beside it."""
+    target = root.readlink("/sbin/init") if root.is_link("/sbin/init") else ""
+    program = target.rpartition("/")[2]
+    if program == "systemd" or (not program and _without_init(root)):
+        return "systemd"
+    if program in ("runit", "runit-init"):
+        return "runit"
+    if root.is_file("/sbin/openrc") or root.is_file("/usr/bin/openrc"):
+        return "openrc"  # started by busybox' init on Alpine, by sysvinit or itself on Gentoo
+    if program == "busybox":
+        return "busybox"
+    if root.is_file("/sbin/initctl") and root.glob("/etc/init", "*.conf"):
+        return "upstart"
+    return "sysv" if root.is_file("/sbin/init") else None
+
+
+def _without_init(root: Root) -> bool:
+    # Images of systems that are told init= by their boot loader.
+    return not root.exists("/sbin/init") and root.is_file("/usr/lib/systemd/systemd")
+
+
+def find_kernels(root: Root) -> tuple[str, ...]:
+    """Kernel releases that have modules or an image in /boot, oldest first."""
+    releases = {
+        name
+        for name in root.listdir("/lib/modules")
+        if root.is_file(f"/lib/modules/{name}/modules.dep")
+        or root.is_dir(f"/lib/modules/{name}/kernel")
+    }
+    for name in root.listdir("/boot"):
+        image = _KERNEL_IMAGE.fullmatch(name)
+        if image and not image[1].startswith(_RESCUE) and not image[1].endswith(".old"):
+            releases.add(image[1])
+    return tuple(sorted(releases, key=release_order))
+
+
+def release_order(release: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key of a kernel release: numbers by value, release candidates before the release."""
+    parts = []
+    for part in _RELEASE_PART.findall(release.replace("-rc", "rc")):
+        if part == "rc":
+            parts.append((0, 0, ""))
+        elif part.isascii() and part.isdigit():
+            parts.append((3, int(part[:18]), ""))
+        else:
+            parts.append((2, 0, part))
+    return (*parts, (1, 0, ""))
+
+
+def find_package_format(root: Root) -> PackageFormat | None:
+    """Format of the first package database that is there."""
+    for path, name in _PACKAGE_DATABASES:
+        if root.exists(path):
+            return name
+    return None

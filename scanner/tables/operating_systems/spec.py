@@ -1,0 +1,46 @@
+"""One row a root: which operating system it is."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import U32, column, table
+
+InitSystem = Literal["systemd", "sysv", "openrc", "upstart", "busybox", "runit"]
+PackageFormat = Literal["dpkg", "rpm", "apk", "pacman"]
+
+
+@table()
+class OperatingSystem:
+    """Operating systems found: identity, architecture, names."""
+
+    family: Literal["linux", "other"] = column("Kind of operating system.")
+    distro: str | None = column("Lower-case identifier, os-release's ID.", example="debian")
+    like: tuple[str, ...] = column("Related distributions, os-release's ID_LIKE.")
+    product: str | None = column("Full name for people.", example="Debian GNU/Linux 12 (bookworm)")
+    version: str | None = column(
+        "Version, as precise as the system states it: os-release's VERSION_ID, or the point "
+        "release that extends it in VERSION, DEBIAN_VERSION_FULL, /etc/debian_version or another "
+        "release file.",
+        example="12.11",
+    )
+    version_major: U32 | None = column("First number of the version.", example="12")
+    version_minor: U32 | None = column("Second number of the version.", example="11")
+    codename: str | None = column("Release codename.", example="bookworm")
+    variant: str | None = column("Edition, os-release's VARIANT_ID.", example="server")
+    support_end: str | None = column(
+        "End of support as the system itself states it (os-release's SUPPORT_END), YYYY-MM-DD."
+    )
+    architecture: str | None = column(
+        "Architecture of its programs, as uname -m names it.", example="x86_64"
+    )
+    hostname: str | None = column("Static host name.")
+    etc_machine_id: str | None = column(
+        "Content of /etc/machine-id; null when it is empty or not yet initialized."
+    )
+    timezone: str | None = column("Time zone name.", example="Europe/Paris")
+    init_system: InitSystem | None = column("What starts services.")
+    kernels: tuple[str, ...] = column(
+        "Releases of the kernels installed, oldest first.", example="6.1.0-18-amd64"
+    )
+    package_format: PackageFormat | None = column("Format of the package database.")

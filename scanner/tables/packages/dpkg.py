@@ -1,0 +1,189 @@
+"""dpkg's database: deb822 records in /var/lib/dpkg, as dpkg-query(1) lists them.
+
+Parsers take text; :func:`collect` opens the files. Guest-safe: standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+from appliance.guest.root import Root
+from scanner import schema
+from scanner.tables.packages.spec import Package, Status
+
+STATUS = "/var/lib/dpkg/status"
+STATUS_D = "/var/lib/dpkg/status.d"  # distroless images: a file a package
+UPDATES = "/var/lib/dpkg/updates"  # what an interrupted dpkg has not yet merged into the status
+INFO = "/var/lib/dpkg/info"
+LIMIT = 64 << 20
+"""Largest status file that is read, in bytes; the record of a package takes about 1 KiB."""
+
+_FIELD = re.compile(
+    r"\n(Package|Version|Architecture|Status|Source|Maintainer|Section|Installed-Size"
+    r"|Description):[ \t]*(.*)"
+)
+_SIZE = re.compile(r"[0-9]{1,15}")
+_SOURCE = re.compile(r"([^ (]+)(?: *\((.*)\))?")
+_STATES: Mapping[str, Status] = {
+    "installed": "installed",
+    "config-files": "config-files",
+    "half-installed": "half-installed",
+    "unpacked": "unpacked",
+    "half-configured": "half-configured",
+    "triggers-awaited": "triggers-awaited",
+    "triggers-pending": "triggers-pending",
+}
+_NOT_INSTALLED = "not-installed"
+_UNIT = 1024  # Installed-Size counts KiB (deb-substvars(5))
+
+Record = dict[str, str]
+"""The wanted fields of one deb822 record."""
+
+
+def is_present(root: Root) -> bool:
+    """Whether the root has a dpkg database."""
+    return root.exists(STATUS) or root.is_dir(STATUS_D)
+
+
+def collect(root: Root, problems: list[str]) -> Iterator[Package]:
+    """One row a package that dpkg-query lists: all but those on record as not installed.
+
+    Args:
+        root: the root; its database may be damaged.
+        problems: gets a message for each file that is.
+    """
+    times = _install_times(root, problems)
+    rows = 0
+    for record in _records(root, problems):
+        if package := from_record(record, times):
+            rows += 1
+            yield package
+    if times and not rows and not problems:
+        problems.append(f"{STATUS}: lists no package, but {INFO} has files of {len(times)}")
+
+
+def _records(root: Root, problems: list[str]) -> Iterator[Record]:
+    merged: dict[tuple[str, str], Record] = {}
+    updates = [f"{UPDATES}/{name}" for name in root.listdir(UPDATES) if name.isdigit()]
+    for path in (STATUS, *updates):
+        text = _read(root, path, problems)
+        if text and not text.endswith("\n"):  # dpkg itself refuses such a file
+            problems.append(f"{path}: ends in the middle of a line")
+            text = text.rpartition("\n\n")[0]
+        for record in _sound(path, text, problems, default=None):
+            merged[record["Package"], record.get("Architecture", "")] = record
+    yield from merged.values()
+    for path in root.glob(STATUS_D):
+        if not path.endswith(".md5sums"):
+            text = _read(root, path, problems)
+            yield from _sound(path, text, problems, default="install ok installed")
+
+
+def _read(root: Root, path: str, problems: list[str]) -> str:
+    try:
+        return root.try_text(path, LIMIT) or ""
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+        return ""
+
+
+def _sound(path: str, text: str, problems: list[str], default: str | None) -> Iterator[Record]:
+    unsound = []
+    for number, record in enumerate(parse_records(text), start=1):
+        if default is not None:
+            record.setdefault("Status", default)
+        if is_sound(record):
+            yield record
+        else:
+            unsound.append(number)
+    if unsound:
+        count = f"{len(unsound)} malformed record{'s' if len(unsound) > 1 else ''}"
+        problems.append(f"{path}: {count}, the first being number {unsound[0]}")
+
+
+def parse_records(text: str) -> Iterator[Record]:
+    """The wanted fields of each deb822 record; a record without any of them is empty."""
+    for paragraph in text.split("\n\n"):
+        if paragraph and not paragraph.isspace():
+            yield dict(_FIELD.findall(f"\n{paragraph}"))
+
+
+def is_sound(record: Record) -> bool:
+    """Whether a record names a package and a known state, and a version if it has files."""
+    words = record.get("Status", "").split()
+    if len(words) != 3 or not record.get("Package"):
+        return False
+    # A package whose first unpacking failed has no version yet.
+    versionless = words[2] in (_NOT_INSTALLED, "half-installed")
+    return versionless or (words[2] in _STATES and bool(record.get("Version")))
+
+
+def from_record(record: Record, install_times: Mapping[str, int]) -> Package | None:
+    """The row for a sound record; None for a package on record as not installed.
+
+    Args:
+        record: the fields.
+        install_times: microseconds by the name that the package's files have in ``info``.
+    """
+    wanted, _, state = record["Status"].split()
+    if state == _NOT_INSTALLED:
+        return None
+    name, version = record["Package"], record.get("Version", "")
+    architecture = record.get("Architecture") or None
+    epoch, upstream, revision = split_version(version)
+    source = _SOURCE.fullmatch(record.get("Source", ""))
+    size = record.get("Installed-Size", "")
+    installed_at = install_times.get(f"{name}:{architecture}", install_times.get(name))
+    return Package(
+        manager="dpkg",
+        name=name,
+        version=version,
+        epoch=epoch,
+        upstream_version=upstream,
+        release=revision,
+        architecture=architecture,
+        status=_STATES[state],
+        held=wanted == "hold",
+        source_name=source[1] if source else name,
+        source_version=(source[2] if source else None) or version or None,
+        vendor=record.get("Maintainer") or None,
+        license=None,
+        section=record.get("Section") or None,
+        summary=record.get("Description") or None,
+        installed_size=int(size) * _UNIT if _SIZE.fullmatch(size) else None,
+        installed_at=installed_at,
+    )
+
+
+def split_version(version: str) -> tuple[int | None, str, str | None]:
+    """Epoch, upstream version and Debian revision (deb-version(7))."""
+    epoch, colon, rest = version.partition(":")
+    if not (colon and epoch.isascii() and epoch.isdigit() and len(epoch) < 10):
+        epoch, rest = "", version
+    upstream, dash, revision = rest.rpartition("-")
+    return int(epoch) if epoch else None, upstream if dash else rest, revision if dash else None
+
+
+def _install_times(root: Root, problems: list[str]) -> dict[str, int]:
+    # dpkg writes a package's list of files anew with every unpacking.
+    times: dict[str, int] = {}
+    try:
+        fd = root.open_fd(INFO, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return times
+    except OSError as error:
+        problems.append(f"{INFO}: {error.strerror}")
+        return times
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.name.endswith(".list"):
+                    modified = entry.stat(follow_symlinks=False).st_mtime_ns
+                    times[entry.name[: -len(".list")]] = schema.microseconds(modified)
+    except OSError as error:
+        problems.append(f"{INFO}: {error.strerror}")
+    finally:
+        os.close(fd)
+    return times

@@ -1,0 +1,69 @@
+"""Partitions, from the kernel's and libblkid's reading of the partition tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from appliance.guest.disks import BlockDevice
+from appliance.guest.machine import GuestMachine, need_disks
+from scanner.tables.partitions.spec import Partition
+
+# Source: the kernel's block/partitions/msdos.c; 0x85 is Linux' own extended partition.
+_EXTENDED_TYPES = frozenset({"0x5", "0xf", "0x85"})
+_GPT_LEGACY_BOOT = 1 << 2  # UEFI specification, GPT partition attributes, bit 2
+_MBR_ACTIVE = 0x80
+
+
+def collect(machine: GuestMachine) -> Iterator[Partition]:
+    """One row a partition."""
+    for device in need_disks(machine).partitions:
+        yield to_row(device)
+
+
+def to_row(device: BlockDevice) -> Partition:
+    """A row from what blkid says of a partition's entry."""
+    probe = device.probe
+    scheme = _scheme(probe.get("PART_ENTRY_SCHEME", ""))
+    start = device.start
+    return Partition(
+        device=device.path,
+        disk=device.disk or 0,
+        number=device.partition or 0,
+        scheme=scheme,
+        role=_role(scheme, device.partition or 0, probe),
+        start=start,
+        size=int(probe.get("PART_ENTRY_SIZE", device.size // 512)) * 512,
+        alignment=start & -start,
+        sector_size=device.sector_size,
+        type=_type(probe.get("PART_ENTRY_TYPE")),
+        name=probe.get("PART_ENTRY_NAME") or None,
+        uuid=probe.get("PART_ENTRY_UUID") or None,
+        bootable=_bootable(scheme, int(probe.get("PART_ENTRY_FLAGS", "0"), 16)),
+    )
+
+
+def _scheme(name: str) -> Literal["gpt", "mbr", "other"]:
+    if name == "gpt":
+        return "gpt"
+    return "mbr" if name == "dos" else "other"
+
+
+def _role(
+    scheme: str, number: int, probe: Mapping[str, str]
+) -> Literal["primary", "extended", "logical"]:
+    if scheme != "mbr":
+        return "primary"
+    if probe.get("PART_ENTRY_TYPE") in _EXTENDED_TYPES:
+        return "extended"
+    return "logical" if number > 4 else "primary"
+
+
+def _type(value: str | None) -> str | None:
+    if value is None or not value.startswith("0x"):
+        return value
+    return f"0x{int(value, 16):02x}"
+
+
+def _bootable(scheme: str, flags: int) -> bool:
+    return bool(flags & (_GPT_LEGACY_BOOT if scheme == "gpt" else _MBR_ACTIVE))

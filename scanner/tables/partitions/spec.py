@@ -1,0 +1,35 @@
+"""One row a partition."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import U16, U32, U64, Scope, column, table
+
+
+@table(scope=Scope.MACHINE)
+class Partition:
+    """Partitions of the machine's disks, with their alignment."""
+
+    device: str = column("Device name inside the appliance.", example="/dev/sda1")
+    disk: U16 = column("The disk it is on, as in disks.disk.")
+    number: U16 = column("Number in the partition table; logical ones count from 5.")
+    scheme: Literal["gpt", "mbr", "other"] = column("Kind of partition table.")
+    role: Literal["primary", "extended", "logical"] = column(
+        "Place in the partition table; GPT knows primary ones only."
+    )
+    start: U64 = column("Offset from the disk's beginning.", unit="bytes")
+    size: U64 = column("Length.", unit="bytes")
+    alignment: U64 = column(
+        "Largest power of two that divides the start; below 4096 writes are slow, "
+        "2^20 is what installers use today.",
+        unit="bytes",
+    )
+    sector_size: U32 = column("Logical sector size of its disk.", unit="bytes")
+    type: str | None = column(
+        "Type as the partition table has it: a GUID in lower case, or 0x and two digits.",
+        example="0x83",
+    )
+    name: str | None = column("GPT partition name.")
+    uuid: str | None = column("Partition UUID, as in /dev/disk/by-partuuid.")
+    bootable: bool = column("MBR active flag, or GPT legacy-boot attribute.")

@@ -1,0 +1,52 @@
+"""One row a service or other unit that the system could start."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import column, table
+
+Kind = Literal[
+    "service",
+    "socket",
+    "timer",
+    "path",
+    "mount",
+    "automount",
+    "swap",
+    "target",
+    "slice",
+    "scope",
+    "device",
+]
+State = Literal["enabled", "linked", "alias", "masked", "static", "indirect", "disabled", "bad"]
+
+
+@table()
+class Service:
+    """systemd units and SysV scripts, and whether they start by themselves.
+
+    Units are those of the system manager that lie on disk; generators and /run are not looked
+    at, as they are empty until a system runs. Instances of templates have a row when something
+    pulls them in. A SysV script whose name a systemd unit also has is left out, as systemd leaves
+    it out.
+    """
+
+    name: str = column("Unit name with its suffix, or script name.", example="ssh.service")
+    manager: Literal["systemd", "sysv"] = column("What starts it.")
+    kind: Kind = column("Unit type; SysV scripts are services.")
+    state: State = column(
+        "Enablement in systemctl is-enabled's words; SysV: enabled when a start link exists in "
+        "run levels 2 to 5 or S, else disabled."
+    )
+    path: str = column("File that defines it.", example="/lib/systemd/system/ssh.service")
+    description: str | None = column("Its own description, as written in its file.")
+    command: str | None = column(
+        "First command it starts with (ExecStart), without systemd's prefixes."
+    )
+    run_as: str | None = column("Account it runs as, when not root.")
+    wanted_by: tuple[str, ...] = column(
+        "Units that pull it in by a link (SysV: run levels it starts in).",
+        example="multi-user.target",
+    )
+    aliases: tuple[str, ...] = column("Other names that links give it.")

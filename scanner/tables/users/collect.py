@@ -1,0 +1,178 @@
+"""Local accounts, from passwd(5) and shadow(5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from appliance.guest.root import Root
+from scanner.schema import MICROSECOND, NotApplicable
+from scanner.tables import colonfile
+from scanner.tables.users.spec import Algorithm, PasswordState, User
+
+ACCOUNTS = "/etc/passwd"
+SHADOW = "/etc/shadow"
+
+# Hash prefixes of crypt(5) in libxcrypt; SunMD5 has two forms, "$md5$" and "$md5,rounds=".
+_PREFIXES: tuple[tuple[str, Algorithm], ...] = (
+    ("$y$", "yescrypt"),
+    ("$gy$", "gost-yescrypt"),
+    ("$7$", "scrypt"),
+    ("$2a$", "bcrypt"),
+    ("$2b$", "bcrypt"),
+    ("$2x$", "bcrypt"),
+    ("$2y$", "bcrypt"),
+    ("$6$", "sha512"),
+    ("$5$", "sha256"),
+    ("$sha1", "sha1"),
+    ("$md5", "sunmd5"),
+    ("$1$", "md5"),
+    ("$3$", "nt"),
+    ("$", "unknown"),
+)
+_BSDICRYPT = re.compile(r"_[./0-9A-Za-z]{19}")
+_DES = re.compile(r"[./0-9A-Za-z]{13}")
+_OTHER_HASH = re.compile(r"[./0-9A-Za-z]{14,}")
+
+_SECONDS_A_DAY = 86400
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_LAST_DAY = 2_932_896  # 9999-12-31: later days, used as "never", are given as that one
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """One entry of shadow(5); numbers are days, None where the field is empty or negative."""
+
+    password: str
+    changed: int | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+    warning: int | None = None
+    inactive: int | None = None
+    expires: int | None = None
+
+
+def collect(root: Root) -> Iterator[User]:
+    """One row an entry of /etc/passwd.
+
+    Raises:
+        NotApplicable: there is no /etc/passwd.
+        OSError: /etc/passwd cannot be read.
+        ValueError: entries are malformed or /etc/shadow cannot be read; raised after all rows.
+    """
+    text = root.try_text(ACCOUNTS)
+    if text is None:
+        raise NotApplicable(f"no {ACCOUNTS}")
+    problems: list[str] = []
+    shadow: dict[str, Shadow] = {}
+    try:
+        shadow = parse_shadow(root.try_text(SHADOW) or "", problems)
+    except OSError as error:
+        problems.append(f"{SHADOW}: {error.strerror}")
+    yield from parse_passwd(text, shadow, problems)
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def parse_passwd(text: str, shadow: Mapping[str, Shadow], problems: list[str]) -> Iterator[User]:
+    """Rows of passwd(5) text, in its order.
+
+    Args:
+        text: the file's content.
+        shadow: entries of shadow(5) by login name.
+        problems: gets a message when entries are malformed.
+    """
+    malformed = []
+    for number, fields in colonfile.records(text):
+        # glibc lets trailing fields be missing, and a shell contain colons.
+        if len(fields) < 4 or not fields[0] or not all(map(colonfile.is_id, fields[2:4])):
+            malformed.append(number)
+            continue
+        yield _user(fields + [""] * 3, shadow.get(fields[0]))
+    if malformed:
+        problems.append(colonfile.malformed(ACCOUNTS, malformed))
+
+
+def _user(fields: list[str], shadow: Shadow | None) -> User:
+    if fields[1] == "x":
+        state, algorithm = password_state(shadow.password) if shadow else ("unknown", None)
+    else:
+        state, algorithm = password_state(fields[1])
+    aging = shadow or Shadow("")
+    return User(
+        name=fields[0],
+        uid=int(fields[2]),
+        gid=int(fields[3]),
+        comment=fields[4] or None,
+        home=fields[5] or None,
+        shell=":".join(fields[6:]).rstrip(":") or "/bin/sh",
+        password=state,
+        password_algorithm=algorithm,
+        password_changed=_midnight(aging.changed),
+        password_min_days=aging.minimum,
+        password_max_days=aging.maximum,
+        password_warn_days=aging.warning,
+        password_inactive_days=aging.inactive,
+        expires=_midnight(aging.expires),
+    )
+
+
+def parse_shadow(text: str, problems: list[str]) -> dict[str, Shadow]:
+    """Entries of shadow(5) text by login name; the first entry of a name counts.
+
+    Args:
+        text: the file's content.
+        problems: gets a message when entries are malformed.
+    """
+    entries: dict[str, Shadow] = {}
+    malformed = []
+    for number, fields in colonfile.records(text):
+        days = [field.strip() for field in fields[2:8]]
+        if len(fields) < 2 or not fields[0] or not all(map(_is_days, days)):
+            malformed.append(number)
+            continue
+        entries.setdefault(fields[0], Shadow(fields[1], *map(_days, days)))
+    if malformed:
+        problems.append(colonfile.malformed(SHADOW, malformed))
+    return entries
+
+
+def password_state(field: str) -> tuple[PasswordState, Algorithm | None]:
+    """What a password field of passwd(5) or shadow(5) lets its account do.
+
+    Returns:
+        The state, and the hash's algorithm where there is a hash.
+    """
+    if not field:
+        return "empty", None
+    algorithm = hash_algorithm(field.lstrip("!"))
+    if algorithm is None:
+        return "none", None
+    # passwd -l and usermod -L put "!" before the hash.
+    return ("locked" if field.startswith("!") else "set"), algorithm
+
+
+def hash_algorithm(text: str) -> Algorithm | None:
+    """The algorithm of a crypt(5) hash; None for text that no password hashes to."""
+    for prefix, algorithm in _PREFIXES:
+        if text.startswith(prefix):
+            return algorithm
+    if _DES.fullmatch(text):
+        return "des"
+    if _BSDICRYPT.fullmatch(text):
+        return "bsdicrypt"
+    return "unknown" if _OTHER_HASH.fullmatch(text) else None
+
+
+def _is_days(field: str) -> bool:
+    return not field or _NUMBER.fullmatch(field) is not None
+
+
+def _days(field: str) -> int | None:
+    # Negative numbers switch the limit off, as an empty field does.
+    return int(field) if field and not field.startswith("-") else None
+
+
+def _midnight(days: int | None) -> int | None:
+    return None if days is None else min(days, _LAST_DAY) * _SECONDS_A_DAY * MICROSECOND

@@ -1,0 +1,56 @@
+"""One row a local account."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import I64, U32, Timestamp, column, table
+
+PasswordState = Literal["set", "empty", "locked", "none", "unknown"]
+Algorithm = Literal[
+    "yescrypt",
+    "gost-yescrypt",
+    "scrypt",
+    "bcrypt",
+    "sha512",
+    "sha256",
+    "sha1",
+    "sunmd5",
+    "md5",
+    "nt",
+    "bsdicrypt",
+    "des",
+    "unknown",
+]
+
+
+@table()
+class User:
+    """Local accounts with the state of their passwords, never the hashes."""
+
+    name: str = column("Login name.", example="root")
+    uid: U32 = column("Numeric id.")
+    gid: U32 = column("Numeric id of the primary group.")
+    comment: str | None = column("GECOS field.")
+    home: str | None = column("Home directory.")
+    shell: str = column("Login shell; empty means /bin/sh and is given as such.")
+    password: PasswordState = column(
+        "set: a password works; empty: logs in without one; locked: a password exists but is "
+        "locked; none: no password can match; unknown: the shadow file could not be read or "
+        "lacks the account."
+    )
+    password_algorithm: Algorithm | None = column(
+        "Hash algorithm, from its crypt(5) prefix; unknown for a prefix that crypt(5) does not "
+        "list; null when there is no hash.",
+        example="yescrypt",
+    )
+    password_changed: Timestamp | None = column(
+        "Day of the last password change; 1970-01-01 means that the next login must change it."
+    )
+    password_min_days: I64 | None = column("Days before it may be changed.", unit="days")
+    password_max_days: I64 | None = column("Days after which it must be changed.", unit="days")
+    password_warn_days: I64 | None = column("Days of warning before that.", unit="days")
+    password_inactive_days: I64 | None = column(
+        "Days after expiry until the account closes.", unit="days"
+    )
+    expires: Timestamp | None = column("Day on which the account expires.")

@@ -1,0 +1,27 @@
+"""One row a volume: what maps block devices to further ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import U64, Scope, column, table
+
+
+@table(scope=Scope.MACHINE)
+class Volume:
+    """Logical volumes, encrypted containers and btrfs subvolumes."""
+
+    kind: Literal["lvm", "luks", "btrfs_subvolume"] = column("What made the volume.")
+    device: str | None = column(
+        "Device name inside the appliance; null when it is not open.", example="/dev/vg0/root"
+    )
+    name: str = column("Name of the volume itself; a subvolume's path.", example="root")
+    group_name: str | None = column("Name of its volume group.")
+    uuid: str | None = column("UUID of the volume.")
+    group_uuid: str | None = column("UUID of its volume group.")
+    size: U64 | None = column("Length.", unit="bytes")
+    layout: str | None = column("How data lies on its members.", example="linear")
+    members: tuple[str, ...] = column("Devices it lies on.", example="/dev/sda2")
+    active: bool = column("Whether it could be opened here.")
+    snapshot: bool = column("Whether it is a snapshot of another volume.")
+    error: str | None = column("Why it could not be opened.")
