@@ -1,0 +1,1 @@
+"""The virtual machine that every scanned machine is opened in."""

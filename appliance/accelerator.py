@@ -1,0 +1,151 @@
+"""Which accelerator really runs a guest on this host: found by running one, and remembered.
+
+KVM can be present and broken (a nested host whose outer layer lets only some guests run), so
+nothing short of a kernel that boots under it counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance import qemu_args
+from appliance.build import Appliance, cache_directory
+from appliance.privileges import confined, environment
+from appliance.qemu_args import Accelerator, VMOptions
+from scanner.errors import ApplianceError
+
+KVM = "/dev/kvm"
+
+# A sound KVM boots the kernel in well under a second; one that takes longer than this is slower
+# than software emulation and not worth having. Emulation itself takes 2 to 4 s on a slow host.
+_PROBE_SECONDS: dict[Accelerator, float] = {"kvm": 6.0, "tcg": 60.0}
+_PROBE_MIB = 256
+_REMEMBER_SECONDS = 7 * 24 * 3600
+_SAID = b"fleetscan-probe-ok"
+
+BOOT_SECONDS: dict[Accelerator, float] = {"kvm": 30.0, "tcg": 120.0}
+"""How long the appliance may take to come up, on a host that is busy with other machines."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The outcome of trying an accelerator.
+
+    Attributes:
+        works: whether a kernel booted within the deadline.
+        seconds: how long that took.
+        detail: what went wrong, in one line; empty when nothing did.
+    """
+
+    works: bool
+    seconds: float
+    detail: str = ""
+
+
+def choose(appliance: Appliance) -> Accelerator:
+    """The accelerator to use on this host: KVM where it works, else software emulation.
+
+    FLEETSCAN_ACCELERATOR (``kvm`` or ``tcg``) overrides it. The finding is kept in the cache for
+    a week, for this host's kernel, QEMU's build and the appliance's kernel.
+
+    Raises:
+        ApplianceError: FLEETSCAN_ACCELERATOR has another value.
+    """
+    if forced := os.environ.get("FLEETSCAN_ACCELERATOR"):
+        if forced not in _PROBE_SECONDS:
+            raise ApplianceError(
+                f"FLEETSCAN_ACCELERATOR is {forced!r}", hint="set it to kvm or tcg"
+            )
+        return "kvm" if forced == "kvm" else "tcg"
+    if not os.access(KVM, os.R_OK | os.W_OK):
+        return "tcg"
+    place = cache_directory() / "accelerator.json"
+    key = _key(appliance)
+    remembered = _recall(place, key)
+    if remembered is None:
+        remembered = probe(appliance, "kvm").works
+        _remember(place, key, remembered)
+    return "kvm" if remembered else "tcg"
+
+
+def probe(appliance: Appliance, accelerator: Accelerator) -> Probe:
+    """Boot the appliance's kernel under an accelerator, as far as its first process."""
+    options = VMOptions(accelerator, _PROBE_MIB)
+    kernel, initrd = appliance.kernel, appliance.initrd
+    begun = time.monotonic()
+    with kernel.open("rb") as kernel_file, initrd.open("rb") as initrd_file:
+        files = (kernel_file.fileno(), initrd_file.fileno())
+        paths = [f"/proc/self/fd/{descriptor}" for descriptor in files]
+        process = subprocess.Popen(
+            confined(
+                qemu_args.probe_argv(options, *paths),
+                memory_bytes=qemu_args.address_space(options),
+            ),
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=files,
+            start_new_session=True,
+        )
+        output, timed_out = _output(process, _PROBE_SECONDS[accelerator])
+    seconds = time.monotonic() - begun
+    if _SAID in output:
+        return Probe(True, seconds)
+    if timed_out:
+        return Probe(False, seconds, f"no kernel came up within {_PROBE_SECONDS[accelerator]:g} s")
+    words = output.decode("utf-8", "replace").strip().splitlines()
+    return Probe(False, seconds, words[-1] if words else f"QEMU ended with {process.returncode}")
+
+
+def _output(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bool]:
+    try:
+        return process.communicate(timeout=seconds)[0], False
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()[0], True
+
+
+def _key(appliance: Appliance) -> str:
+    return "|".join([platform.node(), platform.release(), qemu_build(), appliance.content])
+
+
+def qemu_build() -> str:
+    """What tells one QEMU build on this host from another: path, size and time of its program.
+
+    Raises:
+        ApplianceError: it is not installed.
+    """
+    for folder in os.get_exec_path():
+        program = Path(folder) / "qemu-system-x86_64"
+        with contextlib.suppress(OSError):
+            status = program.stat()
+            return f"{program}:{status.st_size}:{status.st_mtime_ns}"
+    raise ApplianceError(
+        "qemu-system-x86_64 is not installed", hint="install qemu-system-x86 (run fleetscan doctor)"
+    )
+
+
+def _recall(place: Path, key: str) -> bool | None:
+    try:
+        kept = json.loads(place.read_text())
+        fresh = time.time() - kept["at"] < _REMEMBER_SECONDS
+        return bool(kept["kvm"]) if fresh and kept["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(place: Path, key: str, works: bool) -> None:
+    partial = place.with_name(f".{place.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs a probe, no more
+        partial.write_text(json.dumps({"key": key, "kvm": works, "at": time.time()}))
+        partial.rename(place)

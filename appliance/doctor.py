@@ -1,0 +1,170 @@
+"""Checks of everything that a scan needs from its host, each by using it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance import accelerator, build
+from appliance.privileges import confined
+from appliance.qemu_args import VMOptions
+from appliance.session import Limits
+from appliance.vm import ApplianceVM
+from scanner.deadline import Deadline
+from scanner.errors import ApplianceError, FleetscanError
+
+SLOT_MIB = 700
+"""Memory that one scan at a time needs: the appliance's own and a worker's."""
+
+_COMMAND_SECONDS = 30
+_MIN_QEMU = (6, 2)
+_CACHE_MIB = 2000
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check.
+
+    Attributes:
+        name: what was checked.
+        ok: whether a scan can do with it.
+        detail: what was found.
+        hint: what to do when it is not ok, or could be better; empty for nothing.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def run_checks() -> Iterator[Check]:
+    """All checks, in the order in which a scan would need their subjects."""
+    for name, check in _CHECKS.items():
+        try:
+            yield check(name)
+        except FleetscanError as error:
+            yield Check(name, False, str(error).splitlines()[0], error.hint)
+        except OSError as error:
+            yield Check(name, False, str(error), "install what is missing and try again")
+
+
+def _qemu(name: str) -> Check:
+    text = _output(["qemu-system-x86_64", "--version"], "qemu-system-x86")
+    found = re.search(r"version (\d+)\.(\d+)", text)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    if version < _MIN_QEMU:
+        return Check(name, False, text.splitlines()[0], "install QEMU 6.2 or newer")
+    return Check(name, True, text.splitlines()[0])
+
+
+def _qemu_img(name: str) -> Check:
+    with tempfile.TemporaryDirectory() as folder:
+        image = f"{folder}/probe.qcow2"
+        _output(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], "qemu-utils")
+        _output(["qemu-img", "check", "-q", "-f", "qcow2", image], "qemu-utils")
+    return Check(name, True, "makes and reads a qcow2 image")
+
+
+def _confinement(name: str) -> Check:
+    who = _output(confined(["id", "-u"]), "util-linux").strip()
+    return Check(name, True, f"helpers run as uid {who}, die with fleetscan, gain no privileges")
+
+
+def _memory(name: str) -> Check:
+    fields = dict(
+        line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
+    )
+    available = int(fields["MemAvailable"].split()[0]) // 1024
+    slots = available // SLOT_MIB
+    detail = f"{available} MiB available: enough for {slots} machines at a time"
+    hint = "" if slots else f"a scan needs {SLOT_MIB} MiB; free some"
+    return Check(name, slots > 0, detail, hint)
+
+
+def _space(name: str) -> Check:
+    place = build.cache_directory()
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=place):
+        free = shutil.disk_usage(place).free >> 20
+    hint = "" if free >= _CACHE_MIB else f"free {_CACHE_MIB} MiB, or set FLEETSCAN_CACHE elsewhere"
+    return Check(name, free >= _CACHE_MIB, f"{free} MiB free in {place}", hint)
+
+
+def _appliance(name: str) -> Check:
+    appliance = build.find()
+    made_of = f"{appliance.suite}, kernel {appliance.kernel_release}"
+    return Check(name, True, f"{appliance.content} ({made_of}) in {appliance.directory}")
+
+
+def _acceleration(name: str) -> Check:
+    appliance = build.find()
+    if not Path(accelerator.KVM).exists():
+        why = f"there is no {accelerator.KVM}"
+    elif not os.access(accelerator.KVM, os.R_OK | os.W_OK):
+        why = f"{accelerator.KVM} may not be used by this user"
+    else:
+        kvm = accelerator.probe(appliance, "kvm")
+        if kvm.works:
+            return Check(name, True, f"kvm boots a kernel in {kvm.seconds:.1f} s")
+        why = f"kvm does not work here ({kvm.detail})"
+    tcg = accelerator.probe(appliance, "tcg")
+    if not tcg.works:
+        return Check(name, False, f"{why}; tcg: {tcg.detail}", "see the QEMU check above")
+    detail = f"tcg boots a kernel in {tcg.seconds:.1f} s; {why}"
+    return Check(name, True, detail, "scans are faster where /dev/kvm works and may be used")
+
+
+def _whole(name: str) -> Check:
+    appliance = build.find()
+    chosen = accelerator.choose(appliance)
+    begun = time.monotonic()
+    deadline = Deadline(accelerator.BOOT_SECONDS[chosen], "the appliance's start")
+    with ApplianceVM(appliance, VMOptions(chosen), deadline, Limits()):
+        seconds = time.monotonic() - begun
+    return Check(name, True, f"the agent was ready after {seconds:.1f} s under {chosen}")
+
+
+_CHECKS: dict[str, Callable[[str], Check]] = {
+    "QEMU": _qemu,
+    "qemu-img": _qemu_img,
+    "confinement": _confinement,
+    "memory": _memory,
+    "cache space": _space,
+    "appliance": _appliance,
+    "accelerator": _acceleration,
+    "a whole start": _whole,
+}
+
+
+def _output(command: list[str], package: str) -> str:
+    try:
+        result = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ApplianceError(
+            f"{command[0]} is not installed", hint=f"on Debian: apt-get install {package}"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise ApplianceError(f"{command[0]} does not finish", hint="see the host's log") from None
+    if result.returncode != 0:
+        words = (result.stderr or result.stdout).strip().splitlines()
+        raise ApplianceError(
+            f"{command[0]} ended with {result.returncode}: {words[-1] if words else 'no word'}",
+            hint=f"on Debian: apt-get install --reinstall {package}",
+        )
+    return result.stdout

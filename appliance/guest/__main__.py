@@ -1,0 +1,194 @@
+"""The agent's main loop: requests in, rows and replies out.
+
+In the appliance it is the first process of the system (:func:`boot`); as LocalAppliance it is an
+ordinary process that is given a directory and a connected socket (:func:`main`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, Protocol
+
+from appliance import wire
+from appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
+from appliance.guest.root import Root, ScanOptions
+from appliance.wire import FrameKind
+from scanner import schema
+from scanner.tables import load_collector, load_tables
+
+_RECEIVE = 1 << 16
+
+
+class Stream(Protocol):
+    """Where frames come from and go to."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Some bytes; none when the host is gone."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of them."""
+
+
+class IncompleteRootError(OSError):
+    """Part of a root's tree could not be mounted, so that no table of it is complete."""
+
+
+class Agent:
+    """Carries out the host's requests on one machine."""
+
+    def __init__(self, stream: Stream, machine: GuestMachine) -> None:
+        self._stream = stream
+        self._machine = machine
+        self._options = ScanOptions()
+
+    def serve(self) -> None:
+        """Answer requests until the host goes away."""
+        reader = wire.FrameReader()
+        while data := self._stream.recv(_RECEIVE):
+            for frame in reader.feed(data):
+                self._answer(frame.payload)
+
+    def _answer(self, payload: bytes) -> None:
+        try:
+            request = wire.parse_json(payload)
+            result = OPERATIONS[request["op"]](self, **request["args"])
+        except BaseException as error:  # whatever it is, the host is told
+            self._stream.sendall(wire.encode_json(FrameKind.ERROR, _describe(error)))
+        else:
+            self._stream.sendall(wire.encode_json(FrameKind.REPLY, result))
+
+    def hello(self) -> object:
+        """Say that the agent is ready."""
+        return {"protocol": wire.PROTOCOL}
+
+    def personalize(self, entropy: str, time_us: int) -> object:
+        """Take the host's random bytes and time; before anything else is done."""
+        self._machine.personalize(bytes.fromhex(entropy), time_us)
+        return {}
+
+    def warm_up(self) -> object:
+        """Touch what every scan needs, before this machine is saved as a template."""
+        from appliance.guest import setup
+
+        setup.warm_up()
+        for table in load_tables().values():
+            if table.origin is schema.Origin.GUEST:
+                load_collector(table.name)
+        return {}
+
+    def discover(self, disks: list[int], files: str) -> object:
+        """Find volumes, filesystems and roots on the disks that were plugged."""
+        self._options = ScanOptions(files=files)  # type: ignore[arg-type] # our own host's word
+        self._machine.discover(disks, self._options, self.log)
+        return {
+            "devices": self._machine.devices(),
+            "roots": [schema.escape(root.name) for root in self._machine.roots],
+            "warnings": [schema.escape(warning) for warning in self._machine.warnings],
+        }
+
+    def collect(self, table: str, root: int | None) -> object:
+        """Gather one table's rows, of the whole machine or of one root."""
+        subject = self._machine if root is None else self._machine.roots[root]
+        missing = subject.missing() if isinstance(subject, Root) else ""
+        try:
+            for chunk in _chunks(schema.encode_rows(load_collector(table)(subject))):
+                self._stream.sendall(wire.encode_rows(table, chunk))
+        except schema.NotApplicable as outcome:
+            if missing:
+                raise IncompleteRootError(missing) from outcome
+            raise
+        if missing:
+            raise IncompleteRootError(missing)
+        return {}
+
+    def log(self, text: str) -> None:
+        """Send a line to the scanner's log."""
+        self._stream.sendall(wire.encode(FrameKind.LOG, text.encode("utf-8", "replace")))
+
+
+OPERATIONS: dict[str, Callable[..., object]] = {
+    "hello": Agent.hello,
+    "warm_up": Agent.warm_up,
+    "personalize": Agent.personalize,
+    "discover": Agent.discover,
+    "collect": Agent.collect,
+}
+
+
+def _chunks(rows: Iterable[bytes]) -> Iterator[bytes]:
+    """Encoded rows gathered to payloads of about ROWS_TARGET bytes.
+
+    What was gathered before a collector failed is handed on before its error is.
+    """
+    gathered: list[bytes] = []
+    size = 0
+    try:
+        for row in rows:
+            if len(row) > wire.ROW_LIMIT:
+                raise ValueError(f"a row of {len(row)} bytes is too long to be sent")
+            gathered.append(row)
+            size += len(row)
+            if size >= wire.ROWS_TARGET:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+    except Exception:
+        if gathered:
+            yield b"".join(gathered)
+        raise
+    if gathered:
+        yield b"".join(gathered)
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    text = traceback.format_exception(error)
+    return {
+        "name": type(error).__name__,
+        "message": schema.escape(str(error))[:2000],
+        "traceback": schema.escape("".join(text))[-3000:],
+    }
+
+
+class _Port:
+    """The virtio-serial port as a stream."""
+
+    def __init__(self, port: BinaryIO) -> None:
+        self._port = port
+
+    def recv(self, size: int, /) -> bytes:
+        # The port reads as ended while the host's side is closed; a machine that is restored
+        # from a template begins that way.
+        while True:
+            if data := os.read(self._port.fileno(), size):
+                return data
+            time.sleep(0.001)
+
+    def sendall(self, data: bytes, /) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._port.fileno(), view) :]
+
+
+def boot() -> None:
+    """Be the appliance's first process."""
+    from appliance.guest import setup
+
+    setup.mount_pseudo_filesystems()
+    setup.load_modules()
+    with open(setup.agent_port(), "r+b", buffering=0) as port:
+        Agent(_Port(port), DiskMachine()).serve()
+
+
+def main(arguments: list[str]) -> None:
+    """Be LocalAppliance's process: ``DIRECTORY SOCKET-DESCRIPTOR``."""
+    directory, descriptor = arguments
+    with socket.socket(fileno=int(descriptor)) as stream:
+        Agent(stream, DirectoryMachine(directory)).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,161 @@
+"""Block devices: the disks that were plugged, their partitions, and what libblkid says of each."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from appliance.guest.tools import run
+
+_PLUG_SECONDS = 20.0
+_SECTOR = 512  # the unit of sysfs' start and size, whatever the disk's own sector is
+_TARGET = re.compile(r"/\d+:\d+:(\d+):\d+$")
+
+
+@dataclass
+class BlockDevice:
+    """A disk, a partition or an opened volume.
+
+    Attributes:
+        path: device name, as fact tables show it.
+        size: length in bytes.
+        disk: index of the disk it is on; None for volumes.
+        partition: number in the partition table; None for disks and volumes.
+        start: offset on its disk in bytes.
+        sector_size: logical sector size in bytes.
+        probe: what blkid found, by its own names (TYPE, UUID, PART_ENTRY_TYPE ...).
+    """
+
+    path: str
+    size: int
+    disk: int | None = None
+    partition: int | None = None
+    start: int = 0
+    sector_size: int = 512
+    probe: dict[str, str] = field(default_factory=dict)
+
+
+def wait_for_disks(wanted: Sequence[int]) -> list[BlockDevice]:
+    """The disks that were plugged, once the kernel has read their partition tables.
+
+    Args:
+        wanted: the disks' places on the machine, which are their SCSI targets here.
+
+    Raises:
+        TimeoutError: not all of them turned up.
+    """
+    end = time.monotonic() + _PLUG_SECONDS
+    while missing := set(wanted) - set(found := _plugged()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{len(missing)} of {len(wanted)} disks did not turn up")
+        time.sleep(0.002)
+    for name in found.values():
+        _wait_until_open(f"/dev/{name}", end)
+    return [_disk(found[index], index) for index in wanted]
+
+
+def _wait_until_open(path: str, end: float) -> None:
+    """Open a disk once, which waits for the kernel's own reading of its partition table.
+
+    Raises:
+        OSError: it cannot be opened until ``end``, by time.monotonic().
+    """
+    while True:
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            return
+        except OSError as error:
+            # ENXIO: the disk has its name, but is not yet there to be opened.
+            if error.errno != errno.ENXIO or time.monotonic() > end:
+                raise
+        time.sleep(0.001)
+
+
+def _plugged() -> dict[int, str]:
+    """SCSI target number to kernel name of the disks there are."""
+    found = {}
+    for name in os.listdir("/sys/block"):
+        if name.startswith("sd") and os.path.exists(f"/dev/{name}"):
+            target = _TARGET.search(os.path.realpath(f"/sys/block/{name}/device"))
+            if target:
+                found[int(target[1])] = name
+    return found
+
+
+def _disk(name: str, index: int) -> BlockDevice:
+    folder = f"/sys/block/{name}"
+    return BlockDevice(
+        path=f"/dev/{name}",
+        size=_number(f"{folder}/size") * _SECTOR,
+        disk=index,
+        sector_size=_number(f"{folder}/queue/logical_block_size"),
+    )
+
+
+def partitions(disk: BlockDevice) -> list[BlockDevice]:
+    """The partitions that the kernel found on a disk, by number."""
+    name = os.path.basename(disk.path)
+    found = []
+    for entry in os.listdir(f"/sys/block/{name}"):
+        folder = f"/sys/block/{name}/{entry}"
+        if os.path.exists(f"{folder}/partition"):
+            device = BlockDevice(
+                path=f"/dev/{entry}",
+                size=_number(f"{folder}/size") * _SECTOR,
+                disk=disk.disk,
+                partition=_number(f"{folder}/partition"),
+                start=_number(f"{folder}/start") * _SECTOR,
+                sector_size=disk.sector_size,
+            )
+            found.append(device)
+    return sorted(found, key=lambda device: device.partition or 0)
+
+
+def volume(path: str) -> BlockDevice:
+    """An opened volume.
+
+    Raises:
+        OSError: there is no such device.
+    """
+    number = os.stat(path).st_rdev
+    place = f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
+    return BlockDevice(path=path, size=_number(f"{place}/size") * _SECTOR)
+
+
+def _number(path: str) -> int:
+    with open(path) as stream:
+        return int(stream.read())
+
+
+def probe(devices: Sequence[BlockDevice]) -> None:
+    """Have libblkid read each device and keep what it says in ``probe``."""
+    if not devices:
+        return
+    # Status 2: nothing recognised on any device; 8: contradicting signatures on one.
+    output = run(
+        ["blkid", "-p", "-o", "export", *(device.path for device in devices)], accept=(0, 2, 8)
+    )
+    found = parse_export(output)
+    for device in devices:
+        device.probe = found.get(device.path, {})
+
+
+def parse_export(output: str) -> dict[str, dict[str, str]]:
+    r"""Device name to fields, from ``blkid -o export``.
+
+    blkid escapes blanks and other special characters of values with a backslash.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for block in output.split("\n\n"):
+        fields = {}
+        for line in block.split("\n"):
+            name, equals, value = line.partition("=")
+            if equals:
+                fields[name] = re.sub(r"\\(.)", r"\1", value)
+        if "DEVNAME" in fields:
+            found[fields.pop("DEVNAME")] = fields
+    return found

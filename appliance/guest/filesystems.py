@@ -1,0 +1,209 @@
+"""Filesystems: each is mounted read-only once; a dirty journal is replayed beside the image."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from glob import glob
+from typing import Literal
+
+from appliance.guest.disks import BlockDevice
+from appliance.guest.mounting import READ_ONLY, mount
+from appliance.guest.setup import WORK
+from appliance.guest.tools import ToolError, run
+
+Journal = Literal["clean", "replayed", "ignored"]
+
+_OVERLAY_BYTES = 256 << 20  # as a sparse file in memory; a replay touches a journal's worth
+_CHUNK_SECTORS = 8
+
+# Mount options: always; and, as last resort, those that leave the journal alone.
+_OPTIONS = {"xfs": "nouuid"}
+_IGNORE_JOURNAL = {
+    "ext3": "noload",
+    "ext4": "noload",
+    "xfs": "norecovery,nouuid",
+    "btrfs": "rescue=nologreplay",
+}
+_NOT_FILES = {"swap", "LVM2_member", "crypto_LUKS", "linux_raid_member"}
+
+
+@dataclass
+class Filesystem:
+    """What one block device holds.
+
+    Attributes:
+        device: the block device.
+        top: where it is mounted here; None when it is not.
+        journal: what became of its journal.
+        source: the device that was mounted: the block device, or the overlay over it.
+        subvolumes: btrfs: the subvolumes.
+        default_subvolume: btrfs: id of the one that is mounted by default.
+        error: why it could not be mounted.
+    """
+
+    device: BlockDevice
+    top: str | None = None
+    journal: Journal | None = None
+    source: str = ""
+    subvolumes: list[Subvolume] = field(default_factory=list)
+    default_subvolume: int = 5
+    error: str | None = None
+
+    @property
+    def type(self) -> str:
+        """The type as blkid names it."""
+        return self.device.probe.get("TYPE", "")
+
+    @property
+    def holds_files(self) -> bool:
+        """Whether it is of a kind that can be mounted at all."""
+        return self.type not in _NOT_FILES and self.device.probe.get("USAGE") == "filesystem"
+
+
+@dataclass(frozen=True)
+class Subvolume:
+    """A btrfs subvolume.
+
+    Attributes:
+        id: its number.
+        path: its path from the top of the filesystem.
+        uuid: its UUID.
+        parent_uuid: the UUID of what it is a snapshot of; empty when it is none.
+    """
+
+    id: int
+    path: str
+    uuid: str
+    parent_uuid: str
+
+
+def open_filesystem(device: BlockDevice, top: str, companions: Sequence[str] = ()) -> Filesystem:
+    """Mount what a device holds on the new directory ``top``, when it holds files.
+
+    Args:
+        device: a probed device.
+        top: a directory that does not exist yet.
+        companions: further devices of the same btrfs filesystem.
+    """
+    filesystem = Filesystem(device, source=device.path)
+    if not filesystem.holds_files:
+        return filesystem
+    os.mkdir(top)
+    try:
+        _mount_whatever_its_journal(filesystem, top, companions)
+    except OSError as error:
+        filesystem.error = _explain(filesystem, error)
+        os.rmdir(top)
+        return filesystem
+    filesystem.top = top
+    if filesystem.type == "btrfs":
+        filesystem.subvolumes, filesystem.default_subvolume = _btrfs_subvolumes(top)
+    return filesystem
+
+
+def _mount_whatever_its_journal(
+    filesystem: Filesystem, top: str, companions: Sequence[str]
+) -> None:
+    kind = filesystem.type
+    options = mount_options(kind, companions)
+    try:
+        mount(filesystem.device.path, top, kind, READ_ONLY, options)
+        if kind in _IGNORE_JOURNAL:
+            filesystem.journal = "clean"
+        return
+    except OSError as error:
+        # What a filesystem says that would replay its journal but must not write: EROFS; XFS and
+        # btrfs have further words for it.
+        if kind not in _IGNORE_JOURNAL or error.errno not in (
+            errno.EROFS,
+            errno.EACCES,
+            errno.EINVAL,
+            errno.EIO,
+            errno.EUCLEAN,
+        ):
+            raise
+        original = error
+    try:
+        filesystem.source = _overlay(filesystem.device)
+        mount(filesystem.source, top, kind, READ_ONLY, options)
+        filesystem.journal = "replayed"
+    except (OSError, ToolError):
+        filesystem.source = filesystem.device.path
+        try:
+            mount(filesystem.source, top, kind, READ_ONLY, _IGNORE_JOURNAL[kind])
+        except OSError:
+            raise original from None
+        filesystem.journal = "ignored"
+
+
+def mount_options(kind: str, companions: Sequence[str] = (), subvolume: int | None = None) -> str:
+    """Options for mounting a filesystem of a type read-only.
+
+    Args:
+        kind: its type.
+        companions: further devices of the same btrfs filesystem.
+        subvolume: btrfs: id of the subvolume wanted; its top when None.
+    """
+    words = [_OPTIONS[kind]] if kind in _OPTIONS else []
+    if kind == "btrfs":
+        words.append(f"subvolid={5 if subvolume is None else subvolume}")
+        words += [f"device={path}" for path in companions]
+    return ",".join(words)
+
+
+def _overlay(device: BlockDevice) -> str:
+    """A writable device over a read-only one; what is written stays in memory and is lost."""
+    name = f"overlay-{os.path.basename(os.path.realpath(device.path))}"
+    store = f"{WORK}/{name}"
+    with open(store, "wb") as stream:
+        stream.truncate(_OVERLAY_BYTES)
+    run(["modprobe", "-a", "loop", "dm_snapshot"])
+    loop = run(["losetup", "--find", "--show", store]).strip()
+    sectors = device.size // 512
+    table = f"0 {sectors} snapshot {os.path.realpath(device.path)} {loop} N {_CHUNK_SECTORS}"
+    run(["dmsetup", "create", name, "--noudevsync", "--table", table])
+    return _mapped_device(name)
+
+
+def _mapped_device(name: str) -> str:
+    """The kernel's own node of a device-mapper device: without udev there is none by its name.
+
+    Raises:
+        FileNotFoundError: there is no such device.
+    """
+    for place in glob("/sys/block/dm-*"):
+        with open(f"{place}/dm/name") as stream:
+            if stream.read().strip() == name:
+                return f"/dev/{os.path.basename(place)}"
+    raise FileNotFoundError(errno.ENOENT, "no such device-mapper device", name)
+
+
+def _explain(filesystem: Filesystem, error: OSError) -> str:
+    if error.errno == errno.ENODEV:
+        return f"the appliance's kernel cannot mount {filesystem.type}"
+    return f"cannot be mounted as {filesystem.type}: {error.strerror}"
+
+
+def _btrfs_subvolumes(top: str) -> tuple[list[Subvolume], int]:
+    listed = run(["btrfs", "subvolume", "list", "-u", "-q", top])
+    default = run(["btrfs", "subvolume", "get-default", top])
+    return parse_subvolumes(listed), int(default.split()[1])
+
+
+def parse_subvolumes(output: str) -> list[Subvolume]:
+    """Subvolumes from ``btrfs subvolume list -u -q``.
+
+    A line is: ID 256 gen 9 top level 5 parent_uuid - uuid 0f6c... path a name with blanks
+    """
+    found = []
+    for line in output.split("\n"):
+        head, _, path = line.partition(" path ")
+        words = head.split()
+        if len(words) < 11 or words[0] != "ID":
+            continue
+        parent = "" if words[8] == "-" else words[8]
+        found.append(Subvolume(int(words[1]), path, words[10], parent))
+    return found

@@ -1,0 +1,136 @@
+"""fstab: which filesystem a root mounts where, in terms of the devices found here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from appliance.guest.disks import BlockDevice
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_BLANKS = re.compile(r"[ \t]+")
+_TAGS = {
+    "UUID": "UUID",
+    "LABEL": "LABEL",
+    "PARTUUID": "PART_ENTRY_UUID",
+    "PARTLABEL": "PART_ENTRY_NAME",
+}
+# Disk names of every bus that a guest may know its disks by; the letter counts disks.
+_LETTERED = re.compile(r"^/dev/(?:sd|hd|vd|xvd)([a-z]{1,2})(\d*)$")
+_NVME = re.compile(r"^/dev/(?:nvme(\d+)n1|mmcblk(\d+))(?:p(\d+))?$")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of an fstab, fields decoded."""
+
+    source: str
+    path: str
+    type: str
+    options: tuple[str, ...]
+    check_pass: int
+
+    @property
+    def is_swap(self) -> bool:
+        """Whether it is a swap area."""
+        return self.type == "swap"
+
+    @property
+    def names_device(self) -> bool:
+        """Whether its source can only be a block device of this machine."""
+        if self.source.startswith("/dev/"):
+            return True
+        return self.source.partition("=")[0] in _TAGS and "=" in self.source
+
+
+def parse(text: str) -> list[Entry]:
+    """The entries of an fstab; lines that are none are passed over, as mount(8) does."""
+    entries = []
+    for line in text.split("\n"):  # other separators that Python knows may stand in names
+        fields = [_decode(field) for field in _BLANKS.split(line.strip(" \t\r"))]
+        if len(fields) < 3 or fields[0].startswith("#"):
+            continue
+        options = tuple(fields[3].split(",")) if len(fields) > 3 else ("defaults",)
+        last = fields[5] if len(fields) > 5 else "0"
+        check_pass = int(last) if re.fullmatch("[0-9]{1,2}", last) else 0
+        entries.append(Entry(_unquote(fields[0]), fields[1], fields[2], options, check_pass))
+    return entries
+
+
+def _decode(field: str) -> str:
+    """A field with its octal escapes, which stand for bytes, put right."""
+    encoded = field.encode("utf-8", "surrogateescape")
+    plain = _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), encoded)
+    return plain.decode("utf-8", "surrogateescape")
+
+
+def _unquote(source: str) -> str:
+    tag, equals, value = source.partition("=")
+    return f"{tag}={value.strip(chr(34))}" if equals else source
+
+
+def resolve(source: str, devices: Sequence[BlockDevice]) -> BlockDevice | None:
+    """The device that an fstab source means on this machine.
+
+    Args:
+        source: first field of the entry.
+        devices: every block device of the machine, probed.
+    """
+    tag, equals, value = source.partition("=")
+    if equals and tag in _TAGS:
+        return _by_probe(devices, _TAGS[tag], value)
+    if match := re.match(r"^/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)$", source):
+        text = re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), match[2])
+        return _by_probe(devices, _TAGS[match[1].upper()], text)
+    by_path = {device.path: device for device in devices}
+    if mapped := re.match(r"^/dev/mapper/(.+)$", source):
+        return by_path.get(source) or by_path.get(_logical_volume(mapped[1]))
+    return by_path.get(source) if _is_volume(source, by_path) else _by_place(source, devices)
+
+
+def _by_probe(devices: Sequence[BlockDevice], name: str, value: str) -> BlockDevice | None:
+    # UUIDs are compared as libblkid does: letters' case makes no difference.
+    fold = str.casefold if name.endswith("UUID") else str
+    for device in devices:
+        if name in device.probe and fold(device.probe[name]) == fold(value):
+            return device
+    return None
+
+
+def _logical_volume(mapped: str) -> str:
+    """``/dev/vg/lv`` for the device-mapper name ``vg-lv``, in which a hyphen is doubled.
+
+    A volume's name begins with no hyphen (lvm(8)), which tells ``a---b`` as ``/dev/a-/b``.
+    """
+    match = re.fullmatch(r"((?:[^-]|--)+)-(?!-)(.+)", mapped)
+    names = match.groups() if match else (mapped,)
+    return "/".join(["/dev", *(name.replace("--", "-") for name in names)])
+
+
+def _is_volume(source: str, by_path: Mapping[str, BlockDevice]) -> bool:
+    device = by_path.get(source)
+    return device is not None and device.disk is None
+
+
+def _by_place(source: str, devices: Sequence[BlockDevice]) -> BlockDevice | None:
+    """The device at the same place, for a disk's name on whatever bus the guest has."""
+    if match := _LETTERED.match(source):
+        disk, number = _letters(match[1]), match[2]
+    elif match := _NVME.match(source):
+        disk, number = int(match[1] or match[2]), match[3]
+    else:
+        return None
+    wanted = int(number) if number else None
+    for device in devices:
+        if device.disk == disk and device.partition == wanted:
+            return device
+    return None
+
+
+def _letters(letters: str) -> int:
+    """0 for a, 25 for z, 26 for aa."""
+    index = 0
+    for letter in letters:
+        index = index * 26 + ord(letter) - ord("a") + 1
+    return index - 1

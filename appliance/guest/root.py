@@ -1,0 +1,287 @@
+"""A root: one operating system's tree, opened below its mount and never out of it.
+
+Collectors touch files through this object alone. Every path is resolved by the kernel with
+openat2(2) and RESOLVE_IN_ROOT, so that symbolic links, absolute ones included, mean what they
+mean inside the scanned system, and can never lead into the appliance or (with LocalAppliance)
+the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal
+
+READ_LIMIT = 16 << 20
+"""Largest file that a collector reads whole, in bytes, unless it asks for another limit."""
+
+_SYS_OPENAT2 = 437  # the same number on every architecture: Linux 5.6, openat2(2)
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_IN_ROOT = 0x10
+_READ_FLAGS = os.O_NOCTTY | os.O_NONBLOCK  # a FIFO or a terminal must not hold a collector up
+
+FilesMode = Literal["all", "notable", "none"]
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What a scan asks of the collectors; part of the request on the wire.
+
+    Attributes:
+        files: which directory entries the ``files`` table keeps.
+    """
+
+    files: FilesMode = "all"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of a root's mount table, as resolved by the agent.
+
+    Attributes: as the columns of the ``mountpoints`` table.
+    """
+
+    path: str
+    device: str | None
+    mounted: bool
+    source: str | None = None
+    type: str | None = None
+    options: tuple[str, ...] = ()
+    subvolume: str | None = None
+    check_pass: int | None = None
+    error: str | None = None
+
+
+class FileTooLargeError(OSError):
+    """A file is longer than the limit its reader set."""
+
+
+@dataclass
+class Root:
+    """One operating system's tree.
+
+    Args:
+        name: the value of the ``root`` column, such as ``/dev/sda2``.
+        top: directory where the tree is mounted.
+        mounts: the tree's mount table.
+        options: what the scan asks for.
+        devices: device number (``st_dev``) of each mounted filesystem to its device name.
+
+    Use it as a context manager, or call :meth:`close`.
+    """
+
+    name: str
+    top: str
+    mounts: tuple[Mount, ...] = ()
+    options: ScanOptions = field(default_factory=ScanOptions)
+    devices: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._fd = os.open(self.top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let go of the tree, so that it can be unmounted."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Root:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def missing(self) -> str:
+        """Which parts of the tree the system would have and this one lacks; empty for none."""
+        lacking = [
+            f"{mount.path} ({mount.error})"
+            for mount in self.mounts
+            if mount.error and not {"noauto", "nofail"} & set(mount.options)
+        ]
+        return f"not mounted: {', '.join(lacking)}" if lacking else ""
+
+    def open_fd(self, path: str, flags: int = os.O_RDONLY) -> int:
+        """Open a path of the guest and return its descriptor.
+
+        Raises:
+            OSError: as open(2) would.
+        """
+        if not flags & os.O_PATH:  # openat2 refuses flags that mean nothing beside O_PATH
+            flags |= _READ_FLAGS
+        return _openat2(self._fd, path.lstrip("/") or ".", flags | os.O_CLOEXEC)
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """Open a regular file for reading bytes.
+
+        Raises:
+            OSError: it does not exist or cannot be opened.
+            IsADirectoryError: it is a directory.
+            OSError (EINVAL): it is a device, FIFO or socket.
+        """
+        with os.fdopen(self._open_regular(path), "rb") as stream:
+            yield stream
+
+    def _open_regular(self, path: str) -> int:
+        descriptor = self.open_fd(path)
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+
+    def read_bytes(self, path: str, limit: int = READ_LIMIT) -> bytes:
+        """A file's whole content.
+
+        Raises:
+            FileTooLargeError: it is longer than ``limit`` bytes.
+            OSError: as :meth:`open`.
+        """
+        # Without a buffered stream: collectors read hundreds of small files.
+        descriptor = self._open_regular(path)
+        try:
+            size = min(os.fstat(descriptor).st_size, limit) + 1
+            blocks = []
+            left = limit + 1
+            while left > 0 and (block := os.read(descriptor, min(size, left))):
+                blocks.append(block)
+                left -= len(block)
+        finally:
+            os.close(descriptor)
+        if left <= 0:
+            raise FileTooLargeError(errno.EFBIG, f"larger than {limit} bytes", path)
+        return b"".join(blocks)
+
+    def read_text(self, path: str, limit: int = READ_LIMIT) -> str:
+        """A file's whole content as text; bytes that are not UTF-8 become surrogates.
+
+        Raises: as :meth:`read_bytes`.
+        """
+        return self.read_bytes(path, limit).decode("utf-8", "surrogateescape")
+
+    def try_text(self, path: str, limit: int = READ_LIMIT) -> str | None:
+        """As :meth:`read_text`, or None where there is no such file."""
+        try:
+            return self.read_text(path, limit)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def stat(self, path: str, *, follow: bool = True) -> os.stat_result:
+        """As os.stat, links resolved inside the root.
+
+        Raises:
+            OSError: it does not exist.
+        """
+        fd = self.open_fd(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def exists(self, path: str) -> bool:
+        """Whether the path leads to anything, links followed."""
+        return self._mode(path) is not None
+
+    def is_dir(self, path: str) -> bool:
+        """Whether the path leads to a directory."""
+        mode = self._mode(path)
+        return mode is not None and stat.S_ISDIR(mode)
+
+    def is_file(self, path: str) -> bool:
+        """Whether the path leads to a regular file."""
+        mode = self._mode(path)
+        return mode is not None and stat.S_ISREG(mode)
+
+    def is_link(self, path: str) -> bool:
+        """Whether the path itself is a symbolic link."""
+        mode = self._mode(path, follow=False)
+        return mode is not None and stat.S_ISLNK(mode)
+
+    def _mode(self, path: str, *, follow: bool = True) -> int | None:
+        try:
+            return self.stat(path, follow=follow).st_mode
+        except OSError:
+            return None
+
+    def readlink(self, path: str) -> str:
+        """What a symbolic link holds, as it stands.
+
+        Raises:
+            OSError: it is not a symbolic link.
+        """
+        fd = self.open_fd(path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            return os.readlink("", dir_fd=fd)
+        finally:
+            os.close(fd)
+
+    def listdir(self, path: str) -> list[str]:
+        """Names in a directory, sorted; an empty list where there is no such directory."""
+        try:
+            fd = self.open_fd(path, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def glob(self, directory: str, pattern: str = "*") -> list[str]:
+        """Paths of a directory's entries whose names match a shell pattern, sorted."""
+        base = directory.rstrip("/")
+        return [
+            f"{base}/{name}" for name in self.listdir(directory) if fnmatch.fnmatch(name, pattern)
+        ]
+
+    def copy_out(self, path: str, destination: str, limit: int) -> None:
+        """Copy a file to the appliance's own memory, for libraries that want a writable path.
+
+        Raises:
+            FileTooLargeError: it is longer than ``limit`` bytes.
+            OSError: as :meth:`open`.
+        """
+        with self.open(path) as source, open(destination, "wb") as target:
+            if os.fstat(source.fileno()).st_size > limit:
+                raise FileTooLargeError(errno.EFBIG, f"larger than {limit} bytes", path)
+            left = limit
+            while left > 0 and (block := source.read(min(1 << 20, left))):
+                left -= len(block)
+                target.write(block)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _openat2(dir_fd: int, path: str, flags: int) -> int:
+    how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    name = os.fsencode(path)
+    while True:
+        fd: int = _libc.syscall(
+            ctypes.c_long(_SYS_OPENAT2),
+            ctypes.c_int(dir_fd),
+            ctypes.c_char_p(name),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if fd >= 0:
+            return fd
+        code = ctypes.get_errno()
+        # EAGAIN: a rename raced with ".." resolution; openat2(2) says to try again.
+        if code not in (errno.EINTR, errno.EAGAIN):
+            raise OSError(code, os.strerror(code), os.fsdecode(name))

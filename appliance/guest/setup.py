@@ -1,0 +1,81 @@
+"""What the appliance's first process does before it can serve: kernel interfaces and modules."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import time
+from glob import glob
+
+from appliance.guest.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
+from appliance.guest.tools import run
+from appliance.guest.volumes import LVM_CONFIG
+
+WORK = "/tmp/work"  # noqa: S108 - the appliance's own memory; nobody else is in there
+"""Where overlays and copies are kept: memory, as everything writable in the appliance."""
+
+_WORK_OPTIONS = "size=320m,mode=700"
+_PORT_SECONDS = 10.0
+
+_MODULES = ("virtio_scsi", "sd_mod", "virtio-rng")
+_TEMPLATE_MODULES = (
+    *("ext4", "xfs", "btrfs", "vfat", "nls_utf8", "nls_cp437", "nls_ascii", "nls_iso8859_1"),
+    *("dm_mod", "dm_snapshot", "loop"),
+)
+_WARM_COMMANDS = (
+    ["lvm", "vgchange", "-ay", "--config", LVM_CONFIG],
+    ["lvm", "lvs", "--reportformat", "json", "--config", LVM_CONFIG],
+    ["blkid", "-p", "-o", "export", "/dev/vda"],
+    ["btrfs", "version"],
+    ["dmsetup", "version"],
+    ["losetup", "--version"],
+)
+_SAFE = MS_NODEV | MS_NOEXEC | MS_NOSUID
+
+
+def mount_pseudo_filesystems() -> None:
+    """Mount /proc, /sys and the writable places, all in memory."""
+    mount("proc", "/proc", "proc", _SAFE)
+    mount("sysfs", "/sys", "sysfs", _SAFE)
+    mount("tmp", "/tmp", "tmpfs", _SAFE, _WORK_OPTIONS)  # noqa: S108
+    mount("sysroot", "/sysroot", "tmpfs", _SAFE, "size=1m,mode=700")
+    os.mkdir(WORK)
+    os.makedirs("/run/lock/lvm", exist_ok=True)
+    os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+    os.environ["LC_ALL"] = "C.UTF-8"
+    os.environ["TMPDIR"] = WORK
+
+
+def load_modules() -> None:
+    """Load the drivers of the devices that QEMU gives us."""
+    run(["modprobe", "-a", *_MODULES])
+
+
+def warm_up() -> None:
+    """Load every driver and start every program that a scan may need, for their pages' sake."""
+    run(["modprobe", "-a", *_TEMPLATE_MODULES])
+    for command in _WARM_COMMANDS:
+        run(command, accept=range(256))
+    for name in ("rpm", "sqlite3", "hivex", "augeas"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what is there now stays, and need not be copied for being looked at
+
+
+def agent_port() -> str:
+    """The device that leads to the host.
+
+    Raises:
+        FileNotFoundError: QEMU was started without it.
+    """
+    end = time.monotonic() + _PORT_SECONDS
+    while time.monotonic() < end:
+        for name_file in glob("/sys/class/virtio-ports/*/name"):
+            with open(name_file) as stream:
+                if stream.read().strip() == "agent":
+                    return f"/dev/{os.path.basename(os.path.dirname(name_file))}"
+        time.sleep(0.005)
+    raise FileNotFoundError("there is no virtio-serial port named agent")

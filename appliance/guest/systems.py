@@ -1,0 +1,214 @@
+"""Roots: which filesystems hold an operating system, and each root's tree put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from appliance.guest import fstab
+from appliance.guest.disks import BlockDevice
+from appliance.guest.filesystems import Filesystem, Subvolume, mount_options
+from appliance.guest.mounting import READ_ONLY, bind, mount
+from appliance.guest.root import Mount, Root, ScanOptions
+
+_RELEASE_FILES = (
+    "etc/os-release",
+    "usr/lib/os-release",
+    "etc/lsb-release",
+    "etc/debian_version",
+    "etc/redhat-release",
+    "etc/SuSE-release",
+    "etc/alpine-release",
+    "etc/arch-release",
+    "etc/gentoo-release",
+    "etc/slackware-version",
+    "etc/system-release",
+)
+_SHELLS = ("bin/sh", "usr/bin/sh", "bin/busybox")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tree that holds an operating system.
+
+    Attributes:
+        filesystem: the filesystem it is on.
+        subvolume: btrfs: the subvolume it starts from, unless it is the top.
+    """
+
+    filesystem: Filesystem
+    subvolume: Subvolume | None = None
+
+    @property
+    def name(self) -> str:
+        """Value of the ``root`` column, written as findmnt(8) writes a source."""
+        device = self.filesystem.device.path
+        return f"{device}[/{self.subvolume.path}]" if self.subvolume else device
+
+
+def find_roots(filesystems: Sequence[Filesystem]) -> Iterator[Candidate]:
+    """The operating systems on mounted filesystems."""
+    for filesystem in filesystems:
+        if filesystem.top is None:
+            continue
+        at_top = _holds_system(filesystem.top)
+        if at_top:
+            yield Candidate(filesystem)
+        yield from _btrfs_roots(filesystem, filesystem.top, at_top=at_top)
+
+
+def _btrfs_roots(filesystem: Filesystem, top: str, *, at_top: bool) -> Iterator[Candidate]:
+    """Subvolumes that hold a system; a snapshot counts only when it is what would be started.
+
+    Where nothing else holds one, the last snapshot does.
+    """
+    holding = [item for item in filesystem.subvolumes if _holds_system(f"{top}/{item.path}")]
+    chosen = [
+        item for item in holding if not item.parent_uuid or item.id == filesystem.default_subvolume
+    ]
+    for subvolume in chosen or ([] if at_top else holding[-1:]):
+        yield Candidate(filesystem, subvolume)
+
+
+def _holds_system(top: str) -> bool:
+    try:
+        root = Root("", top)
+    except OSError:
+        return False
+    with root:
+        if any(root.is_file(name) or root.is_link(name) for name in _RELEASE_FILES):
+            return root.is_dir("etc") or root.is_dir("usr")
+        has_shell = any(root.is_file(name) or root.is_link(name) for name in _SHELLS)
+        return has_shell and root.is_file("etc/passwd")
+
+
+class Assembler:
+    """Puts a root's tree together from the filesystems of the machine.
+
+    Args:
+        filesystems: every filesystem, mounted where it could be.
+        devices: every block device, probed.
+        options: what the scan asks for.
+    """
+
+    def __init__(
+        self,
+        filesystems: Sequence[Filesystem],
+        devices: Sequence[BlockDevice],
+        options: ScanOptions,
+    ) -> None:
+        self._by_path = {filesystem.device.path: filesystem for filesystem in filesystems}
+        self._devices = devices
+        self._options = options
+
+    def assemble(self, candidate: Candidate, top: str) -> Root:
+        """Mount a root and what its fstab adds on the new directory ``top``.
+
+        Raises:
+            OSError: the root itself cannot be mounted.
+        """
+        os.mkdir(top)
+        self._attach(candidate.filesystem, top, candidate.subvolume)
+        numbers = {os.stat(top).st_dev: candidate.filesystem.device.path}
+        mounts: list[Mount] = []
+        with Root(candidate.name, top) as bare:
+            entries = fstab.parse(bare.try_text("/etc/fstab") or "")
+            if not any(entry.path == "/" for entry in entries):
+                mounts.append(self._unlisted(candidate))
+            for entry in sorted(entries, key=lambda entry: entry.path.count("/")):
+                mounts.append(self._mount_entry(bare, entry, candidate, numbers))
+        return Root(candidate.name, top, tuple(mounts), self._options, numbers)
+
+    def _unlisted(self, candidate: Candidate) -> Mount:
+        subvolume = candidate.subvolume.path if candidate.subvolume else None
+        filesystem = candidate.filesystem
+        return Mount("/", filesystem.device.path, True, type=filesystem.type, subvolume=subvolume)
+
+    def _mount_entry(
+        self, bare: Root, entry: fstab.Entry, candidate: Candidate, numbers: dict[int, str]
+    ) -> Mount:
+        device = fstab.resolve(entry.source, self._devices) if entry.names_device else None
+        subvolume = _option(entry.options, "subvol")
+        mounted, error = False, None
+        if entry.path == "/":
+            mounted = True
+            device = candidate.filesystem.device
+        elif entry.names_device and not entry.is_swap:
+            error = self._try_mount(bare, entry, device, numbers)
+            mounted = error is None
+        return Mount(
+            path="swap" if entry.is_swap else entry.path,
+            device=device.path if device else None,
+            mounted=mounted,
+            source=entry.source,
+            type=entry.type,
+            options=entry.options,
+            subvolume=subvolume,
+            check_pass=entry.check_pass,
+            error=error,
+        )
+
+    def _try_mount(
+        self, bare: Root, entry: fstab.Entry, device: BlockDevice | None, numbers: dict[int, str]
+    ) -> str | None:
+        """Mount an entry below the root; why it could not be, if it could not."""
+        if device is None:
+            return "no such device on this machine"
+        filesystem = self._by_path.get(device.path)
+        if filesystem is None or filesystem.top is None:
+            return (filesystem.error if filesystem else None) or "holds no files"
+        try:
+            subvolume = _wanted_subvolume(filesystem, entry.options)
+            # The path is the guest's: its links are resolved inside the root, and the mount is
+            # made on what that led to.
+            directory = bare.open_fd(entry.path, os.O_PATH | os.O_DIRECTORY)
+            try:
+                target = f"/proc/self/fd/{directory}"
+                self._attach(filesystem, target, subvolume)
+            finally:
+                os.close(directory)
+            numbers[bare.stat(entry.path).st_dev] = device.path
+        except OSError as error:
+            return f"cannot be mounted on {entry.path}: {error.strerror or error}"
+        return None
+
+    def _attach(self, filesystem: Filesystem, target: str, subvolume: Subvolume | None) -> None:
+        if subvolume is None and filesystem.type != "btrfs":
+            bind(filesystem.top or "", target)
+            return
+        identifier = subvolume.id if subvolume else None
+        companions = [
+            device.path
+            for device in self._devices
+            if device.probe.get("UUID") == filesystem.device.probe.get("UUID")
+        ]
+        options = mount_options(filesystem.type, companions, identifier)
+        mount(filesystem.source, target, filesystem.type, READ_ONLY, options)
+
+
+def _wanted_subvolume(filesystem: Filesystem, options: Sequence[str]) -> Subvolume | None:
+    """The btrfs subvolume that mount options name; None for the top.
+
+    Raises:
+        FileNotFoundError: there is no such subvolume.
+    """
+    name, number = _option(options, "subvol"), _option(options, "subvolid")
+    if filesystem.type != "btrfs" or (name is None and number is None):
+        return None
+    if name is not None and not name.strip("/"):
+        return None
+    for subvolume in filesystem.subvolumes:
+        if name is not None and subvolume.path == name.strip("/"):
+            return subvolume
+        if name is None and str(subvolume.id) == number:
+            return subvolume
+    raise FileNotFoundError(2, f"there is no subvolume {name or number}")
+
+
+def _option(options: Sequence[str], name: str) -> str | None:
+    for option in options:
+        key, equals, value = option.partition("=")
+        if key == name and equals:
+            return value
+    return None

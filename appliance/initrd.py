@@ -1,0 +1,82 @@
+"""Initial RAM disks: the first stage that mounts the appliance's root, and the agent's files.
+
+The kernel unpacks several archives laid end to end as one, so the agent travels in an archive of
+its own: a change of the agent needs no new appliance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+# What the agent needs of this project, besides the fact tables. All of it is guest-safe.
+_AGENT_FILES = (
+    "appliance/__init__.py",
+    "appliance/wire.py",
+    "scanner/__init__.py",
+    "scanner/schema.py",
+)
+_START = b"""\
+import sys
+sys.path[:] = ["/run/agent", *sys.path, "/usr/lib/python3/dist-packages"]
+from appliance.guest.__main__ import boot
+boot()
+"""
+
+
+def pack(files: Mapping[str, bytes], *, executable: frozenset[str] = frozenset()) -> bytes:
+    """An uncompressed cpio archive ("newc") of the files and the directories above them.
+
+    Args:
+        files: path without leading slash to content; an empty path component is not allowed.
+        executable: the paths that get mode 0755 instead of 0644.
+
+    Source of the format: the Linux kernel's
+    Documentation/driver-api/early-userspace/buffer-format.rst.
+    """
+    folders = {str(parent) for path in files for parent in Path(path).parents} - {"."}
+    entries: list[tuple[str, int, bytes]] = [
+        (folder, stat.S_IFDIR | 0o755, b"") for folder in folders
+    ]
+    for path, content in files.items():
+        mode = 0o755 if path in executable else 0o644
+        entries.append((path, stat.S_IFREG | mode, content))
+    archive = [_entry(index, *entry) for index, entry in enumerate(sorted(entries), start=1)]
+    return b"".join([*archive, _entry(0, "TRAILER!!!", 0, b"")])
+
+
+def _entry(inode: int, name: str, mode: int, content: bytes) -> bytes:
+    encoded = name.encode() + b"\0"
+    links, no_time, no_device, checksum = 1, 0, 0, 0
+    fields = [inode, mode, 0, 0, links, no_time, len(content)]
+    fields += [no_device, no_device, no_device, no_device, len(encoded), checksum]
+    header = b"070701" + b"".join(b"%08x" % field for field in fields)
+    return _padded(header + encoded) + _padded(content)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % 4)
+
+
+def agent_files() -> dict[str, bytes]:
+    """The agent's files by path below its directory in the appliance."""
+    paths = [PROJECT / name for name in _AGENT_FILES]
+    paths += sorted((PROJECT / "appliance" / "guest").glob("*.py"))
+    paths += sorted((PROJECT / "scanner" / "tables").glob("**/*.py"))
+    files = {str(path.relative_to(PROJECT)): path.read_bytes() for path in paths}
+    files["start.py"] = _START
+    return files
+
+
+def agent_archive() -> bytes:
+    """The archive that puts the agent below /agent; same files, same bytes."""
+    return pack({f"agent/{path}": content for path, content in agent_files().items()})
+
+
+def agent_id() -> str:
+    """Content address of the agent and its collectors: 12 hex digits."""
+    return hashlib.sha256(agent_archive()).hexdigest()[:12]

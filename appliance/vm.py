@@ -1,0 +1,401 @@
+"""The virtual machine that one scanned machine is opened in, and its local twin.
+
+Both give a :class:`Session` with an agent that is ready for work, and both are gone, with
+everything they used, when their block ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from appliance import initrd, qemu_args
+from appliance.build import Appliance
+from appliance.monitor import Monitor
+from appliance.privileges import CONSOLE_BYTES, bound_to_us, confined, environment
+from appliance.qemu_args import Descriptors, OpenLayer, RanBy, VMOptions
+from appliance.session import Limits, RowsHandler, Session, printable
+from appliance.wire import PROTOCOL
+from scanner.deadline import Deadline
+from scanner.errors import ApplianceError, DeadlineError, WireError
+
+log = logging.getLogger(__name__)
+
+_KILL_SECONDS = 10
+_TAIL_BYTES = 16_000
+_CRIES = ("BUG:", "Oops", "RIP:", "general protection", "Out of memory", "Kernel panic")
+_WORDS = 600
+
+
+class Agent(Protocol):
+    """What inspection needs of an appliance, real or local."""
+
+    def call(
+        self, op: str, deadline: Deadline, on_rows: RowsHandler | None = None, **args: object
+    ) -> Any:
+        """As :meth:`appliance.session.Session.call`."""
+
+    @property
+    def accelerator(self) -> RanBy:
+        """What runs it: kvm, tcg, or none."""
+
+
+class ApplianceVM:
+    """A fresh virtual machine with a ready agent in it.
+
+    Args:
+        appliance: what runs in it.
+        options: how to run it.
+        deadline: when the agent must be ready.
+        limits: what the guest may send.
+        state: the saved state that it begins from; without one it is booted.
+        memory: with a state, the memory that belongs to it, mapped copy-on-write; without one,
+            the file that is to hold the guest's memory, or none.
+
+    Entering raises:
+        ApplianceError: QEMU cannot be started, or the guest does not come up.
+        DeadlineError: the agent was not ready in time.
+    """
+
+    def __init__(
+        self,
+        appliance: Appliance,
+        options: VMOptions,
+        deadline: Deadline,
+        limits: Limits,
+        *,
+        state: int | None = None,
+        memory: int | None = None,
+    ) -> None:
+        self._state = state
+        self._memory = memory
+        self._appliance = appliance
+        self._options = options
+        self._deadline = deadline
+        self._limits = limits
+        self._cleanup = contextlib.ExitStack()
+
+    @property
+    def accelerator(self) -> RanBy:
+        """What runs the VM: kvm or tcg."""
+        return self._options.accelerator
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._process.pid
+
+    def __enter__(self) -> ApplianceVM:
+        with contextlib.ExitStack() as stack:
+            self._start(stack)
+            hello(self, self._deadline)
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        agent, agent_peer = _socket_pair(stack)
+        monitor, monitor_peer = _socket_pair(stack)
+        self._console = _memory_file(stack, "console", b"")
+        self._messages = _memory_file(stack, "messages", b"")
+        with contextlib.ExitStack() as ours:  # our copies of what only QEMU needs
+            files = self._open_files(ours, agent_peer, monitor_peer)
+            argv_of = qemu_args.boot_argv if self._state is None else qemu_args.clone_argv
+            argv = confined(
+                argv_of(self._options, files),
+                writes=self._may_write(),
+                memory_bytes=qemu_args.address_space(self._options),
+            )
+            running = _running(argv, files.all(), self._messages, env=environment())
+            self._process = stack.enter_context(running)
+        agent_peer.close()
+        monitor_peer.close()
+        self._session = Session(agent, self._limits, gone=self._what_happened)
+        try:
+            self._monitor = Monitor(monitor, self._deadline)
+            stack.callback(self._monitor.close)
+            if self._state is not None:
+                self._resume(self._state)
+        except DeadlineError:
+            raise
+        except ApplianceError as error:
+            raise ApplianceError(f"{error}: {self._what_happened()}") from error
+
+    def _open_files(
+        self, stack: contextlib.ExitStack, agent: socket.socket, monitor: socket.socket
+    ) -> Descriptors:
+        files = Descriptors(
+            root=_opened(stack, self._appliance.root),
+            agent=agent.fileno(),
+            qmp=monitor.fileno(),
+            console=_reopened(stack, self._console, os.O_WRONLY | os.O_APPEND),
+            memory=self._memory,
+        )
+        if self._state is not None:
+            return files
+        return dataclasses.replace(
+            files,
+            kernel=_opened(stack, self._appliance.kernel),
+            initrd=_memory_file(stack, "initrd", _whole_initrd(self._appliance)),
+        )
+
+    def _may_write(self) -> int:
+        """How long the files that QEMU writes may become, in bytes."""
+        making_template = self._state is None and self._memory is not None
+        return (self._options.memory_mib << 20) if making_template else CONSOLE_BYTES
+
+    def _resume(self, state: int) -> None:
+        """Load the state that the VM begins from and let it run."""
+        self._set_migration()
+        self._receive_descriptor("state", state)
+        self._monitor.execute("migrate-incoming", self._deadline, {"uri": "fd:state"})
+        self._wait_for("query-status", {"paused", "prelaunch"})
+        self._monitor.execute("cont", self._deadline)
+
+    def save(self, state: int, deadline: Deadline) -> None:
+        """Stop the VM and write all of its state but the memory; it ends with this.
+
+        Args:
+            state: where to, open for writing.
+            deadline: when it must be done.
+        """
+        self._deadline = deadline
+        self._monitor.execute("stop", deadline)
+        self._set_migration()
+        self._receive_descriptor("state", state)
+        self._monitor.execute("migrate", deadline, {"uri": "fd:state"})
+        self._wait_for("query-migrate", {"completed"})
+
+    def _set_migration(self) -> None:
+        capability = {"capability": "x-ignore-shared", "state": True}
+        self._monitor.execute(
+            "migrate-set-capabilities", self._deadline, {"capabilities": [capability]}
+        )
+
+    def _receive_descriptor(self, name: str, descriptor: int) -> None:
+        self._monitor.send_descriptor(descriptor)
+        self._monitor.execute("getfd", self._deadline, {"fdname": name})
+
+    def _wait_for(self, query: str, wanted: set[str]) -> None:
+        while (status := self._monitor.execute(query, self._deadline).get("status")) not in wanted:
+            if status in ("failed", "cancelled", "internal-error"):
+                raise ApplianceError(f"the appliance's state could not be moved: {status}")
+            time.sleep(0.001)
+
+    def plug(self, index: int, chain: Sequence[tuple[str, int, bool]], deadline: Deadline) -> None:
+        """Give the guest one more disk, read-only.
+
+        Args:
+            index: the disk's place on the machine.
+            chain: the disk's layers, top first: format, open descriptor, is a block device.
+            deadline: when QEMU must have opened it.
+
+        Raises:
+            ApplianceError: QEMU cannot open it.
+        """
+        layers = []
+        for position, (image_format, descriptor, block_device) in enumerate(chain):
+            number = qemu_args.FIRST_DISK_SET + index * 100 + position
+            self._pass(descriptor, number, deadline)
+            layers.append(OpenLayer(image_format, number, block_device))
+        name = f"disk{index}"
+        self._monitor.execute("blockdev-add", deadline, qemu_args.disk_node(name, layers))
+        self._monitor.execute("device_add", deadline, qemu_args.disk_device(name, index))
+
+    def _pass(self, descriptor: int, number: int, deadline: Deadline) -> None:
+        self._monitor.send_descriptor(descriptor)
+        self._monitor.execute("add-fd", deadline, {"fdset-id": number})
+
+    def call(
+        self, op: str, deadline: Deadline, on_rows: RowsHandler | None = None, **args: object
+    ) -> Any:
+        """As :meth:`appliance.session.Session.call`."""
+        return self._session.call(op, deadline, on_rows, **args)
+
+    def _what_happened(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)
+        words = [
+            f"QEMU ended with status {self._process.returncode}"
+            if self._process.returncode is not None
+            else "QEMU is running",
+            _tail(self._messages),
+            _last_words(_tail(self._console)),
+        ]
+        log.debug("console of the appliance: %s", printable(_tail(self._console)))
+        return "; ".join(printable(word.strip()[-_WORDS:]) for word in words if word.strip())
+
+
+class LocalAppliance:
+    """The agent as a local process on a directory tree: no VM, no isolation, no disks.
+
+    For unit tests, and for trees that are mounted already (``--directory``).
+
+    Args:
+        directory: top of the tree.
+        deadline: when the agent must be ready.
+        limits: what it may send.
+    """
+
+    accelerator: RanBy = "none"
+    agent: Sequence[str] = (sys.executable, "-m", "appliance.guest")
+
+    def __init__(self, directory: Path, deadline: Deadline, limits: Limits) -> None:
+        self._directory = directory
+        self._deadline = deadline
+        self._limits = limits
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> LocalAppliance:
+        with contextlib.ExitStack() as stack:
+            ours, peer = _socket_pair(stack)
+            messages = _memory_file(stack, "messages", b"")
+            stack.enter_context(
+                _running(
+                    bound_to_us([*self.agent, str(self._directory), str(peer.fileno())]),
+                    (peer.fileno(),),
+                    messages,
+                    cwd=initrd.PROJECT,
+                )
+            )
+            peer.close()
+            self._session = Session(ours, self._limits, gone=lambda: _tail(messages))
+            hello(self, self._deadline)
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
+
+    def call(
+        self, op: str, deadline: Deadline, on_rows: RowsHandler | None = None, **args: object
+    ) -> Any:
+        """As :meth:`appliance.session.Session.call`."""
+        return self._session.call(op, deadline, on_rows, **args)
+
+
+def hello(agent: Agent, deadline: Deadline) -> None:
+    """Wait until the agent is ready and make sure that it is ours.
+
+    Raises:
+        WireError: it speaks another protocol.
+        ApplianceError, DeadlineError: it does not come up.
+    """
+    answer = agent.call("hello", deadline)
+    if answer != {"protocol": PROTOCOL}:
+        raise WireError("the agent speaks another protocol than we do")
+
+
+def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, peer = socket.socketpair()
+    return stack.enter_context(ours), stack.enter_context(peer)
+
+
+def _opened(stack: contextlib.ExitStack, path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _memory_file(stack: contextlib.ExitStack, name: str, content: bytes) -> int:
+    descriptor = os.memfd_create(f"fleetscan-{name}", os.MFD_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    os.write(descriptor, content)
+    return descriptor
+
+
+def _reopened(stack: contextlib.ExitStack, descriptor: int, flags: int) -> int:
+    """The same file under another access mode: a descriptor set is matched by its mode."""
+    again = os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
+    stack.callback(os.close, again)
+    return again
+
+
+@functools.cache
+def _agent_archive() -> bytes:
+    return initrd.agent_archive()
+
+
+def _whole_initrd(appliance: Appliance) -> bytes:
+    return appliance.initrd.read_bytes() + _agent_archive()
+
+
+def _tail(descriptor: int) -> str:
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode("utf-8", "replace")
+
+
+def _last_words(console: str) -> str:
+    """Why the guest ended: what its kernel cried, else what others than the kernel said."""
+    lines = [line.strip() for line in console.splitlines() if line.strip()]
+    cries = [line for line in lines if any(cry in line for cry in _CRIES)]
+    others = [line for line in lines if not line.startswith("[")]
+    return "\n".join(dict.fromkeys(cries or others or lines))
+
+
+@contextlib.contextmanager
+def _running(
+    argv: Sequence[str],
+    descriptors: Sequence[int],
+    messages: int,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own; when the block ends it is dead and reaped.
+
+    Raises:
+        ApplianceError: it cannot be started; at the end: the kernel does not let go of it.
+    """
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=messages,
+            stderr=messages,
+            pass_fds=tuple(descriptors),
+            start_new_session=True,
+            cwd=cwd,
+            env=env,
+        )
+    except OSError as error:
+        raise ApplianceError(
+            f"cannot start {argv[0]}: {error}", hint="run fleetscan doctor"
+        ) from error
+    try:
+        yield process
+    finally:
+        # The group, should the process have children; it is ours alone, as is its session.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            process.wait(timeout=_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ApplianceError(
+                f"{argv[0]} (process {process.pid}) was killed and does not end",
+                hint="see whether the storage that holds the images answers",
+            ) from None
