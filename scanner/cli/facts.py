@@ -1,0 +1,198 @@
+"""``fleetscan query``, ``tables`` and ``runs``: looking at facts and what they mean."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanner.cli import exits, output
+from scanner.cli.app import app
+from scanner.cli.options import Facts, OutputFormat, RunId, Verbose, examples
+from scanner.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from scanner.schema import Table
+    from scanner.store.runs import Store
+
+
+class QueryOutput(enum.StrEnum):
+    """How ``query`` prints rows."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+_QUERY_EXAMPLES = examples(
+    "fleetscan query 'select distro, count(*) from operating_systems group by 1' --facts facts",
+    "fleetscan query \"select machine_id, version from packages where name = 'openssl'\" "
+    "--facts facts --output csv",
+    "fleetscan query 'select run_id, count(*) from history.machines group by 1' --facts facts",
+)
+
+
+@app.command(epilog=_QUERY_EXAMPLES)
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; - reads it from stdin.")],
+    facts: Facts,
+    run: RunId = None,
+    output_format: Annotated[
+        QueryOutput, typer.Option("--output", help="How rows are printed.")
+    ] = QueryOutput.TABLE,
+    verbose: Verbose = 0,
+) -> int:
+    """Ask the facts: every fact table is a view, as `fleetscan tables` describes it.
+
+    The views hold one run; those in the schema `history` hold all of them.
+    """
+    from scanner.store.views import connect, stream
+
+    text = sys.stdin.read() if sql == "-" else sql
+    with contextlib.closing(connect(facts, run, history=True)) as connection:
+        reader = stream(connection, text)
+        names = reader.schema.names
+        if output_format is QueryOutput.CSV:
+            output.csv_rows(names, _rows(reader))
+        elif output_format is QueryOutput.JSON:
+            # Not as dictionaries by themselves: a query may give two columns one name.
+            output.json_array(dict(zip(names, row, strict=True)) for row in _rows(reader))
+        else:
+            output.table(names, _rows(reader))
+    return exits.FINE
+
+
+def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:  # Any: Arrow's values
+    for batch in reader:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+@app.command(epilog=examples("fleetscan tables", "fleetscan tables packages"))
+def tables(
+    name: Annotated[str | None, typer.Argument(help="A fact table.")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The whole reference, for scanner/tables/README.md.")
+    ] = False,
+    output_format: OutputFormat = output.Output.TEXT,
+    verbose: Verbose = 0,
+) -> int:
+    """Say which fact tables there are, and what their columns mean."""
+    from scanner.reference import markdown as reference
+    from scanner.tables import load_tables
+
+    known = load_tables()
+    if markdown:
+        sys.stdout.write(reference())
+        return exits.FINE
+    if name is not None and name not in known:
+        raise UsageError(f"there is no table {name!r}", hint=f"there are {', '.join(known)}")
+    if output_format is output.Output.JSON:
+        output.json_object([_described(known[one]) for one in ([name] if name else known)])
+    elif name is None:
+        output.table(("table", ""), [(one.name, one.summary) for one in known.values()])
+    else:
+        _print_table(known[name])
+    return exits.FINE
+
+
+def _described(table: Table) -> dict[str, object]:
+    from scanner.store.arrow import all_columns
+
+    return {
+        "name": table.name,
+        "summary": table.summary,
+        "description": table.description,
+        "columns": [
+            {
+                "name": column.name,
+                "type": column.kind.value,
+                "unit": column.unit,
+                "nullable": column.nullable,
+                "values": list(column.values),
+                "description": column.description,
+            }
+            for column in all_columns(table)
+        ],
+    }
+
+
+def _print_table(table: Table) -> None:
+    from scanner.reference import scope_name, type_name
+    from scanner.store.arrow import all_columns
+
+    output.paragraph(f"{table.name}: {table.summary} Rows for {scope_name(table)}.")
+    for part in table.description.split("\n\n"):
+        output.line()
+        output.paragraph(part)
+    for column in all_columns(table):
+        output.heading(f"{column.name} ({type_name(column)})")
+        example = f" Example: {column.example}" if column.example else ""
+        output.paragraph(column.description + example, "    ")
+
+
+_RUNS_EXAMPLES = examples(
+    "fleetscan runs --facts facts",
+    "fleetscan runs --facts facts --keep 30",
+    "fleetscan runs --facts facts --publish 20260131T020304Z-3f9a1c",
+)
+
+
+@app.command(epilog=_RUNS_EXAMPLES)
+def runs(
+    facts: Facts,
+    publish: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Make an unfinished run visible with what it has."),
+    ] = None,
+    abandon: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Remove an unfinished run.")
+    ] = None,
+    delete: Annotated[str | None, typer.Option(metavar="RUN", help="Delete a run.")] = None,
+    keep: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Delete all but the newest N runs.")
+    ] = None,
+    output_format: OutputFormat = output.Output.TEXT,
+    verbose: Verbose = 0,
+) -> int:
+    """List the runs that a facts directory holds, after doing to them what is asked for."""
+    from scanner.store.runs import Store
+
+    store = Store(facts)
+    if publish:
+        store.resume(publish).finish(interrupted=True)
+    if abandon:
+        store.resume(abandon).abandon()
+    if delete:
+        store.delete(delete)
+    if keep:
+        for run_id in store.prune(keep=keep):
+            output.message(f"deleted {run_id}")
+    _print_runs(store, output_format)
+    return exits.FINE
+
+
+def _print_runs(store: Store, output_format: output.Output) -> None:
+    listed = store.runs()
+    unfinished = store.unfinished()
+    if output_format is output.Output.JSON:
+        output.json_object({"runs": [info.to_json() for info in listed], "unfinished": unfinished})
+        return
+    rows = [
+        (
+            *(info.run_id, info.started, info.machines),
+            *(info.outcomes.get(name, 0) for name in ("ok", "partial", "failed")),
+            "interrupted" if info.interrupted else "",
+        )
+        for info in listed
+    ]
+    output.table(("run", "started", "machines", "ok", "partial", "failed", ""), rows)
+    for run_id in unfinished:
+        output.line(
+            f"{run_id} is unfinished: fleetscan scan --facts {store.path} --resume {run_id}"
+        )

@@ -1,0 +1,167 @@
+"""``fleetscan inspect``: one machine, its facts printed."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanner.cli import exits, output
+from scanner.cli.app import app
+from scanner.cli.options import (
+    AllowedDirectories,
+    Deadline,
+    Files,
+    FilesMode,
+    Live,
+    OutputFormat,
+    Template,
+    Verbose,
+    examples,
+)
+from scanner.errors import UsageError
+
+if TYPE_CHECKING:
+    from scanner.inspect import InspectOptions
+    from scanner.store.staging import StagedMachine
+
+Row = dict[str, Any]
+"""A row by column name; ``Any`` stands for the values that Arrow gives."""
+
+_EXAMPLES = examples(
+    "fleetscan inspect -a debian12.qcow2",
+    "fleetscan inspect -a os.img -a data.img --format raw --output json",
+    "fleetscan inspect --directory /mnt --files none",
+)
+
+
+@app.command(epilog=_EXAMPLES)
+def inspect(
+    disks: Annotated[
+        list[Path] | None,
+        typer.Option("-a", metavar="DISK", help="A disk; repeat it for a machine of several."),
+    ] = None,
+    disk_format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="raw|qcow2", help="Format of the disks; else probed."),
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A mounted tree instead; read by this very host."),
+    ] = None,
+    files: FilesMode = Files.ALL,
+    deadline: Deadline = 900,
+    live: Live = False,
+    template: Template = True,
+    allow_dir: AllowedDirectories = None,
+    output_format: OutputFormat = output.Output.TEXT,
+    verbose: Verbose = 0,
+) -> int:
+    """Look into one machine and print its facts.
+
+    JSON is one object: the name of each fact table, and the list of its rows.
+    """
+    from scanner.inspect import InspectOptions
+
+    if bool(disks) == bool(directory):
+        raise UsageError("give either disks with -a or a tree with --directory")
+    if disk_format not in (None, "raw", "qcow2"):
+        raise UsageError(f"format {disk_format} is not supported yet", hint="give raw or qcow2")
+    if directory is not None and not directory.is_dir():
+        raise UsageError(f"{str(directory)!r} is not a directory")
+    options = InspectOptions(
+        files=files.value,
+        deadline=deadline,
+        live=live,
+        template=template,
+        allowed_directories=tuple(str(folder.absolute()) for folder in allow_dir or ()),
+    )
+    # Rows lie on disk meanwhile: a machine may have millions of files.
+    with tempfile.TemporaryDirectory(prefix="fleetscan-inspect-") as folder:
+        staged = _inspect(Path(folder), disks or [], disk_format, directory, options)
+        (_print_json if output_format is output.Output.JSON else _print_text)(staged)
+        (machine,) = rows(staged, "machines")
+    return exits.NOT_SCANNED if machine["outcome"] == "failed" else exits.FINE
+
+
+def _inspect(
+    folder: Path,
+    disks: list[Path],
+    disk_format: str | None,
+    directory: Path | None,
+    options: InspectOptions,
+) -> StagedMachine:
+    from scanner.inspect import inspect_directory, inspect_machine
+    from scanner.schema import escape
+    from scanner.sources.base import Disk, Machine
+    from scanner.store.staging import MachineWriter, staged_machine
+
+    machine_id = escape(str(directory) if directory else disks[0].name)
+    named = tuple(Disk(str(disk.absolute()), disk_format) for disk in disks)
+    with MachineWriter(folder, machine_id) as writer:
+        if directory is not None:
+            inspect_directory(directory, options, writer)
+        else:
+            inspect_machine(Machine(machine_id, named, "-a"), options, writer)
+        writer.commit({})
+    staged = staged_machine(folder, machine_id)
+    assert staged is not None  # noqa: S101 - it was committed just now
+    return staged
+
+
+def rows(staged: StagedMachine, table_name: str) -> Iterator[Row]:
+    """A machine's rows of one table."""
+    for batch in staged.batches(table_name):
+        yield from batch.to_pylist()
+
+
+def _print_json(staged: StagedMachine) -> None:
+    from scanner.tables import load_tables
+
+    for number, name in enumerate(load_tables()):
+        sys.stdout.write(f"{',' if number else '{'}\n{output.json_text(name)}: ")
+        for piece in output.json_array_pieces(rows(staged, name)):
+            sys.stdout.write(piece)
+    sys.stdout.write("\n}\n")
+
+
+def _print_text(staged: StagedMachine) -> None:
+    (machine,) = rows(staged, "machines")
+    why = f": {machine['error']}" if machine["error"] else ""
+    output.line(f"{machine['machine_id']}: {machine['outcome']}{why}")
+    for table_name, columns in _SHOWN.items():
+        found = [[row[column] for column in columns] for row in rows(staged, table_name)]
+        if found:
+            output.heading(f"{table_name.replace('_', ' ')}")
+            output.table([column.replace("_", " ") for column in columns], found, indent="  ")
+    _print_coverage(staged)
+
+
+_SHOWN = {
+    "disks": ("device", "path", "format", "virtual_size", "error"),
+    "operating_systems": ("root", "product", "version", "architecture", "hostname"),
+    "filesystems": ("device", "type", "label", "uuid", "size", "used", "error"),
+    "mountpoints": ("root", "path", "device", "type", "mounted"),
+}
+"""Tables that are shown row by row, and the columns that are."""
+
+
+def _print_coverage(staged: StagedMachine) -> None:
+    """How much each other table holds, and which could not be had."""
+    totals: dict[str, int] = {}
+    problems = []
+    for row in rows(staged, "coverage"):
+        totals[row["table_name"]] = totals.get(row["table_name"], 0) + row["rows"]
+        if row["status"] == "failed":
+            problems.append((row["table_name"], row["root"], row["error"]))
+    counted = [(name, count) for name, count in totals.items() if name not in _SHOWN and count]
+    if counted:
+        output.heading("rows")
+        output.table(("table", "rows"), counted, indent="  ")
+    if problems:
+        output.heading("not gathered")
+        output.table(("table", "root", "why"), problems, indent="  ")

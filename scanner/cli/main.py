@@ -1,0 +1,63 @@
+"""The whole command line, and how every command ends."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from scanner.cli import exits, output
+from scanner.cli.app import app
+from scanner.errors import FleetscanError, UsageError
+
+# In the order in which the help lists what they add.
+for _name in ("scan", "inspection", "verdicts", "facts", "rules", "host"):
+    importlib.import_module(f"scanner.cli.{_name}")
+
+# Typer's releases carry click's classes under different names; these are the same in all.
+_BadUsage: Any = typer.BadParameter.__base__
+
+
+def main() -> None:
+    """The ``fleetscan`` command: the one place that exits."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code."""
+    output.configure(0)
+    try:
+        code = typer.main.get_command(app).main(
+            list(arguments), prog_name="fleetscan", standalone_mode=False
+        )
+        sys.stdout.flush()
+        return int(code or exits.FINE)
+    except _BadUsage as error:
+        return _bad_usage(error)
+    except FleetscanError as error:
+        output.error(error, error.hint)
+        return exits.BAD_USAGE if isinstance(error, UsageError) else exits.FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        output.message("fleetscan: interrupted")
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.BROKEN_PIPE
+    except Exception as error:  # a bug: told like other failures, with more under -v
+        output.error(
+            f"this is a bug: {type(error).__name__}: {error}",
+            "run it again with -v, and report what it says",
+        )
+        output.trace(error)
+        return exits.FAILED
+
+
+def _bad_usage(error: Any) -> int:  # Any: a class of click's, see above
+    command = error.ctx.command_path if error.ctx else "fleetscan"
+    output.error(error.format_message(), f"{command} --help says how it is used")
+    return exits.BAD_USAGE

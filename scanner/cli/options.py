@@ -1,0 +1,79 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scanner.cli import output
+
+
+class Files(enum.StrEnum):
+    """Which directory entries the ``files`` table keeps."""
+
+    ALL = "all"
+    NOTABLE = "notable"
+    NONE = "none"
+
+
+Facts = Annotated[
+    Path,
+    typer.Option(
+        "--facts", metavar="DIR", envvar="FLEETSCAN_FACTS", help="The directory that holds facts."
+    ),
+]
+RunId = Annotated[
+    str | None, typer.Option("--run", metavar="RUN", help="The run; the newest if not given.")
+]
+OutputFormat = Annotated[output.Output, typer.Option("--output", help="For people or programs.")]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "-v",
+        "--verbose",
+        count=True,
+        metavar="",
+        show_default=False,
+        callback=output.configure,
+        help="Say what happens, and how errors came about; -vv says more.",
+    ),
+]
+FilesMode = Annotated[
+    Files, typer.Option("--files", help="Which directory entries to list: see `tables files`.")
+]
+Deadline = Annotated[
+    float, typer.Option("--deadline", metavar="SECONDS", min=1, help="Most time for one machine.")
+]
+Live = Annotated[
+    bool, typer.Option("--live", help="Read images in use; their rows are marked as torn.")
+]
+Template = Annotated[
+    bool,
+    typer.Option(
+        "--template/--no-template",
+        help="Clone the host's booted appliance for each machine, or boot it anew each time.",
+    ),
+]
+AllowedDirectories = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--allow-dir",
+        metavar="DIR",
+        help="Backing files may lie here too, not only beside their image; may be repeated.",
+    ),
+]
+Packs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pack", metavar="NAME|DIR", help="A rule pack; may be repeated; all ours if not given."
+    ),
+]
+
+
+def examples(*lines: str) -> str:
+    """A command's epilog: lines to begin with, shown as they are."""
+    verbatim = "\b"  # click's mark for a paragraph that is not to be wrapped
+    return "\n".join([verbatim, "Examples:", *(f"  {line}" for line in lines)])

@@ -1,0 +1,96 @@
+"""``fleetscan rules``: what rules there are, what one says, and whether they hold their cases."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanner.cli import exits, output
+from scanner.cli.app import app
+from scanner.cli.options import OutputFormat, Packs, Verbose, examples
+from scanner.errors import UsageError
+
+if TYPE_CHECKING:
+    from rules.model import Pack, Rule
+
+rules = typer.Typer(help="Look at rules, and test them.", no_args_is_help=True)
+app.add_typer(rules, name="rules")
+
+
+@rules.command("list", epilog=examples("fleetscan rules list --pack linux-baseline"))
+def list_rules(
+    pack: Packs = None,
+    output_format: OutputFormat = output.Output.TEXT,
+    verbose: Verbose = 0,
+) -> int:
+    """List the rules of packs."""
+    from rules.load import load_packs
+
+    packs = load_packs(pack or ())
+    if output_format is output.Output.JSON:
+        output.json_object([_as_json(one, rule) for one in packs for rule in one.rules])
+    else:
+        rows = [(one.name, r.id, r.severity, r.title) for one in packs for r in one.rules]
+        output.table(("pack", "rule", "severity", "title"), rows)
+    return exits.FINE
+
+
+@rules.command(epilog=examples("fleetscan rules show uid0-accounts"))
+def show(
+    rule_id: Annotated[str, typer.Argument(metavar="RULE")],
+    pack: Packs = None,
+    output_format: OutputFormat = output.Output.TEXT,
+    verbose: Verbose = 0,
+) -> int:
+    """Say what a rule asks for, why, and what to do about a failure."""
+    from rules.load import load_packs
+
+    for one in load_packs(pack or ()):
+        for rule in one.rules:
+            if rule.id == rule_id:
+                if output_format is output.Output.JSON:
+                    output.json_object(_as_json(one, rule))
+                else:
+                    _print_rule(one, rule)
+                return exits.FINE
+    raise UsageError(f"there is no rule {rule_id!r}", hint="`fleetscan rules list` lists them")
+
+
+def _as_json(pack: Pack, rule: Rule) -> dict[str, Any]:  # Any: JSON, as pydantic makes it
+    return {"pack": pack.name, **rule.model_dump(mode="json", exclude_none=True)}
+
+
+def _print_rule(pack: Pack, rule: Rule) -> None:
+    output.line(f"{rule.id} ({rule.severity}, {pack.name}): {rule.title}")
+    parts = {"why": rule.rationale, "what to do": rule.remediation}
+    if rule.applies_to:
+        parts["applies to"] = rule.applies_to
+    parts |= {name: ", ".join(entries) for name, entries in rule.references.items()}
+    parts["violations"] = rule.compile().violations.sql
+    for name, text in parts.items():
+        output.heading(name)
+        for line in text.splitlines():
+            output.line(f"  {line}")
+
+
+@rules.command("test", epilog=examples("fleetscan rules test --pack ./our-rules"))
+def run_tests(
+    pack: Packs = None,
+    output_format: OutputFormat = output.Output.TEXT,
+    verbose: Verbose = 0,
+) -> int:
+    """Evaluate the cases that rules carry, and say which do not get the states they expect."""
+    from rules.cases import run_cases
+    from rules.load import load_packs
+
+    outcomes = run_cases(load_packs(pack or ()))
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    if output_format is output.Output.JSON:
+        output.json_object([asdict(outcome) for outcome in outcomes])
+    else:
+        for one in failed:
+            output.line(f"{one.path}:{one.line}: {one.rule_id}: {one.name}: {one.problem}")
+        output.line(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases passed")
+    return exits.FAILED if failed else exits.FINE

@@ -1,0 +1,233 @@
+"""``fleetscan check`` and ``report``: rules over a run's facts, and what they found."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import enum
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanner.cli import exits, output
+from scanner.cli.app import app
+from scanner.cli.options import Facts, OutputFormat, Packs, RunId, Verbose, examples
+from scanner.errors import FleetscanError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rules.model import Severity
+    from rules.results import Results
+
+_BATCH_ROWS = 1000
+
+
+class FailOn(enum.StrEnum):
+    """The least severity of a failing rule that makes ``check`` exit with 2."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    INFO = "info"
+    NONE = "none"
+
+
+_CHECK_EXAMPLES = examples(
+    "fleetscan check --facts facts",
+    "fleetscan check --facts facts --pack linux-baseline --pack ./our-rules --fail-on medium",
+    "fleetscan check --facts facts --waivers waivers.yaml --output json",
+)
+
+
+@app.command(epilog=_CHECK_EXAMPLES)
+def check(
+    facts: Facts,
+    run: RunId = None,
+    pack: Packs = None,
+    waivers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Failures that someone answers for.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Rules deselected here, and their parameters."),
+    ] = None,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="Exit with 2 when a rule of this severity or graver fails.")
+    ] = FailOn.HIGH,
+    output_format: OutputFormat = output.Output.TEXT,
+    verbose: Verbose = 0,
+) -> int:
+    """Evaluate rules over the facts of a run, and keep the results beside them."""
+    from rules.evaluate import evaluate
+    from rules.load import load_config, load_packs, load_waivers
+    from rules.results import write_results
+    from scanner.store.views import connect
+
+    packs = load_packs(pack or ())
+    given = load_waivers(waivers) if waivers else ()
+    site = load_config(config, packs) if config else None
+    run_id = _run_id(facts, run)
+    with contextlib.closing(connect(facts, run_id)) as connection:
+        results = evaluate(connection, packs, waivers=given, config=site)
+    write_results(results, facts, run_id)
+    if output_format is output.Output.JSON:
+        _print_json(results, run_id)
+    else:
+        _print_text(results, run_id)
+    for waiver in results.unused_waivers:
+        output.message(f"fleetscan: no failure matches the waiver {waiver.rule} {waiver.machine}")
+    if fail_on is not FailOn.NONE and results.findings(_severity(fail_on)):
+        return exits.FINDINGS
+    return exits.FINE
+
+
+def _severity(fail_on: FailOn) -> Severity:
+    from rules.model import SEVERITIES
+
+    return next(severity for severity in SEVERITIES if severity == fail_on.value)
+
+
+def _run_id(facts: Path, run: str | None) -> str:
+    from scanner.store.runs import Store
+
+    return (Store(facts).run(run) if run else Store(facts).latest()).run_id
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:  # Any: whatever values Arrow gives
+    for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
+        yield from batch.to_pylist()
+
+
+def _print_json(results: Results, run_id: str) -> None:
+    counts = [
+        {"severity": severity, "state": state, "results": count}
+        for (severity, state), count in sorted(results.counts().items())
+    ]
+    head = {"run_id": run_id, "counts": counts}
+    sys.stdout.write(output.json_text(head).removesuffix("}") + ',\n"results": ')
+    output.json_array(_rows(results.table))
+    sys.stdout.write("}\n")
+
+
+def _print_text(results: Results, run_id: str) -> None:
+    from rules.model import SEVERITIES, STATES
+
+    counts = results.counts()
+    shown = [state for state in STATES if any(found == state for _, found in counts)]
+    output.line(f"run {run_id}")
+    output.table(
+        ("severity", *shown),
+        [
+            (severity, *(counts.get((severity, state), 0) for state in shown))
+            for severity in reversed(SEVERITIES)
+            if any(found == severity for found, _ in counts)
+        ],
+    )
+    failing = _failing_rules(results)
+    if failing:
+        output.heading("failing rules")
+        output.table(("severity", "rule", "title", "failures", "one of them"), failing, "  ")
+
+
+def _failing_rules(results: Results) -> list[tuple[str, str, str, int, str]]:
+    """Severity, id, title, number of failures and one machine of each failing rule."""
+    from rules.model import SEVERITIES
+
+    found: dict[str, tuple[str, str, str, int, str]] = {}
+    failures = results.table.select(["severity", "rule_id", "title", "state", "machine_id"])
+    for row in _rows(failures):
+        if row["state"] == "fail":
+            before = found.get(row["rule_id"])
+            found[row["rule_id"]] = (
+                *(row["severity"], row["rule_id"], row["title"]),
+                before[3] + 1 if before else 1,
+                before[4] if before else row["machine_id"],
+            )
+    return sorted(found.values(), key=lambda rule: (-SEVERITIES.index(rule[0]), -rule[3], rule[1]))
+
+
+_REPORT_EXAMPLES = examples(
+    "fleetscan report --facts facts --html report.html",
+    "fleetscan report --facts facts --json - | jq .summary",
+)
+
+
+@app.command(epilog=_REPORT_EXAMPLES)
+def report(
+    facts: Facts,
+    run: RunId = None,
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A page that needs nothing else; - prints.")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The same for programs; - prints it.")
+    ] = None,
+    pack: Packs = None,
+    title: Annotated[str, typer.Option(help="The report's heading.")] = "Fleet report",
+    verbose: Verbose = 0,
+) -> int:
+    """Write a report of a run: its machines, what check found on them, and what went wrong."""
+    from reports.html import render_html
+    from reports.json_report import render_json
+    from rules.load import load_packs
+    from scanner.store.views import connect
+
+    if not html and not json:
+        raise UsageError("there is nothing to write", hint="give --html FILE, --json FILE or both")
+    run_id = _run_id(facts, run)
+    results = _results(facts, run_id)
+    rules = [rule for one in load_packs(pack or ()) for rule in one.rules]
+    generated = dt.datetime.now(dt.UTC)
+    for target, render in ((html, render_html), (json, render_json)):
+        if target:
+            with contextlib.closing(connect(facts, run_id)) as connection:
+                pieces = render(connection, results, rules=rules, title=title, generated=generated)
+                _write(target, pieces)
+    return exits.FINE
+
+
+def _results(facts: Path, run_id: str) -> pa.Table | None:
+    from rules.results import read_results
+
+    try:
+        return read_results(facts, run_id)
+    except StoreError as error:
+        output.message(f"fleetscan: the report is of facts alone: {error} ({error.hint})")
+        return None
+
+
+def _write(target: str, pieces: Iterable[str]) -> None:
+    """Write a document under its name when it is complete; - is standard output."""
+    if target == "-":
+        for piece in pieces:
+            sys.stdout.write(piece)
+        return
+    path = Path(target)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
+        ) as stream:
+            partial = Path(stream.name)
+            try:
+                stream.writelines(pieces)
+                partial.chmod(0o666 & ~_umask())  # the temporary file is private
+                partial.replace(path)
+            except BaseException:
+                partial.unlink()
+                raise
+    except OSError as error:
+        raise FleetscanError(f"{target} cannot be written: {error.strerror}") from error
+    output.message(f"wrote {target}")
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

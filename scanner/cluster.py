@@ -1,0 +1,326 @@
+"""The Dask cluster that a fleet runs on: one of our own on this host, or an existing one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import dask
+import distributed as typed_in_part
+from dask.system import CPU_COUNT
+from distributed.system import MEMORY_LIMIT
+
+from scanner.errors import CommandError, FleetscanError, UsageError
+
+log = logging.getLogger(__name__)
+
+# Any: distributed has types for some of its functions, and none for those used here.
+distributed: Any = typed_in_part
+
+SLOT_MEMORY = 700 << 20
+"""Memory of one slot, in bytes: an appliance of 512 MiB, its QEMU and its worker."""
+
+_RESERVED_MEMORY = 1 << 30  # for the coordinator, the page cache and the host itself
+_CLOSE_SECONDS = 5
+
+# A worker's death is ours to judge: Dask would run the machine again three times, and blame
+# whatever else was on its worker. Nothing here has results worth stealing or balancing.
+_CONFIG: dict[str, object] = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.admin.tick.limit": "1 hour",
+}
+
+# Schedulers and workers serve pages about themselves even without a dashboard.
+_NO_PAGES: dict[str, object] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Where a fleet's tasks run.
+
+    Attributes:
+        slots: machines at a time on a cluster of our own; None for what the host can bear.
+        scheduler: address of an existing cluster's scheduler, whose workers see the images and
+            the facts directory under the same paths; None for a cluster of our own.
+        dashboard: address of Dask's dashboard, such as ``127.0.0.1:8787``; None for none.
+        connect_seconds: how long an existing cluster's scheduler may take to answer.
+    """
+
+    slots: int | None = None
+    scheduler: str | None = None
+    dashboard: str | None = None
+    connect_seconds: float = 30.0
+
+
+def default_slots() -> int:
+    """Machines that this host can scan at a time: one a CPU, as far as free memory goes."""
+    free = min(_available_memory(), int(MEMORY_LIMIT)) - _RESERVED_MEMORY
+    return max(1, min(int(CPU_COUNT), free // SLOT_MEMORY))
+
+
+def _available_memory() -> int:
+    """Memory that programs may still take, in bytes, as proc(5) says."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+class WorkerLostError(FleetscanError):
+    """The worker that ran a task died."""
+
+
+class Task:
+    """A function that was handed to a worker."""
+
+    def __init__(self, future: Any) -> None:  # Any: distributed.Future, see above
+        self._future = future
+
+    def error(self) -> BaseException | None:
+        """How it failed, once it has ended; None when it did not.
+
+        Raises:
+            FleetscanError: the cluster was lost.
+        """
+        if self._future.status == "finished":
+            return None
+        if self._future.status != "error":
+            raise FleetscanError(
+                f"the Dask cluster was lost (a task is {self._future.status})",
+                hint="resume the run",
+            )
+        error: BaseException = self._future.exception()
+        if isinstance(error, distributed.KilledWorker):
+            return WorkerLostError("the worker that scanned it died")
+        return error
+
+    def has_ended(self) -> bool:
+        """Whether it ended somehow."""
+        return bool(self._future.done())
+
+    def result(self) -> Any:
+        """What the function returned; ``Any``, as the cluster does not know."""
+        return self._future.result()
+
+
+class Cluster:
+    """A running cluster, as the coordinator uses it."""
+
+    def __init__(self, client: Any, local: Any = None) -> None:  # Any: see above
+        self._client = client
+        self._local = local
+
+    @property
+    def scheduler_address(self) -> str:
+        """Where its scheduler listens."""
+        return str(self._client.scheduler.address)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the cluster is ours alone, and so every death of a worker ours to judge."""
+        return self._local is not None
+
+    @property
+    def slots(self) -> int:
+        """Tasks that it runs at a time now; at least 1.
+
+        A worker of our own that died does not count until another has taken its place: tasks
+        handed out meanwhile would wait at the others, and be blamed for what these die of.
+        """
+        if self._local is not None:
+            return max(1, len(self._local.scheduler.workers))
+        return max(1, int(sum(self._client.nthreads().values())))
+
+    def submit(
+        self, key: str, ended: Callable[[str], None], function: Callable[..., Any], *args: object
+    ) -> Task:
+        """Run a function of an importable module on a worker, once.
+
+        Args:
+            key: names the task; unique.
+            ended: called with the key, in another thread, when the task has ended somehow.
+            function: what to run.
+            *args: its arguments, small enough to be sent.
+        """
+        future = self._client.submit(function, *args, key=key, pure=False)
+        future.add_done_callback(lambda _: ended(key))
+        return Task(future)
+
+    def kill_worker_of(self, key: str) -> None:
+        """Kill the worker that runs a task, and its children with it; a fresh one follows."""
+        running: dict[str, tuple[str, ...]] = self._client.processing()
+        addresses = {address for address, keys in running.items() if key in keys}
+        if self._local is None:
+            self._client.restart_workers(list(addresses), timeout=60, raise_for_error=False)
+        for nanny in self._nannies():
+            if nanny.worker_address in addresses:
+                _kill(nanny.pid)
+
+    def kill(self) -> None:
+        """Kill the workers of a cluster of our own, and their children with them, for good."""
+        for nanny in self._nannies():
+            nanny.auto_restart = False
+            _kill(nanny.pid)
+
+    def _nannies(self) -> list[Any]:
+        return [] if self._local is None else list(self._local.workers.values())
+
+
+def _kill(pid: int | None) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def open_cluster(options: ClusterOptions) -> Iterator[Cluster]:
+    """A cluster with its workers ready; one of our own is gone when the block ends.
+
+    Raises:
+        UsageError: the options contradict each other.
+        FleetscanError: the cluster cannot be started or reached.
+    """
+    if options.slots is not None and options.slots < 1:
+        raise UsageError("there must be at least 1 slot")
+    if options.scheduler and (options.slots or options.dashboard):
+        raise UsageError("an existing cluster has its own slots and dashboard")
+    if options.dashboard and importlib.util.find_spec("bokeh") is None:
+        raise UsageError("Dask's dashboard needs bokeh", hint="install the Python package bokeh")
+    config = _CONFIG if options.dashboard else _CONFIG | _NO_PAGES
+    with dask.config.set(config), _quiet():
+        opened = _existing(options.scheduler, options) if options.scheduler else _own(options)
+        with opened as cluster:
+            yield cluster
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask's own words about starting, losing and closing workers from the user."""
+    logger = logging.getLogger("distributed")
+    before = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before
+
+
+@contextlib.contextmanager
+def _existing(scheduler: str, options: ClusterOptions) -> Iterator[Cluster]:
+    try:
+        client = distributed.Client(
+            scheduler, timeout=options.connect_seconds, set_as_default=False
+        )
+    except (OSError, ValueError) as error:
+        raise FleetscanError(
+            f"the Dask scheduler {scheduler} cannot be reached: {error}",
+            hint="give an address such as tcp://host:8786",
+        ) from error
+    with client:
+        yield Cluster(client)
+
+
+@contextlib.contextmanager
+def _own(options: ClusterOptions) -> Iterator[Cluster]:
+    slots = options.slots or default_slots()
+    # Workers may be killed at any time: what they leave behind lies here and goes with it.
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="fleetscan-workers-", ignore_cleanup_errors=True
+        ) as scratch,
+        dask.config.set({"temporary-directory": scratch}),
+    ):
+        security = _security(Path(scratch))
+        with (
+            _local_cluster(options, slots, scratch, security) as local,
+            distributed.Client(
+                local, security=security, timeout=options.connect_seconds, set_as_default=False
+            ) as client,
+        ):
+            log.info("%d slots, scheduler at %s", slots, local.scheduler_address)
+            yield Cluster(client, local)
+
+
+@contextlib.contextmanager
+def _local_cluster(
+    options: ClusterOptions, slots: int, scratch: str, security: Any
+) -> Iterator[Any]:
+    with _terminal_signals_blocked():
+        local = distributed.LocalCluster(
+            n_workers=slots,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            host="127.0.0.1",
+            protocol="tls://" if security else "tcp://",
+            security=security,
+            scheduler_kwargs=_dashboard(options.dashboard),
+            local_directory=scratch,
+            env={"TMPDIR": scratch},
+            silence_logs=logging.CRITICAL,
+        )
+    try:
+        yield local
+    finally:
+        local.close(timeout=_CLOSE_SECONDS)
+
+
+def _dashboard(address: str | None) -> dict[str, object]:
+    if address is None:
+        return {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    if address.startswith(":"):  # which to Dask means every interface
+        address = f"127.0.0.1{address}"
+    return {"dashboard": True, "dashboard_address": address}
+
+
+@contextlib.contextmanager
+def _terminal_signals_blocked() -> Iterator[None]:
+    """Start threads and processes inside the block deaf to Ctrl-C, which is the coordinator's.
+
+    A blocked signal stays so in all that the threads start later, replacements of dead workers
+    included; the coordinator gets it when the block ends.
+    """
+    # Started here, since starting it unblocks the signal for the thread that does.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _security(scratch: Path) -> Any:
+    """Keys for a cluster of our own: without them any user of this host could run code as us."""
+    certificate, key = scratch / "certificate.pem", scratch / "key.pem"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    files = ("-keyout", str(key), "-out", str(certificate))
+    argv = ["openssl", "req", "-x509", *curve, *files, "-subj", "/CN=fleetscan", "-days", "30"]
+    if shutil.which("openssl") is None:
+        log.warning("openssl is not installed: other users of this host can reach the workers")
+        return None
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        output = done.stderr.decode("utf-8", "backslashreplace")
+        raise CommandError("making keys for the workers", argv, done.returncode, stderr=output)
+    pair = {
+        f"tls_{role}_{part}": str(path)
+        for role in ("scheduler", "worker", "client")
+        for part, path in (("cert", certificate), ("key", key))
+    }
+    return distributed.Security(tls_ca_file=str(certificate), require_encryption=True, **pair)

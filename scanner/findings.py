@@ -1,0 +1,203 @@
+"""What is known of one machine so far, and the rows about its scan that are made of it.
+
+However a scan ends, and at whatever stage: the machine has one row of its own, and coverage says
+of every table whether it could be looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from appliance.qemu_args import RanBy
+from scanner.errors import FleetscanError
+from scanner.preflight import DiskPlan
+from scanner.schema import MICROSECOND, Origin, Scope
+from scanner.sources.base import Machine
+from scanner.tables import load_tables
+from scanner.tables.coverage.spec import Coverage
+from scanner.tables.disks.spec import Disk
+from scanner.tables.machines.spec import Machine as MachineRow
+
+Stage = Literal["source", "preflight", "appliance", "discover", "collect"]
+Status = Literal["ok", "not_applicable", "failed", "empty"]
+Outcome = Literal["ok", "partial", "failed"]
+
+_TEXT = 500  # characters of an error that a row keeps
+
+
+@dataclass
+class Findings:
+    """What is known of a machine so far.
+
+    Attributes:
+        machine: the machine.
+        stage: how far its scan came; None when nobody knows.
+        error: what ended the scan early.
+        error_kind: what kind of error that is, when it is not told by its class.
+        seconds: time that each stage took.
+        disks: a row for each of its disks.
+        plans: how the disks that can be opened are opened, by their place on the machine.
+        coverage: a row for each table that was looked at.
+        roots: the operating systems found.
+        warnings: what could not be opened, a line each.
+        ran_by: what ran the appliance.
+        appliance: content address of the appliance and its agent.
+    """
+
+    machine: Machine
+    stage: Stage | None = "source"
+    error: FleetscanError | None = None
+    error_kind: str | None = None
+    seconds: dict[Stage, float] = field(default_factory=dict)
+    disks: list[Disk] = field(default_factory=list)
+    plans: dict[int, DiskPlan] = field(default_factory=dict)
+    coverage: list[Coverage] = field(default_factory=list)
+    roots: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    ran_by: RanBy | None = None
+    appliance: str | None = None
+
+    @contextlib.contextmanager
+    def at(self, stage: Stage) -> Iterator[None]:
+        """Note that the scan is at a stage, and how long that takes."""
+        self.stage = stage
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = time.monotonic() - begun
+
+    def add_disk(
+        self, path: str, plan: DiskPlan | None = None, error: FleetscanError | None = None
+    ) -> None:
+        """Note what preflight said of the machine's next disk."""
+        index = len(self.disks)
+        if plan is not None:
+            self.plans[index] = plan
+        top = plan.layers[0] if plan else None
+        row = Disk(
+            disk=index,
+            device=None,
+            path=path,
+            format=top.format if top else None,
+            virtual_size=plan.virtual_size if plan else None,
+            file_size=top.size if top else None,
+            allocated=plan.allocated if plan else None,
+            cluster_size=plan.cluster_size if plan else None,
+            backing_chain=tuple(layer.path for layer in plan.layers[1:]) if plan else (),
+            error=_shortened(error),
+        )
+        self.disks.append(row)
+
+    def name_disk(self, index: int, device: str) -> None:
+        """Note a disk's name inside the appliance."""
+        self.disks[index] = replace(self.disks[index], device=device)
+
+    def cover(
+        self,
+        table: str,
+        root: str | None,
+        status: Status,
+        *,
+        rows: int = 0,
+        seconds: float = 0.0,
+        error: str | None = None,
+    ) -> None:
+        """Note whether a table could be looked at."""
+        row = Coverage(
+            root=root,
+            table_name=table,
+            status=status,
+            rows=rows,
+            seconds=seconds,
+            error=error[:_TEXT] if error else None,
+        )
+        self.coverage.append(row)
+
+    def cover_unreached(self) -> None:
+        """Note of every table that the scan did not come to that it could not be looked at."""
+        if self.error is None:
+            return
+        reached = {(row.table_name, row.root) for row in self.coverage}
+        for table in load_tables().values():
+            if table.origin is Origin.GUEST:
+                per_root = table.scope is Scope.ROOT and self.roots
+                roots: list[str | None] = list(self.roots) if per_root else [None]
+                for root in roots:
+                    if (table.name, root) not in reached:
+                        reason = f"not reached: {self.error}"
+                        self.cover(table.name, root, "failed", error=reason)
+
+    def machine_row(
+        self, *, started: float, seconds: float, attempt: int, run_id: str
+    ) -> MachineRow:
+        """The machine's own row.
+
+        Args:
+            started: when its scan began, in seconds since 1970 UTC.
+            seconds: how long it took.
+            attempt: how often this run has tried it.
+            run_id: the run that holds its facts.
+        """
+        outcome, error = self._outcome()
+        return MachineRow(
+            outcome=outcome,
+            error=error[:_TEXT] if error else None,
+            error_kind=self._kind(outcome),
+            stage=self.stage if outcome != "ok" else None,
+            source=self.machine.source,
+            disks=len(self.machine.disks),
+            roots=len(self.roots),
+            started=int(started * MICROSECOND),
+            seconds=seconds,
+            seconds_preflight=self.seconds.get("preflight"),
+            seconds_appliance=self.seconds.get("appliance"),
+            seconds_discover=self.seconds.get("discover"),
+            seconds_collect=self.seconds.get("collect"),
+            attempts=attempt,
+            torn=any(plan.in_use for plan in self.plans.values()),
+            accelerator=self.ran_by,
+            appliance=self.appliance,
+            identity=self._identity(),
+            facts_run=run_id,
+        )
+
+    def _outcome(self) -> tuple[Outcome, str | None]:
+        if not self.roots:
+            return "failed", str(self.error or self._no_system())
+        if self.error is not None:
+            return "partial", str(self.error)
+        failed = [row for row in self.coverage if row.status == "failed"]
+        if failed:
+            names = ", ".join(dict.fromkeys(row.table_name for row in failed))
+            reason = next((row.error for row in failed if row.error), "no reason given")
+            return "partial", f"incomplete: {names} ({reason})"
+        if self.warnings:
+            return "partial", self.warnings[0]
+        return "ok", None
+
+    def _no_system(self) -> str:
+        count = len(self.machine.disks)
+        disks = "1 disk" if count == 1 else f"{count} disks"
+        why = f": {'; '.join(self.warnings)}" if self.warnings else ""
+        return f"no operating system found on {disks}{why}"
+
+    def _kind(self, outcome: Outcome) -> str | None:
+        if self.error is not None:
+            return self.error_kind or type(self.error).__name__
+        if outcome == "ok":
+            return None
+        return "IncompleteFacts" if self.roots else "NoOperatingSystem"
+
+    def _identity(self) -> str | None:
+        plans = [self.plans.get(index) for index in range(len(self.machine.disks))]
+        identities = [plan.identity for plan in plans if plan and plan.identity]
+        return ":".join(identities) if identities and len(identities) == len(plans) else None
+
+
+def _shortened(error: FleetscanError | None) -> str | None:
+    return str(error)[:_TEXT] if error else None

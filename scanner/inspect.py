@@ -1,0 +1,354 @@
+"""One machine, from its disks to checked rows.
+
+It reads like the way of the data: preflight decides how each disk is opened, a fresh appliance
+gets the disks, the agent in it finds volumes, filesystems and roots, and one collector a table
+gathers rows, which are checked here before they go anywhere.
+
+Whatever goes wrong ends in the machine's own rows. Nothing but a bug or a cancellation is raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from appliance import accelerator, build, template
+from appliance.build import Appliance
+from appliance.guest.root import FilesMode
+from appliance.initrd import agent_id
+from appliance.qemu_args import VMOptions
+from appliance.session import Limits, printable
+from appliance.vm import Agent, ApplianceVM, LocalAppliance
+from scanner import preflight
+from scanner.deadline import Deadline
+from scanner.errors import (
+    ApplianceError,
+    FleetscanError,
+    GuestError,
+    RowError,
+    WireError,
+)
+from scanner.findings import Findings, Status
+from scanner.schema import MICROSECOND, Origin, Scope, Table
+from scanner.sources.base import Machine
+from scanner.store.arrow import decode_rows, rows_to_arrow
+from scanner.store.staging import RowSink
+from scanner.tables import load_tables
+from scanner.tables.coverage.spec import Coverage
+from scanner.tables.disks.spec import Disk
+from scanner.tables.machines.spec import Machine as MachineRow
+
+log = logging.getLogger(__name__)
+
+_ENTROPY_BYTES = 64
+_NAME, _TEXT, _DEVICE = 1000, 500, 100  # characters that are kept of what a guest says
+
+# What takes longer than this to get a template made it just now, or waited for who did.
+_MADE_SECONDS = 1.0
+
+# Dear tables come last, so that the others are there when time runs out.
+_LAST = ("files",)
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """How machines are inspected.
+
+    Attributes:
+        files: which directory entries the ``files`` table keeps.
+        deadline: seconds that one machine may take in all, not counting those in which its host
+            made the template, as the first machine on it finds.
+        live: read images that a running guest is using.
+        allowed_directories: where backing files may lie, besides the top image's directory.
+        memory_mib: memory of the appliance.
+        run_id: the run that the facts are written to; empty outside of a run.
+        template: start from a clone of the host's template; else boot afresh.
+    """
+
+    files: FilesMode = "all"
+    deadline: float = 900.0
+    live: bool = False
+    allowed_directories: tuple[str, ...] = ()
+    memory_mib: int = 512
+    run_id: str = ""
+    template: bool = True
+
+
+@dataclass(frozen=True)
+class MachineSummary:
+    """What became of one machine: the gist of its ``machines`` row."""
+
+    machine_id: str
+    outcome: Literal["ok", "partial", "failed"]
+    error: str | None
+    roots: int
+    seconds: float
+
+
+class _Discovery(BaseModel):
+    """What the guest says it found; it may say anything."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    devices: list[str] = Field(max_length=256)
+    roots: list[str] = Field(max_length=64)
+    warnings: list[str] = Field(max_length=1000)
+
+
+def inspect_machine(
+    machine: Machine, options: InspectOptions, sink: RowSink, *, attempt: int = 1
+) -> MachineSummary:
+    """Inspect a machine in a fresh appliance and hand its checked rows to a sink.
+
+    Args:
+        machine: the machine and its disks.
+        options: how.
+        sink: takes the rows, those of ``machines``, ``coverage`` and ``disks`` included.
+        attempt: how often this run has tried the machine, this time included.
+    """
+    inspection = _Inspection(machine, options, sink)
+    return inspection.run(inspection.read_disks, attempt)
+
+
+def inspect_directory(directory: Path, options: InspectOptions, sink: RowSink) -> MachineSummary:
+    """Inspect a tree that is mounted already, without a VM and so without isolation."""
+    machine = Machine(str(directory), (), source=str(directory))
+    inspection = _Inspection(machine, options, sink)
+    return inspection.run(lambda: inspection.read_directory(directory), 1)
+
+
+def appliance_address(appliance: Appliance) -> str:
+    """Content address of an appliance with this version's agent in it."""
+    return f"{appliance.content}-{agent_id()}"
+
+
+class _Inspection:
+    """One machine's way from source to rows."""
+
+    def __init__(self, machine: Machine, options: InspectOptions, sink: RowSink) -> None:
+        self._machine = machine
+        self._options = options
+        self._sink = sink
+        self._found = Findings(machine)
+        self._deadline = Deadline(options.deadline, "the machine's scan")
+        self._limits = Limits()
+
+    def run(self, read: Callable[[], None], attempt: int) -> MachineSummary:
+        """Read the machine and write the rows about the scan itself."""
+        started, begun = time.time(), time.monotonic()
+        try:
+            if self._machine.error:
+                raise FleetscanError(self._machine.error)
+            read()
+        except FleetscanError as error:
+            self._found.error = error
+            log.debug("%s: %s", self._machine.machine_id, error, exc_info=True)
+        self._found.cover_unreached()
+        row = self._found.machine_row(
+            started=started,
+            seconds=time.monotonic() - begun,
+            attempt=attempt,
+            run_id=self._options.run_id,
+        )
+        self._write("machines", [row])
+        self._write("coverage", self._found.coverage)
+        self._write("disks", self._found.disks)
+        return MachineSummary(
+            self._machine.machine_id, row.outcome, row.error, row.roots, row.seconds
+        )
+
+    def read_disks(self) -> None:
+        """Preflight, appliance, discovery, collection."""
+        with self._found.at("preflight"):
+            self._examine_disks()
+        with contextlib.ExitStack() as stack:
+            with self._found.at("appliance"):
+                vm = stack.enter_context(self._appliance())
+                self._personalize(vm)
+                for index, plan in self._found.plans.items():
+                    self._plug(vm, index, plan)
+            self._gather(vm)
+
+    def read_directory(self, directory: Path) -> None:
+        """The same without disks and VM."""
+        with LocalAppliance(directory, self._deadline, self._limits) as agent:
+            self._found.ran_by = agent.accelerator
+            self._gather(agent)
+
+    # -- preflight ---------------------------------------------------------------------------
+
+    def _examine_disks(self) -> None:
+        """Decide how each disk is opened; the machine goes on with those that can be.
+
+        Raises:
+            PreflightError: none can be.
+        """
+        policy = preflight.Policy(
+            allowed_directories=self._options.allowed_directories, live=self._options.live
+        )
+        failure = None
+        for disk in self._machine.disks:
+            try:
+                plan = preflight.examine(disk, policy)
+            except FleetscanError as error:
+                failure = failure or error
+                self._found.add_disk(disk.path, error=error)
+            else:
+                self._found.add_disk(disk.path, plan)
+        if failure is not None:
+            self._found.warnings.append(str(failure))
+            if not self._found.plans:
+                raise failure
+
+    # -- appliance ---------------------------------------------------------------------------
+
+    def _appliance(self) -> AbstractContextManager[ApplianceVM]:
+        """A clone of the host's template, or an appliance that boots where there can be none."""
+        appliance = build.find()
+        chosen = accelerator.choose(appliance)
+        self._found.ran_by = chosen
+        self._found.appliance = appliance_address(appliance)
+        options = VMOptions(chosen, self._options.memory_mib)
+        prepared = self._template(appliance, options) if self._options.template else None
+        deadline = self._deadline.within(accelerator.BOOT_SECONDS[chosen], "the appliance's start")
+        if prepared is None:
+            return ApplianceVM(appliance, options, deadline, self._limits)
+        return template.clone(appliance, prepared, options, deadline, self._limits)
+
+    def _template(self, appliance: Appliance, options: VMOptions) -> template.Template | None:
+        """The host's template; None where there can be none."""
+        begun = time.monotonic()
+        try:
+            return template.prepare(appliance, options)
+        except ApplianceError as error:
+            log.warning("booting the appliance anew for each machine: no template: %s", error)
+            return None
+        finally:
+            if time.monotonic() - begun > _MADE_SECONDS:
+                self._deadline = Deadline(self._options.deadline, "the machine's scan")
+
+    def _personalize(self, vm: ApplianceVM) -> None:
+        entropy = os.urandom(_ENTROPY_BYTES).hex()
+        vm.call(
+            "personalize", self._deadline, entropy=entropy, time_us=int(time.time() * MICROSECOND)
+        )
+
+    def _plug(self, vm: ApplianceVM, index: int, plan: preflight.DiskPlan) -> None:
+        with contextlib.ExitStack() as stack:
+            chain = []
+            for layer in plan.layers:
+                descriptor = preflight.open_layer(layer, live=self._options.live)
+                stack.callback(os.close, descriptor)
+                block_device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
+                chain.append((layer.format, descriptor, block_device))
+            vm.plug(index, chain, self._deadline)
+
+    # -- discovery and collection ------------------------------------------------------------
+
+    def _gather(self, agent: Agent) -> None:
+        with self._found.at("discover"):
+            self._discover(agent)
+        with self._found.at("collect"):
+            self._collect(agent)
+
+    def _discover(self, agent: Agent) -> None:
+        wanted = list(self._found.plans)
+        answer = agent.call("discover", self._deadline, disks=wanted, files=self._options.files)
+        try:
+            discovery = _Discovery.model_validate(answer)
+        except ValidationError as error:
+            raise WireError("the appliance sent a discovery of the wrong shape") from error
+        roots = [_short(name, _NAME) for name in discovery.roots]
+        if len(set(roots)) < len(roots):
+            raise WireError("the appliance named a root twice")
+        self._found.roots = roots
+        self._found.warnings += [_short(text, _TEXT) for text in discovery.warnings]
+        for index, device in zip(wanted, discovery.devices, strict=False):
+            self._found.name_disk(index, _short(device, _DEVICE))
+
+    def _collect(self, agent: Agent) -> None:
+        tables = [table for table in load_tables().values() if table.origin is Origin.GUEST]
+        for table in tables:
+            if table.scope is Scope.MACHINE:
+                self._collect_table(agent, table, None)
+        for last in (False, True):
+            for index in range(len(self._found.roots)):
+                for table in tables:
+                    if table.scope is Scope.ROOT and (table.name in _LAST) is last:
+                        self._collect_table(agent, table, index)
+
+    def _collect_table(self, agent: Agent, table: Table, index: int | None) -> None:
+        """Gather one table; a failure of it alone is a row of coverage."""
+        root = None if index is None else self._found.roots[index]
+        receiver = _Receiver(table, self._machine.machine_id, root, self._sink)
+        begun = time.monotonic()
+        status: Status = "failed"
+        reason: str | None = "the scan ended while this table was gathered"
+        try:
+            agent.call("collect", self._deadline, receiver, table=table.name, root=index)
+            if receiver.refused:
+                reason = f"rows were refused: {receiver.refused}"
+            else:
+                status, reason = ("ok" if receiver.rows else "empty"), None
+        except GuestError as error:
+            not_applicable = error.name == "NotApplicable" and not receiver.refused
+            status = "not_applicable" if not_applicable else "failed"
+            reason = error.args[0].partition(": ")[2] if not_applicable else str(error)
+            log.debug("%s: %s: %s", self._machine.machine_id, table.name, error.remote_traceback)
+        except FleetscanError as error:
+            reason = str(error)
+            raise
+        finally:
+            seconds = time.monotonic() - begun
+            self._found.cover(
+                table.name, root, status, rows=receiver.rows, seconds=seconds, error=reason
+            )
+
+    def _write(self, name: str, rows: list[MachineRow] | list[Coverage] | list[Disk]) -> None:
+        if rows:
+            table = load_tables()[name]
+            self._sink.write(name, rows_to_arrow(table, rows, machine_id=self._machine.machine_id))
+
+
+def _short(text: str, length: int) -> str:
+    """Guest text, harmless and no longer than that, at a cost that does not depend on the guest."""
+    return printable(text[:length])[:length]
+
+
+class _Receiver:
+    """Checks one table's rows as they arrive and hands them on.
+
+    Rows that are refused end the table, not the machine: what follows of it is dropped, and what
+    came before is kept.
+    """
+
+    def __init__(self, table: Table, machine_id: str, root: str | None, sink: RowSink) -> None:
+        self._table = table
+        self._machine_id = machine_id
+        self._root = root
+        self._sink = sink
+        self.rows = 0
+        self.refused: RowError | None = None
+
+    def __call__(self, name: str, payload: bytes) -> None:
+        if name != self._table.name:
+            raise WireError("the appliance sent rows of a table that was not asked for")
+        if self.refused is not None:
+            return
+        try:
+            rows = decode_rows(self._table, payload, machine_id=self._machine_id, root=self._root)
+        except RowError as error:
+            self.refused = error
+            return
+        self.rows += rows.num_rows
+        self._sink.write(self._table.name, rows)

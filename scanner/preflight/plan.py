@@ -1,0 +1,175 @@
+"""What preflight decides of a disk, and what it was told to allow."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from scanner.errors import PreflightError
+
+Format = Literal["raw", "qcow2"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run of ``qemu-img`` on a hostile file may use.
+
+    ``qemu-img info`` of a sound image takes 10 ms of CPU time, 100 MiB of address space and less
+    than 4 KiB of output; the defaults leave a hundred times that for slow, loaded hosts.
+
+    Attributes:
+        cpu_seconds: CPU time.
+        address_space: virtual memory, in bytes.
+        output_bytes: standard output and error, each, in bytes.
+        wall_seconds: time by the clock; also bounds the check of one image's tables.
+    """
+
+    cpu_seconds: int = 5
+    address_space: int = 1 << 30
+    output_bytes: int = 1 << 20
+    wall_seconds: float = 20.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a disk may refer to.
+
+    Attributes:
+        allowed_directories: where backing files may lie, besides the top image's own directory.
+        max_depth: most layers of a backing chain, the top one included.
+        limits: for helpers that read the image.
+        live: images in use by a running guest are read, and said to be so, instead of refused.
+    """
+
+    allowed_directories: tuple[str, ...] = ()
+    max_depth: int = 16
+    limits: Limits = field(default_factory=Limits)
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One file of a backing chain, as it was when preflight looked at it.
+
+    Attributes:
+        path: absolute, symbolic links resolved.
+        format: the format to open it as; never to be guessed again.
+        device: ``st_dev`` of the file; ``st_rdev`` of a block device.
+        inode: ``st_ino``.
+        size: length in bytes.
+        mtime_ns: last change of content, nanoseconds since 1970 UTC.
+    """
+
+    path: str
+    format: Format
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class DiskPlan:
+    """How to open a disk.
+
+    Attributes:
+        layers: the backing chain, top first.
+        virtual_size: the size that a guest sees, in bytes.
+        cluster_size: cluster size of the top layer in bytes; None for raw.
+        allocated: space that the top layer occupies on its host, in bytes.
+        identity: SHA-256 over what tells each layer's content apart, in hex; None when nothing
+            does, as a block device's times do not follow its content, nor a running guest's.
+        in_use: a running guest may be writing to it; only ever true under ``Policy.live``.
+    """
+
+    layers: tuple[Layer, ...]
+    virtual_size: int
+    cluster_size: int | None
+    allocated: int
+    identity: str | None
+    in_use: bool = False
+
+
+def file_device(status: os.stat_result) -> int:
+    """The number that names a file's filesystem, or the block device that it is."""
+    return status.st_rdev if stat.S_ISBLK(status.st_mode) else status.st_dev
+
+
+def file_size(fd: int) -> int:
+    """Length of a file or block device in bytes."""
+    return os.lseek(fd, 0, os.SEEK_END)
+
+
+def open_checked(path: str) -> int:
+    """Open a regular file or block device read-only, without following a link at its end.
+
+    Raises:
+        PreflightError: it cannot be opened, or is something else.
+    """
+    try:
+        # Looked at before it is opened: opening a FIFO or tape drive has effects of its own.
+        _check_kind(os.lstat(path).st_mode, path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        hint = "run as a user who may read it" if isinstance(error, PermissionError) else ""
+        raise PreflightError(f"{path!r} cannot be opened: {error.strerror}", hint=hint) from error
+    try:
+        _check_kind(os.fstat(fd).st_mode, path)
+    except PreflightError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_layer(layer: Layer, *, live: bool = False) -> int:
+    """Open a layer read-only for whoever reads its content, and make sure it is the same file.
+
+    Args:
+        layer: as a plan has it.
+        live: the file may have been written to since, being in use; it must still be that file.
+
+    Returns:
+        A descriptor that is closed on exec.
+
+    Raises:
+        PreflightError: it cannot be opened, or is not what preflight saw.
+    """
+    fd = open_checked(layer.path)
+    try:
+        status = os.fstat(fd)
+        same = (file_device(status), status.st_ino) == (layer.device, layer.inode)
+        if not live and same:
+            same = (file_size(fd), status.st_mtime_ns) == (layer.size, layer.mtime_ns)
+        if not same:
+            raise PreflightError(
+                f"{layer.path!r} changed while being scanned",
+                hint="scan it when nothing writes to it, or use --live",
+            )
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def identity_of(files: Iterable[tuple[str, int, int, int]]) -> str:
+    """SHA-256 over what tells the content of a chain's files apart, in hex.
+
+    The device number stays out: it changes with reboots and mounts where the file does not.
+
+    Args:
+        files: path, inode number, length in bytes and time of the last change of content in
+            nanoseconds, of each file of the chain, top first.
+    """
+    digest = hashlib.sha256()
+    for path, inode, size, mtime_ns in files:
+        digest.update(repr((path, inode, size, mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def _check_kind(mode: int, path: str) -> None:
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise PreflightError(f"{path!r} is neither a regular file nor a block device")

@@ -1,0 +1,293 @@
+"""The header and tables of a qcow2 image, read strictly and within bounds.
+
+Everything here is read from a hostile file: each read has a fixed upper size, no table is
+followed further than one step without a deadline, and nothing is computed from a field before
+its range was checked. Layout and limits are those of QEMU's docs/interop/qcow2.txt.
+"""
+
+from __future__ import annotations
+
+import array
+import itertools
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from scanner.errors import PreflightError
+
+MAGIC = b"QFI\xfb"
+
+Read = Callable[[int, int], bytes]
+"""Reads (offset, length) of a file; gives fewer bytes at its end."""
+
+_V2_HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
+_V3_HEADER = struct.Struct(">QQQII")
+_EXTENSION = struct.Struct(">II")
+
+_EXTENSION_END = 0
+_EXTENSION_BACKING_FORMAT = 0xE2792ACA
+
+_DIRTY = 1 << 0  # refcounts may lag behind; reading does not need them
+_CORRUPT = 1 << 1  # QEMU marks what it must not write to; reading is allowed
+_DATA_FILE = 1 << 2
+_COMPRESSION_TYPE = 1 << 3
+_EXTENDED_L2 = 1 << 4
+_KNOWN_FEATURES = _DIRTY | _CORRUPT | _DATA_FILE | _COMPRESSION_TYPE | _EXTENDED_L2
+
+_MAX_L1_BYTES = 32 << 20  # QEMU's own limits (block/qcow2.h)
+_MAX_REFTABLE_BYTES = 8 << 20
+_MAX_NAME_BYTES = 1023
+_MAX_SNAPSHOTS = 65536
+
+_OFFSET = 0x00FF_FFFF_FFFF_FE00  # host offset in L1, L2 and refcount table entries
+_COMPRESSED = 1 << 62
+_EMPTY_BLOCKS_TRIED = 64
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of a header that matter here; offsets and sizes in bytes.
+
+    Attributes:
+        backing_file: the name as it stands, not yet to be trusted; None without one.
+        backing_format: what the header says the backing file's format is; None if it does not.
+    """
+
+    version: int
+    cluster_bits: int
+    virtual_size: int
+    l1_offset: int
+    l1_entries: int
+    reftable_offset: int
+    reftable_size: int
+    refcount_bits: int
+    dirty: bool
+    extended_l2: bool
+    backing_file: bytes | None
+    backing_format: str | None
+
+    @property
+    def cluster_size(self) -> int:
+        """Bytes of a cluster."""
+        return 1 << self.cluster_bits
+
+
+def parse_header(read: Read, file_size: int) -> Header:
+    """Read a header and check that each of its fields makes sense.
+
+    Raises:
+        PreflightError: it does not, the file is cut short, or it needs what is not supported:
+            encryption, an external data file, features that we do not know.
+    """
+    data = read(0, _V2_HEADER.size)
+    if len(data) < _V2_HEADER.size:
+        raise PreflightError("truncated: shorter than a qcow2 header")
+    fields = _V2_HEADER.unpack(data)
+    magic, version, backing_offset, backing_size, cluster_bits, size, crypt = fields[:7]
+    l1_entries, l1_offset, reftable_offset, reftable_clusters, snapshots, snapshot_offset = fields[
+        7:
+    ]
+    _require(magic == MAGIC, "no qcow2 header")
+    if version not in (2, 3):
+        raise PreflightError(f"qcow version {version} is not supported yet")
+    _require(9 <= cluster_bits <= 21, f"cluster size 2^{cluster_bits}")
+    cluster_size = 1 << cluster_bits
+    features, refcount_order, header_length = _v3_fields(read, version, cluster_size)
+    _check_supported(features, crypt)
+
+    header = Header(
+        version=version,
+        cluster_bits=cluster_bits,
+        virtual_size=size,
+        l1_offset=l1_offset,
+        l1_entries=l1_entries,
+        reftable_offset=reftable_offset,
+        reftable_size=reftable_clusters * cluster_size,
+        refcount_bits=1 << refcount_order,
+        dirty=bool(features & _DIRTY),
+        extended_l2=bool(features & _EXTENDED_L2),
+        backing_file=_backing_file(read, backing_offset, backing_size, header_length, cluster_size),
+        backing_format=_backing_format(read, header_length, backing_offset or cluster_size),
+    )
+    _require(snapshots <= _MAX_SNAPSHOTS, f"{snapshots} snapshots")
+    if snapshots:
+        _check_table("snapshot table", snapshot_offset, 1, 8, file_size)
+    _check_tables(header, file_size)
+    return header
+
+
+def _v3_fields(read: Read, version: int, cluster_size: int) -> tuple[int, int, int]:
+    """Incompatible features, refcount order and header length."""
+    if version == 2:
+        return 0, 4, _V2_HEADER.size
+    data = read(_V2_HEADER.size, _V3_HEADER.size)
+    if len(data) < _V3_HEADER.size:
+        raise PreflightError("truncated: shorter than a qcow2 header")
+    features, _compatible, _autoclear, refcount_order, header_length = _V3_HEADER.unpack(data)
+    _require(refcount_order <= 6, f"refcount order {refcount_order}")
+    _require(
+        104 <= header_length <= cluster_size and header_length % 8 == 0,
+        f"header length {header_length}",
+    )
+    return features, refcount_order, header_length
+
+
+def _check_supported(features: int, crypt: int) -> None:
+    if crypt:
+        kind = {1: "AES", 2: "LUKS"}.get(crypt, f"method {crypt}")
+        raise PreflightError(
+            f"encrypted ({kind}); encrypted qcow2 images are not supported yet",
+            hint="scan a decrypted copy",
+        )
+    if features & _DATA_FILE:
+        raise PreflightError(
+            "keeps its data in an external file, which is refused",
+            hint="scan a copy made by qemu-img convert",
+        )
+    if unknown := features & ~_KNOWN_FEATURES:
+        raise PreflightError(f"needs qcow2 features that are not known (bits {unknown:#x})")
+
+
+def _check_tables(header: Header, file_size: int) -> None:
+    entries = header.cluster_size // (16 if header.extended_l2 else 8)
+    needed = -(-header.virtual_size // (header.cluster_size * entries))
+    _require(header.virtual_size < 1 << 63, f"virtual size {header.virtual_size}")
+    _require(header.l1_entries * 8 <= _MAX_L1_BYTES, f"{header.l1_entries} L1 entries")
+    _require(
+        header.l1_entries >= needed,
+        f"{header.l1_entries} L1 entries for {header.virtual_size} bytes",
+    )
+    _require(
+        0 < header.reftable_size <= _MAX_REFTABLE_BYTES,
+        f"refcount table of {header.reftable_size} bytes",
+    )
+    if header.l1_entries:
+        _check_table(
+            "L1 table", header.l1_offset, header.l1_entries * 8, header.cluster_size, file_size
+        )
+    _check_table(
+        "refcount table",
+        header.reftable_offset,
+        header.reftable_size,
+        header.cluster_size,
+        file_size,
+    )
+
+
+def _check_table(name: str, offset: int, length: int, alignment: int, file_size: int) -> None:
+    _require(offset > 0 and offset % alignment == 0, f"{name} at {offset}")
+    if offset + length > file_size:
+        raise PreflightError(f"truncated: its {name} lies beyond the end of the file")
+
+
+def _backing_file(
+    read: Read, offset: int, length: int, header_length: int, cluster_size: int
+) -> bytes | None:
+    if not offset or not length:
+        return None
+    _require(length <= _MAX_NAME_BYTES, f"backing file name of {length} bytes")
+    _require(
+        header_length <= offset and offset + length <= cluster_size,
+        f"backing file name at {offset}",
+    )
+    name = read(offset, length)
+    if len(name) < length:
+        raise PreflightError("truncated: its backing file name lies beyond the end of the file")
+    _require(b"\0" not in name, "backing file name with a NUL byte")
+    return name
+
+
+def _backing_format(read: Read, start: int, end: int) -> str | None:
+    """The backing format extension among the header extensions that lie in [start, end)."""
+    offset = start
+    while offset + _EXTENSION.size <= end:
+        data = read(offset, _EXTENSION.size)
+        if len(data) < _EXTENSION.size:
+            return None
+        kind, length = _EXTENSION.unpack(data)
+        if kind == _EXTENSION_END:
+            return None
+        offset += _EXTENSION.size
+        _require(length <= end - offset, f"header extension of {length} bytes")
+        if kind == _EXTENSION_BACKING_FORMAT:
+            _require(length <= 15, f"backing format name of {length} bytes")
+            return read(offset, length).decode("ascii", "backslashreplace")
+        offset += -(-length // 8) * 8
+    return None
+
+
+def check_complete(read: Read, file_size: int, header: Header, *, seconds: float) -> None:
+    """Make sure that no cluster of the image lies beyond the end of its file.
+
+    The refcounts say which clusters of the file are used, so the last of them that is not zero
+    answers for all in two reads, whatever the image's size; ``qemu-img check`` reads every table
+    instead, minutes of it for a large image. Where they speak against the file (which a crashed
+    guest's leaked clusters do as well) or are marked stale, the L2 tables decide: 0.2 s for each
+    100 GB allocated.
+
+    Args:
+        read: reads the file.
+        file_size: in bytes.
+        header: as :func:`parse_header` read it.
+        seconds: time by the clock after which the L2 tables' check is given up.
+
+    Raises:
+        PreflightError: the image is truncated, or could not be shown not to be in time.
+    """
+    tables = _entries(read(header.l1_offset, header.l1_entries * 8))
+    _check_inside("an L2 table lies", tables, file_size)
+    last = None if header.dirty else _last_used(read, file_size, header)
+    if last is None or last >= file_size:
+        _check_clusters(read, file_size, header, tables, time.monotonic() + seconds)
+
+
+def _check_inside(what: str, entries: array.array[int], file_size: int) -> None:
+    if max((entry & _OFFSET for entry in entries), default=0) >= file_size:
+        raise PreflightError(f"truncated: {what} beyond the end of the file")
+
+
+def _last_used(read: Read, file_size: int, header: Header) -> int | None:
+    """Offset of the last cluster whose refcount is not zero; None when it is not soon found."""
+    table = _entries(read(header.reftable_offset, header.reftable_size))
+    _check_inside("a refcount block lies", table, file_size)
+    per_block = header.cluster_size * 8 // header.refcount_bits
+    blocks = (index for index in range(len(table) - 1, -1, -1) if table[index] & _OFFSET)
+    for index in itertools.islice(blocks, _EMPTY_BLOCKS_TRIED):
+        block = read(table[index] & _OFFSET, header.cluster_size).rstrip(b"\0")
+        if block:
+            cluster = index * per_block + (len(block) - 1) * 8 // header.refcount_bits
+            return cluster << header.cluster_bits
+    return None
+
+
+def _check_clusters(
+    read: Read, file_size: int, header: Header, tables: array.array[int], deadline: float
+) -> None:
+    for table in tables:
+        if not table & _OFFSET:
+            continue
+        if time.monotonic() > deadline:
+            raise PreflightError("its tables are damaged and take too long to check")
+        if any(offset >= file_size for offset in _cluster_offsets(read, header, table & _OFFSET)):
+            raise PreflightError("truncated: data lies beyond the end of the file")
+
+
+def _cluster_offsets(read: Read, header: Header, table: int) -> Iterator[int]:
+    entries = _entries(read(table, header.cluster_size))
+    compressed_offset = (1 << (62 - (header.cluster_bits - 8))) - 1
+    for entry in entries[:: 2 if header.extended_l2 else 1]:
+        yield entry & (compressed_offset if entry & _COMPRESSED else _OFFSET)
+
+
+def _entries(data: bytes) -> array.array[int]:
+    entries = array.array("Q", data[: len(data) // 8 * 8])
+    if sys.byteorder == "little":
+        entries.byteswap()
+    return entries
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise PreflightError(f"malformed qcow2 image: {what}")

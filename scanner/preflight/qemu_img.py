@@ -1,0 +1,140 @@
+"""``qemu-img`` on hostile files: unprivileged, limited, and killed in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from typing import Any
+
+from scanner.errors import PreflightError
+from scanner.preflight.plan import Limits
+
+_NOBODY = 65534  # Debian's and the kernel's overflow user
+_DROP_ALL = ("--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--pdeathsig", "KILL")
+
+
+def qcow2_info(fd: int, limits: Limits) -> dict[str, Any]:
+    """What ``qemu-img info`` says of an open qcow2 image; its backing file is not opened.
+
+    Call it only for images that refer to no external data file: qemu-img would open that.
+
+    Args:
+        fd: descriptor of the image.
+        limits: for the helper.
+
+    Returns:
+        The JSON object as qemu-img prints it; ``Any``, as its values are whatever the image says.
+
+    Raises:
+        PreflightError: qemu-img refuses the image, or did not keep to its limits.
+    """
+    try:
+        answer = json.loads(run_limited(info_command(fd, limits, os.fstat(fd)), limits, fd))
+    except ValueError as error:
+        raise PreflightError("qemu-img gave no answer that can be read") from error
+    if not isinstance(answer, dict):
+        raise PreflightError("qemu-img gave no answer that can be read")
+    return answer
+
+
+def info_command(fd: int, limits: Limits, status: os.stat_result) -> list[str]:
+    """The arguments for :func:`qcow2_info`.
+
+    The image is named by its descriptor, so that no file name is ever taken for an option or a
+    protocol, and nothing can be put in its place meanwhile.
+    """
+    return [
+        *("setpriv", *_identity(status), *_DROP_ALL),
+        *("prlimit", f"--cpu={limits.cpu_seconds}", f"--as={limits.address_space}"),
+        *("--fsize=0", "--nofile=64", "--core=0"),
+        *("qemu-img", "info", "--force-share", "-f", "qcow2", "--output=json"),
+        f"/proc/self/fd/{fd}",
+    ]
+
+
+def _identity(status: os.stat_result) -> tuple[str, ...]:
+    """As root, become the least user who may read the file: nobody, or its group, or its owner."""
+    if os.geteuid() != 0:
+        return ()
+    uid, gid = status.st_uid, status.st_gid
+    if status.st_mode & stat.S_IROTH:
+        uid, gid = _NOBODY, _NOBODY
+    elif status.st_mode & stat.S_IRGRP:
+        uid = _NOBODY
+    return (f"--reuid={uid}", f"--regid={gid}", "--clear-groups")
+
+
+def run_limited(argv: list[str], limits: Limits, fd: int) -> bytes:
+    """Run a helper that inherits one descriptor, and return what it prints.
+
+    Raises:
+        PreflightError: it is not installed, failed, printed too much or took too long.
+    """
+    for tool in ("setpriv", "prlimit", "qemu-img"):
+        if shutil.which(tool) is None:
+            package = "qemu-utils" if tool == "qemu-img" else "util-linux"
+            raise PreflightError(f"{tool} is not installed", hint=f"install {package}")
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)},
+        pass_fds=(fd,),
+        process_group=0,
+    ) as process:
+        try:
+            output, errors = _collect(process, limits)
+        finally:
+            _kill_group(process)
+    if process.returncode != 0:
+        raise PreflightError(f"qemu-img refuses it: {_reason(errors, process.returncode, fd)}")
+    return output
+
+
+def _collect(process: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, bytes]:
+    """Both outputs of a helper that has ended in time."""
+    deadline = time.monotonic() + limits.wall_seconds
+    output, errors = bytearray(), bytearray()
+    with selectors.DefaultSelector() as selector:
+        for pipe, kept in ((process.stdout, output), (process.stderr, errors)):
+            if pipe is not None:
+                selector.register(pipe, selectors.EVENT_READ, kept)
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise PreflightError(f"qemu-img took more than {limits.wall_seconds:g} seconds")
+            for key, _ in ready:
+                block = os.read(key.fd, 1 << 16)
+                if not block:
+                    selector.unregister(key.fileobj)
+                key.data.extend(block)
+                if len(key.data) > limits.output_bytes:
+                    raise PreflightError(f"qemu-img printed more than {limits.output_bytes} bytes")
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise PreflightError(f"qemu-img took more than {limits.wall_seconds:g} seconds") from error
+    return bytes(output), bytes(errors)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    # Not after it was waited for: the number could be another process group's by then.
+    if process.returncode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _reason(errors: bytes, status: int, fd: int) -> str:
+    text = errors.decode("utf-8", "backslashreplace").strip()
+    if status < 0:
+        return f"killed by signal {-status} (its limits are CPU time, memory and output)"
+    line = text.splitlines()[-1] if text else f"status {status}"
+    for noise in ("qemu-img: ", f"Could not open '/proc/self/fd/{fd}': "):
+        line = line.removeprefix(noise)
+    return line[:500]

@@ -1,0 +1,144 @@
+"""Machines that have not changed since the last run: their facts serve again.
+
+A night's cost follows what changed. A machine is unchanged when every file of its backing chains
+is what it was, and the appliance, its agent and what the scan asks for are the same; its row then
+points at the run that holds its facts, and every view joins through that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scanner.inspect import MachineSummary
+from scanner.preflight.plan import identity_of
+from scanner.schema import MICROSECOND
+from scanner.sources.base import Machine
+from scanner.store import views
+from scanner.store.runs import Store
+from scanner.tables.machines.spec import Machine as MachineRow
+
+# A file that was written to this shortly before its scan may have been written to once more within
+# the same tick of its filesystem's clock, without its time showing it.
+_SETTLED_NS = 2_000_000_000
+
+# Settings that decide what facts are gathered; others, such as deadlines, only how.
+_DECISIVE = ("files", "live")
+
+
+@dataclass(frozen=True)
+class _KnownDisk:
+    path: str
+    format: str
+    chain: tuple[str, ...]  # backing files, nearest first
+
+
+@dataclass(frozen=True)
+class _Known:
+    row: dict[str, Any]
+    started_ns: int  # when it was scanned, nanoseconds since 1970 UTC
+    disks: tuple[_KnownDisk, ...]
+
+
+class EarlierFacts:
+    """What the last visible run of a store says of the machines that it could read whole.
+
+    Args:
+        facts: the store's directory.
+        settings: what the new run is asked for.
+        appliance: content address of the appliance and agent that it will use.
+    """
+
+    def __init__(self, facts: Path, settings: Mapping[str, object], appliance: str) -> None:
+        self._known: dict[str, _Known] = {}
+        latest = Store(facts).latest() if (facts / "runs").is_dir() else None
+        if latest is None:
+            return
+        if any(latest.settings.get(name) != settings.get(name) for name in _DECISIVE):
+            return
+        self._known = _known_machines(facts, latest.run_id, appliance)
+
+    def row_of(self, machine: Machine) -> MachineRow | None:
+        """The row of a machine whose earlier facts serve again; None when it must be scanned."""
+        begun = time.monotonic()
+        known = self._known.get(machine.machine_id)
+        if known is None or machine.error or not _is_unchanged(machine, known):
+            return None
+        columns = {field.name for field in dataclasses.fields(MachineRow)}
+        values = {name: value for name, value in known.row.items() if name in columns} | {
+            "source": machine.source,
+            "started": int(time.time() * MICROSECOND),
+            "seconds": time.monotonic() - begun,
+            "attempts": 1,
+            "seconds_preflight": None,
+            "seconds_appliance": None,
+            "seconds_discover": None,
+            "seconds_collect": None,
+        }
+        return MachineRow(**values)
+
+
+def summary_of(machine_id: str, row: MachineRow) -> MachineSummary:
+    """What became of a machine whose facts serve again."""
+    return MachineSummary(machine_id, row.outcome, row.error, row.roots, row.seconds)
+
+
+def _known_machines(facts: Path, run_id: str, appliance: str) -> dict[str, _Known]:
+    with views.connect(facts, run_id) as connection:
+        read = _reader(connection)
+        machines = read(
+            "SELECT * REPLACE (epoch_us(started) AS started) FROM machines "
+            "WHERE outcome = 'ok' AND identity IS NOT NULL AND appliance = $appliance",
+            {"appliance": appliance},
+        )
+        disks: dict[str, list[_KnownDisk]] = {}
+        for row in read("SELECT machine_id, path, format, backing_chain FROM disks ORDER BY disk"):
+            disk = _KnownDisk(row["path"], row["format"], tuple(row["backing_chain"]))
+            disks.setdefault(row["machine_id"], []).append(disk)
+    known = {}
+    for row in machines:
+        machine_id = row["machine_id"]
+        known[machine_id] = _Known(row, row["started"] * 1000, tuple(disks.get(machine_id, ())))
+    return known
+
+
+def _reader(connection: Any) -> Callable[..., list[dict[str, Any]]]:
+    def read(sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = views.query(connection, sql, parameters or ()).to_pylist()
+        return rows
+
+    return read
+
+
+def _is_unchanged(machine: Machine, known: _Known) -> bool:
+    if len(machine.disks) != len(known.disks):
+        return False
+    identities = []
+    for disk, before in zip(machine.disks, known.disks, strict=True):
+        if disk.path != before.path or disk.format not in (None, before.format):
+            return False
+        identity = _identity(disk.path, before.chain, known.started_ns)
+        if identity is None:
+            return False
+        identities.append(identity)
+    return bool(":".join(identities) == known.row["identity"])
+
+
+def _identity(path: str, chain: Sequence[str], scanned_ns: int) -> str | None:
+    """The identity of a disk's files as they are now; None when it could not tell a change."""
+    files = []
+    for name in (os.path.realpath(path), *chain):
+        try:
+            status = os.lstat(name)
+        except OSError:
+            return None
+        if not stat.S_ISREG(status.st_mode) or scanned_ns - status.st_mtime_ns < _SETTLED_NS:
+            return None
+        files.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return identity_of(files)

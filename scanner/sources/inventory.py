@@ -1,0 +1,236 @@
+r"""Inventory files: a list of machines with their disks, as YAML, JSON or CSV.
+
+YAML and JSON hold a list of machines, or an object whose ``machines`` is that list::
+
+    machines:
+      - id: web01
+        disks:
+          - /srv/images/web01.qcow2
+          - {path: data/web01.img, format: raw}
+
+CSV has the columns ``id``, ``path`` and, if wanted, ``format``; one line a disk, the lines of
+one machine in the order of its disks. Relative paths start from the inventory's own folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import pydantic
+import yaml
+
+from scanner.errors import UsageError
+from scanner.sources.base import Disk, Machine
+
+_SIZE_LIMIT = 64 << 20
+"""Largest inventory read, in bytes: several hundred thousand machines."""
+
+_Text = Annotated[str, pydantic.StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
+_MachineId = Annotated[
+    str, pydantic.StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+
+
+class DiskEntry(pydantic.BaseModel):
+    """One disk: a path, or a path and the format to open it as."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    path: _Text
+    format: Literal["raw", "qcow2"] | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: object) -> object:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class MachineFile(pydantic.BaseModel):
+    """Content of a ``machine.yaml``: the disks of the machine that is its folder."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    id: _MachineId | None = None
+    disks: list[DiskEntry] = pydantic.Field(min_length=1)
+
+
+class MachineEntry(pydantic.BaseModel):
+    """One machine of an inventory."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    id: _MachineId
+    disks: list[DiskEntry] = pydantic.Field(min_length=1)
+
+
+class Inventory(pydantic.BaseModel):
+    """A whole inventory."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    machines: list[MachineEntry]
+
+
+_Where = tuple[int | str, ...]
+"""Place of a value in a document: keys and list positions from its top."""
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+
+def inventory_machines(source: str) -> list[Machine]:
+    """The machines of an inventory file, in its order.
+
+    Raises:
+        UsageError: it cannot be read, or is malformed; file and line are named.
+    """
+    path = Path(source)
+    text = _read(path)
+    if path.suffix.lower() == ".csv":
+        data, lines = _parse_csv(path, text)
+        inventory = _validate(Inventory, data, path, lambda where: _csv_line(lines, where))
+    else:
+        data = (
+            _parse_json(path, text) if path.suffix.lower() == ".json" else _parse_yaml(path, text)
+        )
+        nested = isinstance(data, dict)
+        inventory = _validate(
+            Inventory,
+            data if nested else {"machines": data},
+            path,
+            lambda where: _yaml_line(text, where if nested else where[1:]),
+        )
+    base = path.absolute().parent
+    return [Machine(entry.id, _disks(entry.disks, base), source) for entry in inventory.machines]
+
+
+def read_machine_file(path: Path, default_id: str, source: str) -> Machine:
+    """The machine that a ``machine.yaml`` describes.
+
+    Raises:
+        UsageError: it cannot be read, or is malformed; file and line are named.
+    """
+    text = _read(path)
+    data = _parse_yaml(path, text)
+    entry = _validate(MachineFile, data, path, lambda where: _yaml_line(text, where))
+    return Machine(entry.id or default_id, _disks(entry.disks, path.absolute().parent), source)
+
+
+def _disks(entries: Iterable[DiskEntry], base: Path) -> tuple[Disk, ...]:
+    return tuple(Disk(str(base / entry.path), entry.format) for entry in entries)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_SIZE_LIMIT + 1)
+        if len(data) > _SIZE_LIMIT:
+            raise UsageError(f"{path}: larger than {_SIZE_LIMIT >> 20} MiB")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: not UTF-8 text") from error
+
+
+def _parse_yaml(path: Path, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not YAML: {_one_line(error)}") from error
+
+
+def _parse_json(path: Path, text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: not JSON: nested too deeply") from error
+
+
+def _parse_csv(path: Path, text: str) -> tuple[object, list[list[int]]]:
+    """The inventory that a CSV file means, and for each machine the lines of its disks."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="extra")
+    columns = set(reader.fieldnames or ())
+    if not {"id", "path"} <= columns <= {"id", "path", "format"}:
+        raise UsageError(
+            f"{path}:1: the columns must be id, path and, if wanted, format",
+            hint="the first line names the columns, separated by commas",
+        )
+    disks: dict[str, list[dict[str, object]]] = {}
+    lines: dict[str, list[int]] = {}
+    try:
+        for row in reader:
+            name = row.pop("id")
+            disk = {key: value for key, value in row.items() if value != ""}
+            disks.setdefault(name, []).append(disk)
+            lines.setdefault(name, []).append(reader.line_num)
+    except csv.Error as error:
+        raise UsageError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+    machines = [{"id": name, "disks": rows} for name, rows in disks.items()]
+    return {"machines": machines}, list(lines.values())
+
+
+def _validate(
+    model: type[Model], data: object, path: Path, line_of: Callable[[_Where], int]
+) -> Model:
+    try:
+        return model.model_validate(data)
+    except pydantic.ValidationError as error:
+        first, *others = error.errors(include_url=False, include_input=False)
+        where = ".".join(str(part) for part in first["loc"])
+        more = f" (and {len(others)} more)" if others else ""
+        raise UsageError(
+            f"{path}:{line_of(first['loc'])}: {where or 'document'}: {first['msg']}{more}",
+            hint="fleetscan scan --help shows an inventory",
+        ) from error
+
+
+def _yaml_line(text: str, where: _Where) -> int:
+    """Line of the innermost part of ``where`` that the document has, from 1.
+
+    JSON is read the same way; tabs, which YAML refuses between tokens, become spaces for it.
+    """
+    try:
+        node = yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError):
+        return 1
+    for part in where:
+        child = _child(node, part)
+        if child is None:
+            break
+        node = child
+    return int(node.start_mark.line) + 1 if node is not None else 1
+
+
+def _child(node: yaml.Node | None, part: int | str) -> yaml.Node | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return _as_node(node.value[part])
+    if isinstance(node, yaml.MappingNode):
+        return next((_as_node(value) for key, value in node.value if key.value == part), None)
+    return None
+
+
+def _as_node(value: object) -> yaml.Node | None:
+    return value if isinstance(value, yaml.Node) else None
+
+
+def _csv_line(lines: Sequence[Sequence[int]], where: _Where) -> int:
+    positions = [part for part in where if isinstance(part, int)]
+    if not positions:
+        return 1
+    machine = lines[positions[0]]
+    return machine[positions[1] if len(positions) > 1 else 0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

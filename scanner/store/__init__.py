@@ -1,0 +1,1 @@
+"""Runs on disk: Parquet writing and reading."""

@@ -1,0 +1,130 @@
+"""Every change to the store's directory tree; the rest of the store only reads and names paths.
+
+The store needs no locks. Names are deterministic, files and directories appear under their names
+complete or not at all, by a rename, and whoever writes the same thing twice writes it equally.
+That holds for any number of processes and hosts on one POSIX directory, NFS included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from scanner.errors import FleetscanError, StoreError
+from scanner.store.text import printable
+
+
+@contextlib.contextmanager
+def store_errors(doing: str, *, hint: str = "") -> Iterator[None]:
+    """Turn what the system or Arrow raise inside the block into a StoreError.
+
+    Args:
+        doing: what the block does, as in "reading /facts/runs/x.json".
+        hint: what the user can do about it.
+    """
+    try:
+        yield
+    except FleetscanError:  # some are ValueErrors, and say more than could be said here
+        raise
+    except OSError as error:
+        reason = error.strerror or printable(str(error))
+        raise StoreError(f"{doing} failed: {reason}", hint=hint) from error
+    except (pa.ArrowException, ValueError) as error:
+        raise StoreError(f"{doing} failed: {printable(str(error))}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``, renamed to it when the block ends without error.
+
+    The content is on disk before the name is. Temporary names begin with a dot and do not end as
+    ``path`` does, so that no reader takes them for data.
+
+    Raises:
+        OSError: the directory is not writable, or full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same directory that nobody else uses."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a small file atomically and durably.
+
+    Raises:
+        StoreError: it could not be written.
+    """
+    text = json.dumps(content, indent=1) + "\n"
+    with store_errors(f"writing {path}"), replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote; Any because JSON has no types of ours.
+
+    Raises:
+        StoreError: there is no such file, or it is damaged.
+    """
+    with store_errors(f"reading {path}"):
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
+        return content
+
+
+def replace_tree(source: Path, target: Path) -> None:
+    """Rename a directory to a name that may be taken by an earlier version of it.
+
+    The earlier one goes first. Whoever looks meanwhile must take what is left of it for none.
+
+    Raises:
+        OSError: as rename(2).
+    """
+    while True:
+        try:
+            source.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            remove_tree(target)
+        else:
+            return
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all in it; nothing happens where there is none.
+
+    Raises:
+        StoreError: it could not be removed.
+    """
+    with store_errors(f"removing {path}"):
+        while path.exists():
+            with contextlib.suppress(FileNotFoundError):  # somebody else removes it as well
+                shutil.rmtree(path)

@@ -1,0 +1,108 @@
+"""The names on disk: where runs, parts and staging lie below the facts directory.
+
+::
+
+    <table>/run=<run_id>/part-00000.parquet   rows of one batch of machines
+    runs/<run_id>.json                        the run file; a run is visible when it is there
+    .staging/<run_id>/plan.json               a run that is not finished
+    .staging/<run_id>/machines/<name>/        its finished machines
+    .staging/<run_id>/batch-00000.json        what a compacted batch holds
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from scanner.errors import UsageError
+from scanner.store import files
+from scanner.store.text import printable
+
+_RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+_RUNS = "runs"
+_STAGING = ".staging"
+_PARTITION = "run="
+
+
+def new_run_id(now: datetime) -> str:
+    """A run id that sorts by time, such as ``20260131T020304Z-3f9a1c``.
+
+    Args:
+        now: the time, UTC.
+    """
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def is_run_id(text: str) -> bool:
+    """Whether a text has the form of a run id, and so is safe in paths and SQL."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def check_run_id(text: str) -> str:
+    """The text, when it is a run id.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not is_run_id(text):
+        raise UsageError(
+            f"'{printable(text, 60)}' is not a run id",
+            hint="a run id looks like 20260131T020304Z-3f9a1c; `fleetscan runs` lists them",
+        )
+    return text
+
+
+def run_file(facts: Path, run_id: str) -> Path:
+    """The file that makes a run visible."""
+    return facts / _RUNS / f"{run_id}.json"
+
+
+def visible_runs(facts: Path) -> list[str]:
+    """Ids of the runs that have a run file, oldest first.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    return sorted(path.stem for path in (facts / _RUNS).glob("*.json") if is_run_id(path.stem))
+
+
+def staging(facts: Path, run_id: str) -> Path:
+    """Where a run that is not finished keeps its things."""
+    return facts / _STAGING / run_id
+
+
+def staged_runs(facts: Path) -> list[str]:
+    """Ids of the runs that have a plan, oldest first.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    plans = (facts / _STAGING).glob("*/plan.json")
+    return sorted(path.parent.name for path in plans if is_run_id(path.parent.name))
+
+
+def part(facts: Path, table_name: str, run_id: str, batch: int) -> Path:
+    """The Parquet file with one batch's rows of a table."""
+    return facts / table_name / f"{_PARTITION}{run_id}" / f"part-{batch:05d}.parquet"
+
+
+def partitions(facts: Path) -> Iterator[tuple[str, Path]]:
+    """Run id and directory of every partition of every table, of visible runs or not."""
+    for path in facts.glob(f"*/{_PARTITION}*"):
+        run_id = path.name.removeprefix(_PARTITION)
+        if is_run_id(run_id):
+            yield run_id, path
+
+
+def remove_parts(facts: Path, run_ids: Collection[str]) -> None:
+    """Remove the partitions of runs that are not visible.
+
+    Raises:
+        StoreError: one could not be removed.
+    """
+    for run_id, directory in list(partitions(facts)):
+        if run_id in run_ids:
+            files.remove_tree(directory)

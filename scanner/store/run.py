@@ -1,0 +1,276 @@
+"""A run while it is being made: planned, gathered, compacted, finished or abandoned.
+
+It is planned (its machines, in batches), gathered (one staging directory a machine), compacted
+(a batch's machines become one Parquet part a table) and finished: its run file, written last,
+makes it visible. Each step can be repeated, by any process that sees the directory.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scanner.errors import StoreError, UsageError
+from scanner.schema import Table
+from scanner.store import files, layout, parts
+from scanner.store.arrow import all_columns
+from scanner.store.run_file import RunInfo, TableInfo
+from scanner.store.staging import MachineWriter, StagedMachine, staged_machine
+from scanner.store.text import printable
+from scanner.tables import load_tables
+
+log = logging.getLogger(__name__)
+
+BATCH_SIZE = 256
+"""Machines a batch: at some thousand files each, parts of some ten to hundred megabytes."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    started: str  # as datetime.isoformat() writes it
+    machine_ids: tuple[str, ...]
+    batch_size: int
+    settings: dict[str, Any]  # JSON values of the caller's
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a compacted batch holds; `content` names the machines and their versions in it."""
+
+    content: str
+    rows: dict[str, int]
+    outcomes: dict[str, int]
+    facts_runs: dict[str, int]
+
+
+class Run:
+    """A run that is not finished. Small to send to other processes.
+
+    Args:
+        facts: the store's directory.
+        run_id: the run; it has a plan.
+    """
+
+    def __init__(self, facts: Path, run_id: str) -> None:
+        self.facts = facts
+        self.run_id = run_id
+        self._staging = layout.staging(facts, run_id)
+        self._machines = self._staging / "machines"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Run, (self.facts, self.run_id))  # without the plan, which may be long
+
+    @functools.cached_property
+    def _plan(self) -> _Plan:
+        content = files.read_json(self._staging / "plan.json")
+        return _Plan(**content | {"machine_ids": tuple(content["machine_ids"])})
+
+    @property
+    def machine_ids(self) -> tuple[str, ...]:
+        """All machines planned, sorted."""
+        return self._plan.machine_ids
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the caller gave :meth:`Store.begin`."""
+        return self._plan.settings
+
+    @property
+    def batches(self) -> int:
+        """Number of batches."""
+        return -(-len(self.machine_ids) // self._plan.batch_size)
+
+    def batch(self, number: int) -> tuple[str, ...]:
+        """The machines of a batch, which are numbered from 0."""
+        size = self._plan.batch_size
+        return self.machine_ids[number * size : (number + 1) * size]
+
+    def machine_writer(self, machine_id: str) -> MachineWriter:
+        """Where a machine's rows go; see there."""
+        return MachineWriter(self._machines, machine_id)
+
+    def staged(self, machine_id: str) -> StagedMachine | None:
+        """A finished machine's rows and summary; None when it is not finished.
+
+        Raises:
+            StoreError: it cannot be told.
+        """
+        return staged_machine(self._machines, machine_id)
+
+    def is_finished(self, machine_id: str) -> bool:
+        """Whether a machine need not be scanned any more.
+
+        Raises:
+            StoreError: it cannot be told.
+        """
+        return self.staged(machine_id) is not None
+
+    def finished(self) -> list[str]:
+        """The machines that are finished, sorted.
+
+        Raises:
+            StoreError: it cannot be told.
+        """
+        return [machine_id for machine_id in self.machine_ids if self.is_finished(machine_id)]
+
+    def compact(self, batch: int) -> None:
+        """Write a batch's parts from what is finished of it, for every table.
+
+        Nothing happens when they are there already and nothing was added since.
+
+        Raises:
+            StoreError: a staged file is damaged, or a part could not be written.
+        """
+        self._compacted(batch)
+
+    def finish(self, *, interrupted: bool = False) -> RunInfo:
+        """Compact what is not yet, make the run visible, and remove its staging.
+
+        Args:
+            interrupted: publish the machines that are finished though others are not; the run
+                file says so.
+
+        Raises:
+            StoreError: machines are not finished, and ``interrupted`` was not asked for; none
+                is finished; or something could not be read or written.
+        """
+        batches = [self._compacted(number) for number in range(self.batches)]
+        outcomes = _total(batch.outcomes for batch in batches)
+        self._check_finished(outcomes.total(), interrupted)
+        rows = _total(batch.rows for batch in batches)
+        facts_runs = _total(batch.facts_runs for batch in batches)
+        info = RunInfo(
+            run_id=self.run_id,
+            started=datetime.fromisoformat(self._plan.started),
+            finished=_now(),
+            interrupted=outcomes.total() < len(self.machine_ids),
+            version=_version(),
+            settings=self.settings,
+            machines=len(self.machine_ids),
+            outcomes=dict(outcomes),
+            parts=len(batches),
+            tables={
+                name: TableInfo(rows[name], _column_names(table))
+                for name, table in load_tables().items()
+            },
+            facts_runs={run: count for run, count in facts_runs.items() if run != self.run_id},
+        )
+        files.write_json(layout.run_file(self.facts, self.run_id), info.to_json())
+        self._remove_staging()
+        log.info("run %s is visible: %s", self.run_id, dict(outcomes))
+        return info
+
+    def abandon(self) -> None:
+        """Remove everything of the run.
+
+        Raises:
+            StoreError: something could not be removed.
+        """
+        layout.remove_parts(self.facts, {self.run_id})
+        self._remove_staging()
+        log.info("run %s was abandoned", self.run_id)
+
+    def _remove_staging(self) -> None:
+        # The plan goes last: what has a plan can be found, and removed after a crash.
+        files.remove_tree(self._machines)
+        files.remove_tree(self._staging)
+
+    def _check_finished(self, finished: int, interrupted: bool) -> None:
+        planned = len(self.machine_ids)
+        if finished == 0:
+            raise StoreError(
+                f"run {self.run_id} has no finished machine",
+                hint="resume the run, or abandon it",
+            )
+        if finished < planned and not interrupted:
+            raise StoreError(
+                f"run {self.run_id}: {planned - finished} of {planned} machines are not finished",
+                hint="resume the run, or publish what it has as an interrupted one",
+            )
+
+    def _compacted(self, number: int) -> _Batch:
+        found = [self.staged(machine_id) for machine_id in self.batch(number)]
+        machines = [machine for machine in found if machine]
+        content = _fingerprint(machines)
+        marker = self._staging / f"batch-{number:05d}.json"
+        if marker.exists():
+            batch = _Batch(**files.read_json(marker))
+            if batch.content == content:
+                return batch
+        batch = self._write_parts(number, machines, content)
+        files.write_json(marker, asdict(batch))
+        return batch
+
+    def _write_parts(self, number: int, machines: list[StagedMachine], content: str) -> _Batch:
+        rows = {}
+        for name, table in load_tables().items():
+            path = layout.part(self.facts, name, self.run_id, number)
+            rows[name] = parts.write_part(path, table, _batches(machines, name))
+        path = layout.part(self.facts, "machines", self.run_id, number)
+        outcomes = parts.count_values(path, "outcome")
+        return _Batch(content, rows, outcomes, parts.count_values(path, "facts_run"))
+
+
+def _fingerprint(machines: list[StagedMachine]) -> str:
+    """Differs when a machine is added or written again, or the tables are others."""
+    columns = [[name, *_column_names(table)] for name, table in load_tables().items()]
+    commits = [machine.commit for machine in machines]
+    return hashlib.sha256(json.dumps([columns, commits]).encode()).hexdigest()
+
+
+def _column_names(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in all_columns(table))
+
+
+def _batches(machines: list[StagedMachine], table_name: str) -> Iterator[Any]:
+    for machine in machines:
+        yield from machine.batches(table_name)
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return total
+
+
+def plan_run(
+    facts: Path, machine_ids: Iterable[str], settings: Mapping[str, Any], batch_size: int
+) -> Run:
+    """Write the plan of a new run; arguments and errors as for `scanner.store.runs.Store.begin`."""
+    ordered = sorted(machine_ids)
+    if not ordered:
+        raise UsageError("there are no machines to scan", hint="check the sources given")
+    for one, next_one in itertools.pairwise(ordered):
+        if one == next_one:
+            raise UsageError(
+                f"two machines have the id '{printable(one)}'",
+                hint="give one of them another id in the inventory",
+            )
+    now = _now()
+    run_id = layout.new_run_id(now)
+    plan = _Plan(now.isoformat(), tuple(ordered), batch_size, dict(settings))
+    files.write_json(layout.staging(facts, run_id) / "plan.json", asdict(plan))
+    log.info("run %s begins: %d machines", run_id, len(ordered))
+    return Run(facts, run_id)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("fleetscan")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # run from a source tree that is not installed

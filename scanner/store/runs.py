@@ -1,0 +1,187 @@
+"""The store: a directory of runs, begun, resumed, listed and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scanner.errors import StoreError, UsageError
+from scanner.store import files, layout
+from scanner.store.run import BATCH_SIZE, Run, plan_run
+from scanner.store.run_file import RunInfo
+from scanner.store.text import printable
+
+
+class Store:
+    """A directory of facts.
+
+    Args:
+        path: the directory; :meth:`begin` creates it when it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(
+        self,
+        machine_ids: Iterable[str],
+        *,
+        settings: Mapping[str, Any],
+        batch_size: int = BATCH_SIZE,
+    ) -> Run:
+        """Plan a run.
+
+        Args:
+            machine_ids: the machines to scan, each once, in any order.
+            settings: what a resumed run needs to know again; JSON values only.
+            batch_size: machines a batch.
+
+        Raises:
+            UsageError: no machines, or two with the same id.
+            StoreError: the plan could not be written.
+        """
+        return plan_run(self.path, machine_ids, settings, batch_size)
+
+    def resume(self, run_id: str) -> Run:
+        """A run that was begun and is not finished.
+
+        Raises:
+            UsageError: ``run_id`` has not the form of one.
+            StoreError: there is no such unfinished run.
+        """
+        if layout.check_run_id(run_id) not in self.unfinished():
+            raise StoreError(
+                f"run {run_id} cannot be resumed: it is finished, or was never begun here",
+                hint="`fleetscan runs` lists the runs of a store",
+            )
+        return Run(self.path, run_id)
+
+    def unfinished(self) -> list[str]:
+        """Ids of the runs that can be resumed, oldest first.
+
+        Raises:
+            StoreError: the directory cannot be read.
+        """
+        with files.store_errors(f"reading {self.path}"):
+            # A crash right after a run became visible leaves its staging behind.
+            visible = set(layout.visible_runs(self.path))
+            return [run for run in layout.staged_runs(self.path) if run not in visible]
+
+    def run_ids(self) -> list[str]:
+        """Ids of the visible runs, oldest first.
+
+        Raises:
+            StoreError: there is no such directory, or it cannot be read.
+        """
+        if not self.path.is_dir():
+            raise StoreError(
+                f"there is no facts directory {self.path}",
+                hint="name one with --facts, or make one with `fleetscan scan`",
+            )
+        with files.store_errors(f"reading {self.path}"):
+            return layout.visible_runs(self.path)
+
+    def runs(self) -> list[RunInfo]:
+        """The visible runs, oldest first.
+
+        Raises:
+            StoreError: as :meth:`run_ids`, or a run file is damaged.
+        """
+        return [self.run(run_id) for run_id in self.run_ids()]
+
+    def run(self, run_id: str) -> RunInfo:
+        """One visible run.
+
+        Raises:
+            UsageError: ``run_id`` has not the form of one.
+            StoreError: there is no such run, or its run file is damaged.
+        """
+        path = layout.run_file(self.path, layout.check_run_id(run_id))
+        if not path.exists():
+            raise StoreError(
+                f"there is no run {run_id} in {self.path}",
+                hint="`fleetscan runs` lists the runs of a store",
+            )
+        content = files.read_json(path)
+        try:
+            info = RunInfo.from_json(content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"{path} is not a run file: {printable(repr(error))}") from error
+        if info.run_id != run_id:
+            raise StoreError(f"{path} is the run file of another run")
+        return info
+
+    def latest(self) -> RunInfo:
+        """The newest visible run.
+
+        Raises:
+            StoreError: there is none, or its run file is damaged.
+        """
+        run_ids = self.run_ids()
+        if not run_ids:
+            raise StoreError(
+                f"there is no finished run in {self.path}",
+                hint="finish one with `fleetscan scan`; unfinished runs can be resumed",
+            )
+        return self.run(run_ids[-1])
+
+    def delete(self, run_id: str) -> None:
+        """Delete a visible run, unless another one needs its facts.
+
+        Raises:
+            UsageError: ``run_id`` has not the form of one.
+            StoreError: there is no such run, another one needs it, or it could not be removed.
+        """
+        self.run(run_id)
+        needed_by = [info.run_id for info in self.runs() if run_id in info.facts_runs]
+        if needed_by:
+            raise StoreError(
+                f"run {run_id} holds facts of machines that did not change until {needed_by[-1]}",
+                hint=f"delete {', '.join(needed_by)} first",
+            )
+        self._remove({run_id})
+
+    def prune(self, *, keep: int) -> list[str]:
+        """Delete all but the newest visible runs and those whose facts they need.
+
+        What a crash left of deleted, abandoned or finished runs goes as well. Machines of a run
+        that is going on point at no other facts than those of the newest visible run do, so
+        pruning meanwhile is safe.
+
+        Args:
+            keep: number of runs to keep, at least 1.
+
+        Returns:
+            Ids of the deleted runs, oldest first.
+
+        Raises:
+            UsageError: ``keep`` is less than 1.
+            StoreError: a run file is damaged, or something could not be removed.
+        """
+        if keep < 1:
+            raise UsageError("the newest run cannot be pruned", hint="keep at least 1")
+        runs = self.runs()
+        kept = {info.run_id for info in runs[-keep:]}
+        kept |= {earlier for info in runs[-keep:] for earlier in info.facts_runs}
+        deleted = [info.run_id for info in runs if info.run_id not in kept]
+        self._remove(set(deleted))
+        self._sweep()
+        return deleted
+
+    def _remove(self, run_ids: set[str]) -> None:
+        for run_id in sorted(run_ids, reverse=True):  # newest first: it may need an older one
+            with files.store_errors(f"deleting run {run_id}"):
+                layout.run_file(self.path, run_id).unlink(missing_ok=True)
+        layout.remove_parts(self.path, run_ids)
+
+    def _sweep(self) -> None:
+        """Remove what belongs to no visible and no unfinished run."""
+        # In this order: a run that comes to be meanwhile is not found, or found to be one.
+        found = {run_id for run_id, _ in layout.partitions(self.path)}
+        staged = set(layout.staged_runs(self.path))
+        unfinished = set(self.unfinished())
+        visible = set(self.run_ids())
+        for run_id in staged & visible:
+            files.remove_tree(layout.staging(self.path, run_id))
+        layout.remove_parts(self.path, found - unfinished - visible)
