@@ -1,0 +1,1 @@
+"""Rule packs and their evaluation over the fact tables."""

@@ -1,0 +1,230 @@
+"""What a rule, a waiver and a configuration file are, as the people who write them see it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from rules.checks import PREFIX, Check
+from rules.sql import Select, SqlError, parse_predicate, parse_select
+
+Severity = Literal["info", "low", "medium", "high", "critical"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+State = Literal[
+    "pass",
+    "fail",
+    "error",
+    "unknown",
+    "notapplicable",
+    "notchecked",
+    "notselected",
+    "informational",
+    "waived",
+]
+STATES: tuple[State, ...] = get_args(State)
+"""XCCDF 1.2's results (NISTIR 7275 r4, table 26; its fixed left out), and waived."""
+
+Scalar = bool | int | float | str | dt.date
+Parameter = Scalar | list[str] | list[int]
+
+BUILT_IN_PARAMETERS = frozenset({"now", "today"})
+"""Bound for every rule: the time of evaluation (TIMESTAMPTZ), and its UTC day (DATE)."""
+
+Id = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=80)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+ParameterName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]*$")]
+
+
+class Strict(BaseModel):
+    """A model that refuses fields it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class CompiledRule:
+    """A rule's SQL, found harmless.
+
+    Attributes:
+        violations: the offending rows.
+        applies_to: the roots that the rule is about; None for all.
+        unknown: the roots about which nothing can be said; None when there is no such query.
+        parameters: values of every parameter of the three, the built-in ones left out.
+        complete: tables of which every row must be known before a violation counts.
+    """
+
+    violations: Select
+    applies_to: Select | None
+    unknown: Select | None
+    parameters: Mapping[str, Parameter]
+    complete: frozenset[str]
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """Every table that the rule reads."""
+        selects = (self.violations, self.applies_to, self.unknown)
+        return frozenset().union(*(select.tables for select in selects if select))
+
+
+class Rule(Strict):
+    """One rule: what must hold, why, and how its violations are found."""
+
+    id: Id
+    title: Text
+    severity: Severity
+    rationale: Text
+    remediation: Text
+    references: dict[str, list[Text]] = {}
+    tags: list[Text] = []
+    applies_to: Text | None = None
+    violations: Text | None = None
+    check: Check | None = None
+    unknown: Text | None = None
+    empty_ok: list[str] = []
+    complete: list[str] = []
+    parameters: dict[ParameterName, Parameter] = {}
+    fleet: bool = False
+    informational: bool = False
+
+    @field_validator("parameters")
+    @classmethod
+    def _names_are_free(cls, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+        for name in parameters:
+            if name in BUILT_IN_PARAMETERS or name.startswith(PREFIX):
+                raise ValueError(f"the name {name} is taken")
+        return parameters
+
+    @field_validator("violations", "unknown")
+    @classmethod
+    def _is_a_select(cls, sql: str | None) -> str | None:
+        if sql is not None:
+            parse_select(sql)
+        return sql
+
+    @field_validator("applies_to")
+    @classmethod
+    def _is_a_predicate(cls, predicate: str | None) -> str | None:
+        if predicate is not None:
+            parse_predicate(predicate, "operating_systems")
+        return predicate
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Rule:
+        if (self.violations is None) == (self.check is None):
+            raise ValueError("a rule has either violations or check")
+        compiled = self.compile()
+        used = _used_parameters(compiled)
+        if missing := sorted(used - set(compiled.parameters) - BUILT_IN_PARAMETERS):
+            raise ValueError(f"parameters lack a default: {', '.join(missing)}")
+        if unused := sorted(set(compiled.parameters) - used):
+            raise ValueError(f"parameters are not used: {', '.join(unused)}")
+        if unread := sorted({*self.empty_ok, *self.complete} - compiled.tables):
+            raise ValueError(f"tables in empty_ok or complete are not read: {', '.join(unread)}")
+        return self
+
+    def compile(self) -> CompiledRule:
+        """The rule's SQL, parsed and with its parameters.
+
+        Raises:
+            SqlError: the SQL is none that a rule may hold.
+        """
+        parameters: dict[str, Parameter] = dict(self.parameters)
+        complete = frozenset(self.complete)
+        if self.check:
+            check = self.check.compile()
+            sql = check.sql
+            parameters.update(check.parameters)
+            complete |= check.complete
+        elif self.violations:
+            sql = self.violations
+        else:
+            raise SqlError("a rule has either violations or check")
+        return CompiledRule(
+            violations=parse_select(sql),
+            applies_to=parse_predicate(self.applies_to, "operating_systems")
+            if self.applies_to
+            else None,
+            unknown=parse_select(self.unknown) if self.unknown else None,
+            parameters=parameters,
+            complete=complete,
+        )
+
+
+def _used_parameters(compiled: CompiledRule) -> frozenset[str]:
+    selects = (compiled.violations, compiled.applies_to, compiled.unknown)
+    return frozenset().union(*(select.parameters for select in selects if select))
+
+
+class PackInfo(Strict):
+    """A pack's own file, pack.yaml."""
+
+    title: Text
+    description: Text
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A folder of rules.
+
+    Attributes:
+        name: the folder's name.
+        folder: where it lies.
+        info: its title and description.
+        rules: its rules, by id.
+    """
+
+    name: str
+    folder: Path
+    info: PackInfo
+    rules: tuple[Rule, ...]
+
+
+class Waiver(Strict):
+    """A failure that someone answers for, until a day.
+
+    Attributes:
+        rule: a rule's id, or a shell pattern of ids.
+        machine: shell pattern over machine_id.
+        justification: why the failure is accepted; shown with every result it covers.
+        expires: the last day on which it counts.
+        contact: who answers for it.
+    """
+
+    rule: Text
+    machine: Text
+    justification: Text
+    expires: dt.date
+    contact: Text | None = None
+
+
+class Config(Strict):
+    """What a site changes about packs.
+
+    Attributes:
+        deselect: ids, or shell patterns of ids, of rules that are not evaluated.
+        parameters: values by rule id and parameter name.
+    """
+
+    deselect: list[Text] = []
+    parameters: dict[str, dict[str, Parameter]] = {}
+
+    def selects(self, rule: Rule) -> bool:
+        """Whether the rule is to be evaluated."""
+        return not any(fnmatch.fnmatchcase(rule.id, pattern) for pattern in self.deselect)
+
+    def values(self, rule: Rule, defaults: Mapping[str, Parameter]) -> dict[str, Any]:
+        """The rule's parameters as DuckDB binds them, the site's values in place of defaults."""
+        return {**defaults, **self.parameters.get(rule.id, {})}

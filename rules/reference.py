@@ -1,0 +1,65 @@
+"""The rule reference: Markdown made from the packs, so that it cannot drift from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rules.model import SEVERITIES, Pack, Rule
+
+
+def render_pack(pack: Pack) -> str:
+    """A pack's README.md: a table of its rules, then each in full."""
+    return "\n".join(_pack_lines(pack)) + "\n"
+
+
+def _pack_lines(pack: Pack) -> Iterator[str]:
+    yield f"# {pack.info.title}"
+    yield ""
+    yield pack.info.description.strip()
+    yield ""
+    yield "Made from the rule files by `rules.reference`; a test keeps it up to date."
+    yield ""
+    yield "| rule | severity | what must hold |"
+    yield "| --- | --- | --- |"
+    for rule in _by_severity(pack):
+        yield f"| [{rule.id}](#{rule.id}) | {rule.severity} | {_cell(rule.title)} |"
+    for rule in pack.rules:
+        yield ""
+        yield from _rule_lines(rule)
+
+
+def _by_severity(pack: Pack) -> list[Rule]:
+    return sorted(pack.rules, key=lambda rule: (-SEVERITIES.index(rule.severity), rule.id))
+
+
+def _rule_lines(rule: Rule) -> Iterator[str]:
+    yield f"## {rule.id}"
+    yield ""
+    yield f"**{rule.title}.** Severity {rule.severity}{_kinds(rule)}."
+    yield ""
+    yield rule.rationale
+    yield ""
+    yield f"*What to do:* {rule.remediation}"
+    yield ""
+    yield f"* reads {', '.join(f'`{name}`' for name in sorted(rule.compile().tables))}"
+    if rule.applies_to:
+        yield f"* applies where `{' '.join(rule.applies_to.split())}`"
+    for name, value in sorted(rule.parameters.items()):
+        yield f"* parameter `{name}`, by default {_value(value)}"
+    for catalogue, entries in sorted(rule.references.items()):
+        yield f"* {catalogue}: {'; '.join(entries)}"
+
+
+def _kinds(rule: Rule) -> str:
+    kinds = ["informational"] * rule.informational + ["compares the whole fleet"] * rule.fleet
+    return "".join(f", {kind}" for kind in kinds)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"`{item}`" for item in value) or "empty"
+    return f"`{value}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

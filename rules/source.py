@@ -1,0 +1,161 @@
+"""YAML that remembers where its lines are, so that errors name file and line.
+
+Every problem of every file is collected before anything is raised: a person who edits rules sees
+all that is wrong at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from scanner.errors import UsageError
+
+T = TypeVar("T")
+Location = tuple[str | int, ...]
+"""Keys and list positions from a document's top to one of its values."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong with a file.
+
+    Attributes:
+        path: the file.
+        line: line of the value, from 1; 0 when the file as a whole is meant.
+        message: what is wrong.
+    """
+
+    path: Path
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}" if self.line else str(self.path)
+        return f"{place}: {self.message}"
+
+
+class SourceError(ValueError):
+    """A file cannot be used; carries its problems until they are raised together."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+@dataclass(frozen=True)
+class Document:
+    """One YAML document.
+
+    Attributes:
+        path: the file it was read from.
+        value: its content as plain Python values.
+        lines: line of each value, from 1, by its location.
+    """
+
+    path: Path
+    value: Any  # plain YAML data; its shape is checked by the models
+    lines: dict[Location, int]
+
+    def problem(self, location: Location, message: str) -> Problem:
+        """A problem with the value at a location, or with the nearest value around it."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        return Problem(self.path, self.lines.get(location, 1), message)
+
+    def part(self, location: Location) -> Document:
+        """The value at a location as a document of its own, lines kept."""
+        value = self.value
+        for key in location:
+            value = value[key]
+        size = len(location)
+        lines = {
+            place[size:]: line for place, line in self.lines.items() if place[:size] == location
+        }
+        return Document(self.path, value, lines)
+
+    def parse(self, kind: type[T]) -> T:
+        """The document as an instance of a pydantic model.
+
+        Raises:
+            SourceError: it does not fit; every misfit is a problem with its line.
+        """
+        try:
+            return pydantic.TypeAdapter(kind).validate_python(self.value)
+        except pydantic.ValidationError as error:
+            raise SourceError(
+                self.problem(item["loc"], _explain(item["loc"], item["msg"]))
+                for item in error.errors(include_url=False)
+            ) from None
+
+
+def _explain(location: Location, message: str) -> str:
+    names = [str(key) for key in location if isinstance(key, str)]
+    message = message.removeprefix("Value error, ")
+    return f"{'.'.join(names)}: {message}" if names else message
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader without aliases, which make small files huge, and without double keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # PyYAML's stubs
+            raise yaml.composer.ComposerError(None, None, "aliases are not used here", mark)
+        return super().compose_node(parent, index)
+
+
+def read(path: Path) -> Document:
+    """Read a file that holds one YAML document.
+
+    Raises:
+        SourceError: it cannot be read, or is not such a file.
+    """
+    try:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                raise SourceError([Problem(path, 0, "the file is empty")])
+            lines: dict[Location, int] = {}
+            _note_lines(node, (), lines, path)
+            return Document(path, loader.construct_document(node), lines)
+        finally:
+            loader.dispose()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError([Problem(path, 0, f"cannot be read: {error}")]) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise SourceError([Problem(path, line, f"not YAML: {error.problem}")]) from error
+    except yaml.YAMLError as error:
+        raise SourceError([Problem(path, 0, f"not YAML: {error}")]) from error
+
+
+def _note_lines(
+    node: yaml.Node, location: Location, lines: dict[Location, int], path: Path
+) -> None:
+    lines[location] = node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _note_lines(item, (*location, index), lines, path)
+    elif isinstance(node, yaml.MappingNode):
+        for key, item in node.value:
+            place = (*location, str(key.value))
+            if place in lines:
+                message = f"{key.value}: stands here twice"
+                raise SourceError([Problem(path, key.start_mark.line + 1, message)])
+            _note_lines(item, place, lines, path)
+            lines[place] = key.start_mark.line + 1
+
+
+def usage_error(problems: Iterable[Problem]) -> UsageError:
+    """All problems as the one error that the user sees."""
+    found = sorted(set(problems))
+    if len(found) == 1:
+        return UsageError(str(found[0]))
+    return UsageError("\n".join([f"{len(found)} problems:", *map(str, found)]))
