@@ -1,0 +1,1 @@
+"""Renderers: from results and facts to documents."""

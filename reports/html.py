@@ -1,0 +1,166 @@
+"""The HTML report: one file that needs nothing else, for auditors and for print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import duckdb
+import jinja2
+import pyarrow as pa
+from markupsafe import Markup
+
+from reports import text
+from reports.build import DEFAULT_TITLE, build_report
+from reports.charts import draw_charts
+from reports.database import attached
+from reports.model import DECIDED, SEVERITIES, UNDECIDED, Limits, Report, RuleText
+
+_ROW_CHARACTERS = 300  # of one offending row; with model.Limits this bounds the file's size
+_MACHINE_COLUMNS = ("run_id", "machine_id", "root")
+_WEB = ("https://", "http://")
+
+STATE_WORDS = {
+    "pass": "passed",
+    "fail": "failed",
+    "error": "error",
+    "unknown": "unknown",
+    "notchecked": "not checked",
+    "waived": "waived",
+    "informational": "informational",
+    "notapplicable": "not applicable",
+    "notselected": "not selected",
+}
+"""States as words beside numbers."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value of an offending row, and how many of its characters are shown."""
+
+    name: str
+    value: str
+    limit: int
+
+
+def render_html(
+    connection: duckdb.DuckDBPyConnection,
+    results: pa.Table | None,
+    *,
+    rules: Iterable[RuleText] = (),
+    title: str = DEFAULT_TITLE,
+    generated: datetime,
+    limits: Limits | None = None,
+) -> Iterator[str]:
+    """The report as pieces of HTML; encode them as UTF-8.
+
+    All queries have run when this returns, so an error leaves no half document.
+
+    Args:
+        connection: one view for every fact table, holding the rows of one run.
+        results: columns as in :data:`reports.database.RESULT_SCHEMA`; None when no rule was
+            evaluated, which the report then says.
+        rules: texts of the rules.
+        title: the report's heading.
+        generated: when the report is made, with its time zone.
+        limits: how many rows lists show; the defaults keep the file below 5 MB for 10,000
+            machines.
+    """
+    with attached(connection, results) as db:
+        report = build_report(
+            db,
+            checked=results is not None,
+            rules=rules,
+            title=title,
+            generated=generated,
+            limits=limits,
+        )
+    return page(report)
+
+
+def page(report: Report) -> Iterator[str]:
+    """A report's values as pieces of HTML."""
+    template = _environment().get_template("report.html.j2")
+    context = {
+        "report": report,
+        "charts": draw_charts(report),
+        "severities": SEVERITIES,
+        "decided": DECIDED,
+        "undecided": UNDECIDED,
+        "state_words": STATE_WORDS,
+    }
+    return template.generate(context)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "guest": guest,
+        "fields": fields,
+        "link": link,
+        "bytes": text.human_bytes,
+        "count": text.count,
+        "duration": text.duration,
+        "when": text.when,
+        "iso": text.iso,
+        "plural": plural,
+    }
+    environment.globals |= {"percent": text.percent}
+    return environment
+
+
+def guest(value: str | None, limit: int = text.GUEST_LIMIT) -> Markup:
+    """A guest string as HTML that cannot change what stands around it.
+
+    ``<bdi>`` keeps right-to-left text from reordering its surroundings.
+    """
+    if value is None:
+        return Markup("")
+    parts = (
+        Markup("<i>{}</i>").format(piece) if spelt else Markup.escape(piece)
+        for piece, spelt in text.pieces(value, limit)
+    )
+    return Markup("<bdi>{}</bdi>").format(Markup("").join(parts))
+
+
+def fields(evidence: str) -> list[Field]:
+    """An offending row's columns and values, without those that name the machine."""
+    try:
+        row = json.loads(evidence)
+    except (ValueError, RecursionError):  # cut short by the limit, or not JSON at all
+        row = None
+    if not isinstance(row, dict):
+        return [Field("", evidence, _ROW_CHARACTERS)]
+    shown = []
+    left = _ROW_CHARACTERS
+    for name, value in row.items():
+        if value is not None and name not in _MACHINE_COLUMNS and left > 0:
+            text_of = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            shown.append(Field(name, text_of, min(text.GUEST_LIMIT, left)))
+            left -= len(name) + len(text_of)
+    return shown
+
+
+def link(reference: str) -> Markup:
+    """A rule's reference, as a link where it is a web address."""
+    if reference.startswith(_WEB):
+        return Markup('<a href="{0}" rel="noopener noreferrer">{0}</a>').format(reference)
+    return Markup.escape(reference)
+
+
+def plural(number: int, singular: str, several: str = "") -> str:
+    """A number with its noun.
+
+    >>> plural(1, "machine"), plural(2000, "entry", "entries")
+    ('1 machine', '2,000 entries')
+    """
+    noun = singular if number == 1 else several or singular + "s"
+    return f"{text.count(number)} {noun}"
