@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from appliance import build
+from appliance.build import Appliance
+
+
+def write_appliance(place: Path) -> None:
+    """A directory that is an appliance to all but QEMU."""
+    place.mkdir(parents=True)
+    contents = {"vmlinuz": b"kernel", "initrd": b"initrd", "root.erofs": b"root"}
+    for name, content in contents.items():
+        (place / name).write_bytes(content)
+    manifest = {
+        "inputs": build.inputs_id(),
+        "content": "0123456789ab",
+        "kernel_release": "6.12.0-1-amd64",
+        "suite": build.suite(),
+        "versions": {"lvm2": "2.03"},
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+    }
+    (place / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own."""
+    place = tmp_path / "cache"
+    place.mkdir()
+    monkeypatch.setenv("FLEETSCAN_CACHE", str(place))
+    return place
+
+
+@pytest.fixture
+def small_appliance(cache: Path) -> Appliance:
+    """An appliance in the test's own cache, its files a few bytes each."""
+    write_appliance(build.directory())
+    return build.find()

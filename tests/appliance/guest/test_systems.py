@@ -1,0 +1,162 @@
+"""Which trees hold an operating system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from appliance.guest.disks import BlockDevice
+from appliance.guest.filesystems import Filesystem, Subvolume, mount_options
+from appliance.guest.systems import find_roots
+
+
+def filesystem(
+    top: Path | None, subvolumes: Sequence[Subvolume] = (), default: int = 5
+) -> Filesystem:
+    kind = "btrfs" if subvolumes else "ext4"
+    device = BlockDevice("/dev/sda2", 1 << 30, probe={"TYPE": kind, "USAGE": "filesystem"})
+    return Filesystem(
+        device,
+        top=None if top is None else str(top),
+        subvolumes=list(subvolumes),
+        default_subvolume=default,
+    )
+
+
+def system(top: Path, release: str = "etc/os-release") -> Path:
+    """A tree that is an operating system's."""
+    (top / release).parent.mkdir(parents=True, exist_ok=True)
+    (top / release).write_text("ID=debian\n")
+    (top / "usr").mkdir(exist_ok=True)
+    return top
+
+
+def roots(*filesystems: Filesystem) -> list[str]:
+    return [candidate.name for candidate in find_roots(filesystems)]
+
+
+@pytest.mark.parametrize(
+    "release",
+    ["etc/os-release", "usr/lib/os-release", "etc/redhat-release", "etc/alpine-release"],
+)
+def test_a_release_file_makes_a_system(tmp_path: Path, release: str) -> None:
+    assert roots(filesystem(system(tmp_path, release))) == ["/dev/sda2"]
+
+
+def test_a_shell_and_a_passwd_make_one_too(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").touch()
+    assert roots(filesystem(tmp_path)) == []
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sh").symlink_to("busybox")
+    assert roots(filesystem(tmp_path)) == ["/dev/sda2"]
+
+
+def test_links_are_followed_inside_the_tree_and_never_out_of_it(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "usr/lib").mkdir(parents=True)
+    (inside / "etc").symlink_to(system(tmp_path / "outside") / "etc")
+    assert roots(filesystem(inside)) == []
+    (inside / "usr/lib/os-release").touch()
+    assert roots(filesystem(inside)) == ["/dev/sda2"]
+
+
+def test_a_release_file_that_is_a_dangling_link_still_tells_a_system(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").symlink_to("../usr/lib/os-release")  # /usr is another disk's
+    assert roots(filesystem(tmp_path)) == ["/dev/sda2"]
+
+
+@pytest.mark.parametrize(
+    "content", [[], ["home/user/etc/os-release"], ["os-release"], ["etc/passwd"]]
+)
+def test_other_trees_hold_none(tmp_path: Path, content: list[str]) -> None:
+    for name in content:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert roots(filesystem(tmp_path)) == []
+
+
+def test_a_release_file_that_is_a_directory_or_fifo_is_none(tmp_path: Path) -> None:
+    (tmp_path / "etc/os-release").mkdir(parents=True)
+    assert roots(filesystem(tmp_path)) == []
+
+
+def test_what_is_not_mounted_holds_none() -> None:
+    assert roots(filesystem(None)) == []
+
+
+def test_every_filesystem_is_looked_at(tmp_path: Path) -> None:
+    tops = [system(tmp_path / name) for name in ("a", "b")]
+    found = list(find_roots([filesystem(tops[0]), filesystem(None), filesystem(tops[1])]))
+    assert [candidate.filesystem.top for candidate in found] == [str(top) for top in tops]
+
+
+# -- btrfs -----------------------------------------------------------------------------------
+
+
+def subvolume(number: int, path: str, parent: str = "") -> Subvolume:
+    return Subvolume(number, path, f"uuid-{number}", parent)
+
+
+def test_a_subvolume_that_holds_a_system_is_a_root(tmp_path: Path) -> None:
+    system(tmp_path / "@rootfs")
+    (tmp_path / "@home").mkdir()
+    found = filesystem(tmp_path, [subvolume(256, "@rootfs"), subvolume(257, "@home")])
+    assert roots(found) == ["/dev/sda2[/@rootfs]"]
+
+
+def test_snapshots_of_a_system_are_no_systems_of_their_own(tmp_path: Path) -> None:
+    for name in ("@", ".snapshots/1", ".snapshots/2"):
+        system(tmp_path / name)
+    snapshots = [subvolume(300 + n, f".snapshots/{n}", "uuid-256") for n in (1, 2)]
+    assert roots(filesystem(tmp_path, [subvolume(256, "@"), *snapshots])) == ["/dev/sda2[/@]"]
+
+
+def test_a_snapshot_that_is_started_from_is_one(tmp_path: Path) -> None:
+    for name in ("@", ".snapshots/1", ".snapshots/2"):
+        system(tmp_path / name)
+    snapshots = [subvolume(300 + n, f".snapshots/{n}", "uuid-256") for n in (1, 2)]
+    found = filesystem(tmp_path, [subvolume(256, "@"), *snapshots], default=302)
+    assert roots(found) == ["/dev/sda2[/@]", "/dev/sda2[/.snapshots/2]"]
+
+
+def test_where_only_snapshots_are_left_the_last_of_them_counts(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        system(tmp_path / name)
+    found = filesystem(tmp_path, [subvolume(n, str(n), "uuid-9") for n in (1, 2)])
+    assert roots(found) == ["/dev/sda2[/2]"]
+
+
+def test_a_system_at_the_top_and_its_snapshots_are_one_root(tmp_path: Path) -> None:
+    system(tmp_path)
+    (tmp_path / ".snapshots").mkdir()
+    system(tmp_path / ".snapshots/1")
+    found = filesystem(tmp_path, [subvolume(256, ".snapshots/1", "uuid-of-the-top")])
+    assert roots(found) == ["/dev/sda2"]
+
+
+def test_a_subvolume_that_has_gone_is_passed_over(tmp_path: Path) -> None:
+    assert roots(filesystem(tmp_path, [subvolume(256, "missing")])) == []
+
+
+# -- Mount options ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "companions", "number", "options"),
+    [
+        ("ext4", [], None, ""),
+        ("xfs", [], None, "nouuid"),
+        ("btrfs", [], None, "subvolid=5"),
+        ("btrfs", [], 256, "subvolid=256"),
+        ("btrfs", ["/dev/sda1", "/dev/sdb1"], 5, "subvolid=5,device=/dev/sda1,device=/dev/sdb1"),
+    ],
+)
+def test_mount_options_are_those_of_the_type(
+    kind: str, companions: list[str], number: int | None, options: str
+) -> None:
+    assert mount_options(kind, companions, number) == options

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance import qemu_args
+from appliance.qemu_args import Accelerator, Descriptors, OpenLayer, VMOptions
+
+FILES = Descriptors(root=11, agent=12, qmp=13, console=14, kernel=15, initrd=16, memory=17)
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+ACCELERATORS: tuple[Accelerator, ...] = ("kvm", "tcg")
+
+Node = dict[str, Any]  # Any: values of block nodes are words, truth values and nodes
+
+formats = st.sampled_from(["raw", "qcow2"])
+
+
+def layers_of(formats: list[str]) -> list[OpenLayer]:
+    return [
+        OpenLayer(name, fd_set=100 + place, block_device=place == len(formats) - 1)
+        for place, name in enumerate(formats)
+    ]
+
+
+chains = st.builds(
+    lambda overlays, bottom: layers_of([*overlays, bottom]),
+    st.lists(st.just("qcow2"), max_size=12),
+    formats,
+)
+
+
+def argvs(accelerator: Accelerator) -> dict[str, list[str]]:
+    options = VMOptions(accelerator)
+    return {
+        "boot": qemu_args.boot_argv(options, FILES),
+        "clone": qemu_args.clone_argv(options, FILES),
+        "probe": qemu_args.probe_argv(options, "/proc/self/fd/15", "/proc/self/fd/16"),
+    }
+
+
+ALL = [(kind, accelerator) for accelerator in ACCELERATORS for kind in argvs(accelerator)]
+
+
+def option(argv: list[str], name: str) -> list[str]:
+    """The values that an option was given."""
+    return [value for word, value in itertools.pairwise(argv) if word == name]
+
+
+def nodes(node: Node | None) -> Iterator[Node]:
+    """A format node, what it lies on, and their file nodes."""
+    while node is not None:
+        yield node
+        yield node["file"]
+        node = node.get("backing")
+
+
+# -- Every command line ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "accelerator"), ALL)
+def test_the_sandbox_is_on_and_nothing_is_there_by_default(
+    kind: str, accelerator: Accelerator
+) -> None:
+    argv = argvs(accelerator)[kind]
+    assert argv[0] == "qemu-system-x86_64"
+    assert option(argv, "-sandbox") == [SANDBOX]
+    assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(argv)
+    assert option(argv, "-display") == ["none"]
+
+
+@pytest.mark.parametrize(("kind", "accelerator"), ALL)
+def test_there_is_no_network_no_shared_folder_and_no_usb(
+    kind: str, accelerator: Accelerator
+) -> None:
+    argv = argvs(accelerator)[kind]
+    assert option(argv, "-nic") == ["none"]
+    words = " ".join(argv)
+    assert not re.search(r"netdev|net-|9p|virtfs|vhost|fsdev|vfio|usb-|ide-|pflash|-drive", words)
+
+
+@pytest.mark.parametrize(("kind", "accelerator"), ALL)
+def test_no_path_of_the_host_is_named(kind: str, accelerator: Accelerator) -> None:
+    guests = option(argvs(accelerator)[kind], "-append")  # paths in there are the guest's
+    words = [word for word in argvs(accelerator)[kind] if word not in guests]
+    paths = re.findall(r"/[\w./-]+", " ".join(words))
+    assert paths
+    assert all(re.fullmatch(r"/proc/self/fd/\d+|/dev/fdset/\d+", path) for path in paths), paths
+
+
+@pytest.mark.parametrize(("kind", "accelerator"), ALL)
+def test_the_processor_is_a_named_model_and_the_machine_type_has_a_version(
+    kind: str, accelerator: Accelerator
+) -> None:
+    argv = argvs(accelerator)[kind]
+    assert option(argv, "-cpu") == ["Nehalem" if accelerator == "kvm" else "qemu64"]
+    assert option(argv, "-machine")[0].startswith("pc-q35-6.2,")
+    assert option(argv, "-accel")[0].split(",")[0] == accelerator
+    assert option(argv, "-smp") == ["1"]
+
+
+@pytest.mark.parametrize("accelerator", ACCELERATORS)
+def test_a_clone_has_the_devices_of_a_boot_in_the_same_order(accelerator: Accelerator) -> None:
+    boot, clone = argvs(accelerator)["boot"], argvs(accelerator)["clone"]
+    for name in ("-device", "-blockdev", "-chardev", "-serial", "-machine", "-cpu", "-m", "-accel"):
+        assert option(boot, name) == option(clone, name)
+
+
+@pytest.mark.parametrize("accelerator", ACCELERATORS)
+def test_a_clone_maps_the_memory_privately_and_waits_for_its_state(
+    accelerator: Accelerator,
+) -> None:
+    clone = argvs(accelerator)["clone"]
+    (memory,) = option(clone, "-object")
+    assert "mem-path=/proc/self/fd/17" in memory
+    assert memory.endswith(",share=off")
+    assert option(clone, "-incoming") == ["defer"]
+    assert not {"-kernel", "-initrd", "-append"} & set(clone)
+
+
+def test_a_template_is_booted_in_shared_memory() -> None:
+    (memory,) = option(argvs("tcg")["boot"], "-object")
+    assert memory.endswith(",share=on")
+
+
+def test_a_boot_without_memory_file_has_memory_of_its_own() -> None:
+    files = Descriptors(root=1, agent=2, qmp=3, console=4, kernel=5, initrd=6)
+    (memory,) = option(qemu_args.boot_argv(VMOptions("tcg"), files), "-object")
+    assert memory == "memory-backend-ram,id=ram,size=512M"
+
+
+def test_the_root_disk_is_read_only() -> None:
+    (text,) = option(argvs("tcg")["boot"], "-blockdev")
+    root: Node = json.loads(text)
+    assert all(node["read-only"] is True for node in nodes(root))
+
+
+def test_every_descriptor_is_handed_over_and_no_other() -> None:
+    assert sorted(FILES.all()) == list(range(11, 18))
+    clone = Descriptors(root=11, agent=12, qmp=13, console=14, memory=17)
+    assert sorted(clone.all()) == [11, 12, 13, 14, 17]
+
+
+@given(st.sampled_from(ACCELERATORS), st.integers(64, 8192))
+def test_memory_is_what_was_asked_for_and_the_address_space_holds_it(
+    accelerator: Accelerator, mebibytes: int
+) -> None:
+    options = VMOptions(accelerator, mebibytes)
+    argv = qemu_args.clone_argv(options, FILES)
+    assert option(argv, "-m") == [f"{mebibytes}M"]
+    space = qemu_args.address_space(options) >> 20
+    assert mebibytes + 512 <= space <= mebibytes + 1024
+
+
+def test_room_for_translated_code_is_bounded_and_counted() -> None:
+    (accel,) = option(argvs("tcg")["clone"], "-accel")
+    room = int(accel.removeprefix("tcg,tb-size="))
+    more = qemu_args.address_space(VMOptions("tcg")) - qemu_args.address_space(VMOptions("kvm"))
+    assert more == room << 20
+
+
+def test_the_kernel_command_line_takes_further_words() -> None:
+    assert qemu_args.kernel_command_line("rdinit=/probe").endswith(" rdinit=/probe")
+    assert "panic=-1" in qemu_args.kernel_command_line().split()
+
+
+# -- Block graphs ----------------------------------------------------------------------------
+
+
+@given(chains)
+def test_every_node_of_a_disk_is_read_only_and_stays_so(chain: list[OpenLayer]) -> None:
+    for node in nodes(qemu_args.disk_node("disk0", chain)):
+        assert node["read-only"] is True
+        assert node["auto-read-only"] is False
+        assert node["discard"] == "ignore"
+
+
+@given(chains)
+def test_every_node_is_explicit_down_to_the_end_of_the_chain(chain: list[OpenLayer]) -> None:
+    node: Node | None = qemu_args.disk_node("disk0", chain)
+    for layer in chain:
+        assert node is not None
+        assert node["driver"] == layer.format
+        if layer.format == "qcow2":
+            assert "backing" in node  # null at the end: QEMU must not read it from the image
+        node = node.get("backing")
+    assert node is None
+
+
+@given(chains)
+def test_files_are_descriptor_sets_and_nothing_else(chain: list[OpenLayer]) -> None:
+    files = [node for node in nodes(qemu_args.disk_node("d", chain)) if "filename" in node]
+    assert [node["filename"] for node in files] == [f"/dev/fdset/{layer.fd_set}" for layer in chain]
+    assert [node["driver"] for node in files] == [
+        "host_device" if layer.block_device else "file" for layer in chain
+    ]
+    assert all(node["locking"] == "off" for node in files)
+
+
+@given(chains)
+def test_node_names_are_unique(chain: list[OpenLayer]) -> None:
+    graph = qemu_args.disk_node("disk3", chain)
+    names = [node["node-name"] for node in nodes(graph) if "node-name" in node]
+    assert len(set(names)) == len(names) == len(chain)
+    assert names[0] == "disk3"
+
+
+def test_a_raw_image_has_no_backing_file_whatever_stands_in_it() -> None:
+    assert "backing" not in qemu_args.disk_node("d", layers_of(["raw"]))
+
+
+def test_a_disk_without_layers_is_none() -> None:
+    with pytest.raises(ValueError, match="at least one layer"):
+        qemu_args.disk_node("disk0", [])
+
+
+@given(st.integers(0, 255))
+def test_disks_are_scsi_targets_by_their_place(index: int) -> None:
+    device = qemu_args.disk_device(f"disk{index}", index)
+    assert (device["driver"], device["bus"]) == ("scsi-hd", "scsi0.0")
+    assert (device["scsi-id"], device["lun"]) == (index, 0)
+    assert device["drive"] == device["serial"] == f"disk{index}"

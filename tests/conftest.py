@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def example_images() -> Path:
+    """The folder with the example images in ``fleet`` and ``extra``, built where missing.
+
+    Real images cannot be done without: where they cannot be built, the tests that want them fail
+    and say what to install.
+    """
+    from examples.build_fleet import default_directory
+
+    command = [sys.executable, "-m", "examples.build_fleet", "fleet", "extra"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"the example images cannot be built:\n{done.stdout}{done.stderr}")
+    return default_directory()

@@ -1,0 +1,36 @@
+"""Stand-ins for ``inspect_machine`` that need no VM; in a module of their own for the workers.
+
+What a fake does is said by its machine's id: ``die``, ``die-once``, ``bug``, ``hang``, ``slow``,
+``partial`` or anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from scanner.inspect import InspectOptions, MachineSummary, inspect_machine
+from scanner.sources.base import Machine
+from scanner.store.staging import RowSink
+
+
+def inspect(
+    machine: Machine, options: InspectOptions, sink: RowSink, *, attempt: int
+) -> MachineSummary:
+    """Do as the machine's id says, then write the rows of a machine that cannot be read."""
+    kind = machine.machine_id.split("/", maxsplit=1)[0]
+    if kind == "die" or (kind == "die-once" and attempt == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "bug":
+        raise ZeroDivisionError("a bug\x1b[31m")
+    if kind == "hang":
+        child = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "sleep", "1000"])
+        Path(machine.disks[0].path).write_text(f"{os.getpid()} {child.pid}")
+        time.sleep(1000)
+    if kind == "slow":
+        time.sleep(0.3)
+    unreadable = Machine(machine.machine_id, (), machine.source, "made up")
+    return inspect_machine(unreadable, options, sink, attempt=attempt)

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scanner.errors import UsageError
+from scanner.sources import Disk, find_machines
+
+
+def touch(path: Path, content: bytes = b"\0" * 512) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def qcow2(path: Path, backing: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = ["-u", "-b", backing, "-F", "raw"] if backing else []
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", *options, path.name, "1M"]
+    subprocess.run(argv, check=True, cwd=path.parent)
+    return path
+
+
+def ids(*sources: Path, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> list[str]:
+    found = find_machines([str(path) for path in sources], include=include, exclude=exclude)
+    return [machine.machine_id for machine in found]
+
+
+def test_each_image_at_any_depth_is_a_machine_named_by_its_path(tmp_path: Path) -> None:
+    image = touch(tmp_path / "web" / "a" / "one.img")
+    touch(tmp_path / "two.RAW")
+    machines = find_machines([str(tmp_path)])
+    assert [machine.machine_id for machine in machines] == ["two.RAW", "web/a/one.img"]
+    assert machines[1].disks == (Disk(str(image)),)
+    assert machines[1].source == str(tmp_path)
+
+
+def test_files_that_are_no_images_are_named_in_the_debug_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "notes.txt")
+    with caplog.at_level(logging.DEBUG, "scanner.sources"):
+        assert ids(tmp_path) == []
+    assert "notes.txt" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["vmdk", "vhd", "vhdx", "vdi", "iso", "qcow", "ova", "qed"])
+def test_images_of_formats_not_yet_supported_are_machines_too(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path / f"disk.{suffix}")
+    assert ids(tmp_path) == [f"disk.{suffix}"]
+
+
+def test_a_backing_file_is_no_machine_of_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "bases" / "golden.img")
+    qcow2(tmp_path / "vm" / "web.qcow2", "../bases/golden.img")
+    with caplog.at_level(logging.INFO, "scanner.sources"):
+        assert ids(tmp_path) == ["vm/web.qcow2"]
+    assert "golden.img is the backing file of" in caplog.text
+
+
+def test_images_that_back_each_other_are_all_kept_so_that_their_error_is_seen(
+    tmp_path: Path,
+) -> None:
+    qcow2(tmp_path / "a.qcow2", "b.qcow2")
+    qcow2(tmp_path / "b.qcow2", "a.qcow2")
+    qcow2(tmp_path / "self.qcow2", "./self.qcow2")
+    assert ids(tmp_path) == ["a.qcow2", "b.qcow2", "self.qcow2"]
+
+
+def test_a_raw_file_hides_no_neighbour_by_a_forged_header(tmp_path: Path) -> None:
+    overlay = qcow2(tmp_path / "o.qcow2", "victim.img")
+    touch(tmp_path / "victim.img")
+    overlay.rename(tmp_path / "evil.raw")
+    assert ids(tmp_path) == ["evil.raw", "victim.img"]
+
+
+def test_a_folder_with_machine_yaml_is_one_machine_of_several_disks(tmp_path: Path) -> None:
+    touch(tmp_path / "db" / "data.img")
+    touch(tmp_path / "db" / "os.qcow2")
+    touch(tmp_path / "db" / "old" / "copy.img")
+    (tmp_path / "db" / "machine.yaml").write_text(
+        "disks:\n  - os.qcow2\n  - {path: data.img, format: raw}\n"
+    )
+    (machine,) = find_machines([str(tmp_path)])
+    assert machine.machine_id == "db"
+    assert machine.disks == (
+        Disk(str(tmp_path / "db" / "os.qcow2")),
+        Disk(str(tmp_path / "db" / "data.img"), "raw"),
+    )
+
+
+def test_machine_yaml_may_give_the_id(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "machine.yaml").write_text("id: db01\ndisks: [a.img]\n")
+    assert ids(tmp_path) == ["db01"]
+
+
+def test_a_malformed_machine_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "machine.yaml").write_text("id: db01\ndisks:\n  - path: a\n    fmt: raw\n")
+    with pytest.raises(UsageError, match=r"machine\.yaml:4: disks\.0\.fmt"):
+        find_machines([str(tmp_path)])
+
+
+def test_a_link_to_an_image_elsewhere_is_a_machine_named_by_the_link(tmp_path: Path) -> None:
+    image = touch(tmp_path / "pool" / "x.img")
+    (tmp_path / "fleet").mkdir()
+    (tmp_path / "fleet" / "web.img").symlink_to(image)
+    assert ids(tmp_path / "fleet") == ["web.img"]
+
+
+@pytest.mark.parametrize("name", ["a.img", "z.img"])
+def test_a_link_to_an_image_of_the_same_folder_is_the_same_machine(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).symlink_to(touch(tmp_path / "m.img"))
+    assert ids(tmp_path) == ["m.img"]
+
+
+def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    touch(tmp_path / "fleet" / "a.img")
+    (tmp_path / "fleet" / "loop").symlink_to(tmp_path)
+    assert ids(tmp_path / "fleet") == ["a.img"]
+
+
+def test_a_dangling_link_is_a_machine_so_that_its_error_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "gone.img").symlink_to(tmp_path / "nowhere")
+    assert ids(tmp_path) == ["gone.img"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failed_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "closed" / "a.img")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (machine,) = find_machines([str(tmp_path)])
+    assert machine.machine_id == "closed"
+    assert machine.error == "folder cannot be read: Permission denied"
+
+
+def test_names_that_are_not_utf8_become_ids_that_can_be_stored(tmp_path: Path) -> None:
+    touch(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.img")))
+    assert ids(tmp_path) == ["caf\\xe9.img"]
+
+
+def test_a_single_image_is_a_machine_named_by_its_file(tmp_path: Path) -> None:
+    image = touch(tmp_path / "web.whatever")
+    (machine,) = find_machines([str(image)])
+    assert (machine.machine_id, machine.disks) == ("web.whatever", (Disk(str(image)),))
+
+
+def test_a_source_that_does_not_exist_is_bad_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        find_machines([str(tmp_path / "nothing")])
+
+
+def test_equal_ids_of_two_sources_are_refused_with_a_hint(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "web.img")
+    touch(tmp_path / "b" / "web.img")
+    with pytest.raises(UsageError, match=r"'web\.img', in both") as caught:
+        ids(tmp_path / "a", tmp_path / "b")
+    assert "inventory" in caught.value.hint
+
+
+def test_include_and_exclude_select_by_id(tmp_path: Path) -> None:
+    for name in ("web/1.img", "web/2.img", "db/1.img"):
+        touch(tmp_path / name)
+    assert ids(tmp_path, include=("web/*",)) == ["web/1.img", "web/2.img"]
+    assert ids(tmp_path, include=("web/*",), exclude=("*2*",)) == ["web/1.img"]
+
+
+def test_a_machine_that_is_left_out_does_not_clash(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "web.img")
+    touch(tmp_path / "b" / "web.img")
+    assert ids(tmp_path / "a", tmp_path / "b", exclude=("web*",)) == []

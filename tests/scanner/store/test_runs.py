@@ -1,0 +1,412 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scanner.errors import StoreError, UsageError
+from scanner.store import files, layout, parts
+from scanner.store.arrow import arrow_schema, rows_to_arrow
+from scanner.store.run import Run
+from scanner.store.runs import Store
+from scanner.tables import load_tables
+from scanner.tables.files.spec import File
+from tests.scanner.store.making import add_machine, finished_run, machine_rows
+
+FILE = File(
+    path="/usr/share/doc/example/changelog.gz",
+    type="file",
+    mode=0o644,
+    uid=0,
+    gid=0,
+    owner="root",
+    group_name="root",
+    size=4096,
+    allocated=4096,
+    links=1,
+    inode=1,
+    device="/dev/sda1",
+    accessed=0,
+    modified=0,
+    changed=0,
+    target=None,
+    selinux=None,
+    capabilities=None,
+)
+
+
+def part_rows(facts: Path, table: str, run_id: str, batch: int) -> list[dict[str, Any]]:
+    return pq.ParquetFile(layout.part(facts, table, run_id, batch)).read().to_pylist()
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    found = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in found}
+
+
+class Crash(BaseException):
+    """As if the process had been killed here."""
+
+
+def crash(*_: object, **__: object) -> None:
+    raise Crash
+
+
+# -- the way of a run ----------------------------------------------------------------------------
+
+
+def test_a_run_is_planned_in_sorted_batches(tmp_path: Path) -> None:
+    run = Store(tmp_path / "facts").begin(["c", "a", "b"], settings={"files": "all"}, batch_size=2)
+    assert run.machine_ids == ("a", "b", "c")
+    assert [run.batch(number) for number in range(run.batches)] == [("a", "b"), ("c",)]
+    assert run.settings == {"files": "all"}
+    assert layout.is_run_id(run.run_id)
+
+
+def test_a_finished_run_holds_every_table_and_says_so(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(["b", "a", "c"], settings={"files": "all"}, batch_size=2)
+    for machine_id in ("c", "b", "a"):
+        add_machine(run, machine_id, [f"{machine_id}1", f"{machine_id}2"])
+    info = run.finish()
+    assert info.outcomes == {"ok": 3}
+    assert (info.machines, info.parts, info.interrupted) == (3, 2, False)
+    assert info.tables["groups"].rows == 6
+    assert info.tables["groups"].columns[:3] == ("machine_id", "root", "name")
+    assert info.tables["users"].rows == 0
+    assert info.facts_runs == {}
+    assert Store(tmp_path).run(run.run_id) == info == Store(tmp_path).latest()
+    names = [row["name"] for row in part_rows(tmp_path, "groups", run.run_id, 0)]
+    assert names == ["a1", "a2", "b1", "b2"]
+    assert not layout.staging(tmp_path, run.run_id).exists()
+
+
+@pytest.mark.parametrize("table", load_tables().values(), ids=lambda table: table.name)
+def test_every_table_has_its_schema_on_disk_with_rows_or_without(
+    tmp_path: Path, table: Any
+) -> None:
+    info = finished_run(tmp_path, {"a": ["sudo"]})
+    found = pq.read_schema(layout.part(tmp_path, table.name, info.run_id, 0))
+    assert found.equals(arrow_schema(table), check_metadata=True)
+
+
+def test_outcomes_are_counted_as_the_machines_table_has_them(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(["a", "b", "c"], settings={})
+    add_machine(run, "a")
+    add_machine(run, "b", outcome="failed")
+    add_machine(run, "c", outcome="failed")
+    assert run.finish().outcomes == {"ok": 1, "failed": 2}
+
+
+def test_a_run_is_seen_by_others_only_when_finished(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    run = store.begin(["a"], settings={})
+    add_machine(run, "a")
+    run.compact(0)
+    assert store.runs() == []
+    assert store.unfinished() == [run.run_id]
+    run.finish()
+    assert [info.run_id for info in store.runs()] == [run.run_id]
+    assert store.unfinished() == []
+
+
+def test_a_run_travels_to_other_processes_without_its_plan(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin([f"machine-{i}" for i in range(1000)], settings={})
+    assert len(run.machine_ids) == 1000
+    sent = pickle.dumps(run)
+    assert len(sent) < 500
+    there: Run = pickle.loads(sent)  # noqa: S301 - made above
+    add_machine(there, "machine-7")
+    assert run.finished() == ["machine-7"]
+
+
+# -- writing parts -------------------------------------------------------------------------------
+
+
+def test_the_same_machines_give_the_same_bytes(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(["a", "b"], settings={})
+    add_machine(run, "a")
+    add_machine(run, "b")
+    run.compact(0)
+    first = tree(tmp_path / "groups")
+    for machine_id in ("b", "a"):
+        add_machine(run, machine_id)
+    run.compact(0)
+    assert tree(tmp_path / "groups") == first
+
+
+def test_compacting_again_writes_only_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Store(tmp_path).begin(["a", "b"], settings={})
+    add_machine(run, "a", ["old"])
+    run.compact(0)
+    add_machine(run, "a", ["new"])
+    add_machine(run, "b", ["b"])
+    run.compact(0)
+    names = [row["name"] for row in part_rows(tmp_path, "groups", run.run_id, 0)]
+    assert names == ["new", "b"]
+    monkeypatch.setattr(parts, "write_part", crash)
+    run.compact(0)
+    assert run.finish().tables["groups"].rows == 2
+
+
+def test_row_groups_are_bounded_by_rows_and_by_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 4)
+    table = load_tables()["machines"]
+    row = machine_rows("a", "r").to_batches()
+    parts.write_part(tmp_path / "rows.parquet", table, row * 9)
+    found = pq.read_metadata(tmp_path / "rows.parquet")
+    assert [found.row_group(i).num_rows for i in range(found.num_row_groups)] == [4, 4, 1]
+    monkeypatch.setattr(parts, "ROW_GROUP_BYTES", 1)
+    parts.write_part(tmp_path / "bytes.parquet", table, row * 9)
+    assert pq.read_metadata(tmp_path / "bytes.parquet").num_row_groups == 9
+
+
+def test_memory_stays_flat_however_many_rows_a_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_to_arrow(load_tables()["files"], [FILE] * 5000, machine_id="a", root="/dev/sda1")
+    monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 20_000)
+    used: list[int] = []
+    before = pa.total_allocated_bytes()
+
+    def watched(groups: Any) -> Any:
+        for group in groups:
+            used.append(pa.total_allocated_bytes() - before)
+            yield group
+
+    row_groups = parts._row_groups
+    monkeypatch.setattr(parts, "_row_groups", lambda batches: watched(row_groups(batches)))
+    run = Store(tmp_path).begin(["a"], settings={})
+    with run.machine_writer("a") as writer:
+        writer.write("machines", machine_rows("a", run.run_id))
+        for _ in range(60):
+            writer.write("files", rows)
+            used.append(pa.total_allocated_bytes() - before)
+        writer.commit({})
+    assert run.finish().tables["files"].rows == 300_000
+    assert max(used) < 12 * rows.nbytes  # two row groups of 4 writes each; 60 were made
+
+
+# -- interrupted, crashed, resumed ---------------------------------------------------------------
+
+
+def test_an_unfinished_run_is_resumed_with_what_it_has(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    begun = store.begin(["a", "b", "c"], settings={"files": "none"})
+    add_machine(begun, "b")
+    run = store.resume(begun.run_id)
+    assert run.finished() == ["b"]
+    assert [run.is_finished(machine_id) for machine_id in ("a", "b")] == [False, True]
+    assert run.settings == {"files": "none"}
+    with pytest.raises(StoreError, match="2 of 3 machines are not finished") as caught:
+        run.finish()
+    assert "resume" in caught.value.hint
+    add_machine(run, "a")
+    add_machine(run, "c")
+    assert run.finish().interrupted is False
+
+
+def test_an_interrupted_run_can_be_published_and_says_what_it_is(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(["a", "b", "c"], settings={}, batch_size=1)
+    add_machine(run, "a")
+    info = run.finish(interrupted=True)
+    assert (info.interrupted, info.machines, info.outcomes) == (True, 3, {"ok": 1})
+    assert info.parts == 3
+    assert part_rows(tmp_path, "groups", run.run_id, 2) == []
+    assert Store(tmp_path).latest().interrupted
+
+
+def test_a_run_with_nothing_finished_is_not_published(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(["a"], settings={})
+    with pytest.raises(StoreError, match="no finished machine"):
+        run.finish(interrupted=True)
+    assert Store(tmp_path).unfinished() == [run.run_id]
+
+
+def test_an_abandoned_run_leaves_nothing(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(["a"], settings={})
+    add_machine(run, "a")
+    run.compact(0)
+    run.abandon()
+    assert tree(tmp_path) == {}
+    assert Store(tmp_path).unfinished() == []
+
+
+STEPS: list[tuple[Any, str]] = [
+    (files, "replace_tree"),
+    (parts, "write_part"),
+    (parts, "count_values"),
+    (files, "write_json"),
+    (files, "remove_tree"),
+]
+
+
+@pytest.mark.parametrize(("module", "name"), STEPS, ids=[name for _, name in STEPS])
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_crash_at_any_step_costs_nothing_that_was_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls: int
+) -> None:
+    store = Store(tmp_path)
+    run = store.begin(["a", "b", "c"], settings={}, batch_size=2)
+    add_machine(run, "a")
+
+    def work(run: Run) -> None:
+        for machine_id in run.machine_ids:
+            if not run.is_finished(machine_id):
+                add_machine(run, machine_id)
+        run.finish()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, crash_after(calls, getattr(module, name)))
+        try:
+            work(run)
+        except Crash:
+            assert "a" in run.finished() or run.run_id in store.run_ids()
+    if run.run_id not in store.run_ids():
+        work(store.resume(run.run_id))
+    info = store.latest()
+    assert (info.outcomes, info.tables["groups"].rows) == ({"ok": 3}, 3)
+    assert store.unfinished() == []
+    store.prune(keep=1)
+    assert {path.split("/")[0] for path in tree(tmp_path)} == {"runs", *load_tables()}
+
+
+def crash_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    left = [calls]
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if left[0] == 0:
+            raise Crash
+        left[0] -= 1
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def test_a_part_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = load_tables()["machines"]
+    path = tmp_path / "part-00000.parquet"
+    parts.write_part(path, table, machine_rows("a", "r").to_batches())
+    before = path.read_bytes()
+
+    def broken() -> Any:
+        yield from machine_rows("b", "r").to_batches()
+        raise Crash
+
+    with pytest.raises(Crash):
+        parts.write_part(path, table, broken())
+    assert tree(tmp_path) == {"part-00000.parquet": before}
+
+
+# -- bad use -------------------------------------------------------------------------------------
+
+
+def test_a_plan_needs_machines_and_each_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no machines"):
+        Store(tmp_path).begin([], settings={})
+    with pytest.raises(UsageError, match=r"two machines have the id 'a\\x1b'"):
+        Store(tmp_path).begin(["a\x1b", "b", "a\x1b"], settings={})
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("run_id", ["", "../x", "20260131T020304Z-3f9a1c/..", "latest", "x'; drop"])
+def test_run_ids_of_another_form_are_refused(tmp_path: Path, run_id: str) -> None:
+    for use in (Store(tmp_path).run, Store(tmp_path).resume, Store(tmp_path).delete):
+        with pytest.raises(UsageError, match="is not a run id"):
+            use(run_id)
+
+
+def test_missing_things_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no facts directory"):
+        Store(tmp_path / "none").latest()
+    with pytest.raises(StoreError, match="no finished run"):
+        Store(tmp_path).latest()
+    with pytest.raises(StoreError, match="there is no run 20260131T020304Z-3f9a1c"):
+        Store(tmp_path).run("20260131T020304Z-3f9a1c")
+    with pytest.raises(StoreError, match="cannot be resumed"):
+        Store(tmp_path).resume("20260131T020304Z-3f9a1c")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"run_id": 1}'])
+def test_a_damaged_run_file_is_named(tmp_path: Path, content: str) -> None:
+    info = finished_run(tmp_path, {"a": []})
+    layout.run_file(tmp_path, info.run_id).write_text(content)
+    with pytest.raises(StoreError, match=info.run_id):
+        Store(tmp_path).latest()
+
+
+def test_a_run_file_under_another_name_is_refused(tmp_path: Path) -> None:
+    info = finished_run(tmp_path, {"a": []})
+    other = "20990131T020304Z-3f9a1c"
+    layout.run_file(tmp_path, info.run_id).rename(layout.run_file(tmp_path, other))
+    with pytest.raises(StoreError, match="the run file of another run"):
+        Store(tmp_path).latest()
+
+
+def test_the_run_file_is_plain_json_with_utc_times(tmp_path: Path) -> None:
+    info = finished_run(tmp_path, {"a": ["sudo"]})
+    content = json.loads(layout.run_file(tmp_path, info.run_id).read_text())
+    assert content["started"].endswith("+00:00")
+    assert content["tables"]["groups"]["rows"] == 1
+
+
+# -- retention -----------------------------------------------------------------------------------
+
+
+def night(facts: Path, number: int, facts_run: str | None = None) -> str:
+    """A run of one machine, of the given night; its facts may lie in an earlier run."""
+    run_id = f"2026010{number}T000000Z-00000{number}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "new_run_id", lambda _: run_id)
+        run = Store(facts).begin(["a"], settings={})
+    add_machine(run, "a", [] if facts_run else [f"night{number}"], facts_run=facts_run)
+    return run.finish().run_id
+
+
+def test_a_run_that_others_need_is_not_deleted(tmp_path: Path) -> None:
+    first = night(tmp_path, 1)
+    second = night(tmp_path, 2, facts_run=first)
+    store = Store(tmp_path)
+    assert store.latest().facts_runs == {first: 1}
+    with pytest.raises(StoreError, match="holds facts of machines that did not change") as caught:
+        store.delete(first)
+    assert second in caught.value.hint
+    store.delete(second)
+    store.delete(first)
+    assert tree(tmp_path) == {}
+
+
+def test_pruning_keeps_the_newest_runs_and_what_they_need(tmp_path: Path) -> None:
+    first = night(tmp_path, 1)
+    second = night(tmp_path, 2)
+    third = night(tmp_path, 3, facts_run=first)
+    fourth = night(tmp_path, 4, facts_run=second)
+    store = Store(tmp_path)
+    assert store.prune(keep=1) == [first, third]
+    assert store.run_ids() == [second, fourth]
+    assert {run_id for run_id, _ in layout.partitions(tmp_path)} == {second, fourth}
+    with pytest.raises(UsageError, match="the newest run cannot be pruned"):
+        store.prune(keep=0)
+
+
+def test_pruning_sweeps_up_after_crashes_and_spares_runs_that_go_on(tmp_path: Path) -> None:
+    first, second = night(tmp_path, 1), night(tmp_path, 2)
+    layout.run_file(tmp_path, first).unlink()
+    going_on = Store(tmp_path).begin(["a"], settings={})
+    add_machine(going_on, "a")
+    going_on.compact(0)
+    assert Store(tmp_path).prune(keep=5) == []
+    left = {run_id for run_id, _ in layout.partitions(tmp_path)}
+    assert left == {second, going_on.run_id}
+    assert going_on.finish().outcomes == {"ok": 1}

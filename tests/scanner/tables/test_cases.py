@@ -1,0 +1,100 @@
+"""Every case of every table: a tree of input files gives exactly the rows beside it.
+
+A case is scanner/tables/<table>/cases/<case>/ with ``tree/`` (the root), ``expected.jsonl`` (the
+rows as encode_rows writes them, keys in any order) and, where the collector ends in an error,
+``error.txt`` ("<class>: <message>").
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+
+import pytest
+
+from scanner.schema import Column, Kind
+from scanner.tables import load_tables
+from tests.scanner.tables.run_case import DEBIAN_PYTHON, REPOSITORY, Outcome, run
+from tests.scanner.tables.run_case import run_in_debian_python as run_with_librpm
+
+TABLES = REPOSITORY / "scanner" / "tables"
+LIBRPM_CASES = [TABLES / f"packages/cases/rpm-{kind}" for kind in ("sqlite", "ndb", "bdb")]
+CASES = sorted(path for path in TABLES.glob("*/cases/*/") if path not in LIBRPM_CASES)
+
+NO_NDB = (
+    "ValueError: /usr/lib/sysimage/rpm/Packages.db: this librpm cannot read the database's format"
+)
+"""How the ndb case ends where librpm was built without ndb, as Debian 12's is."""
+
+_JSON_TYPES: dict[Kind, type] = {
+    Kind.STRING: str,
+    Kind.ENUM: str,
+    Kind.BOOL: bool,
+    Kind.FLOAT64: float,
+    Kind.STRING_LIST: list,
+}
+
+
+def _name(case: Path) -> str:
+    return f"{case.parent.parent.name}/{case.name}"
+
+
+def _expected(case: Path) -> Outcome:
+    error = case / "error.txt"
+    rows = (case / "expected.jsonl").read_text().splitlines(keepends=True)
+    return Outcome(rows, error.read_text().strip() if error.exists() else "")
+
+
+def _lines(outcome: Outcome) -> list[str]:
+    rows = [json.dumps(json.loads(row), indent=1, sort_keys=True) for row in outcome.rows]
+    return [line for row in rows for line in row.splitlines()] + [f"error: {outcome.error}"]
+
+
+def _assert_same(found: Outcome, expected: Outcome) -> None:
+    difference = difflib.unified_diff(
+        _lines(expected), _lines(found), "expected", "found", lineterm="", n=12
+    )
+    if text := "\n".join(difference):
+        pytest.fail(text, pytrace=False)
+
+
+def _fits(column: Column, value: object) -> bool:
+    if value is None:
+        return column.nullable
+    if column.kind is Kind.ENUM:
+        return value in column.values
+    return type(value) is _JSON_TYPES.get(column.kind, int)
+
+
+def _assert_rows_fit(table: str, outcome: Outcome) -> None:
+    columns = load_tables()[table].columns
+    for row in map(json.loads, outcome.rows):
+        assert not row.keys() - {column.name for column in columns}
+        assert [c.name for c in columns if not _fits(c, row.get(c.name))] == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
+def test_tree_gives_the_rows_beside_it(case: Path) -> None:
+    table = case.parent.parent.name
+    found = run(table, case / "tree")
+    _assert_same(found, _expected(case))
+    _assert_rows_fit(table, found)
+
+
+@pytest.mark.parametrize("case", LIBRPM_CASES, ids=_name)
+def test_real_rpm_databases_give_the_rows_beside_them(case: Path) -> None:
+    found = run_with_librpm("packages", case / "tree")
+    assert "No module named 'rpm'" not in found.error, (
+        f"{DEBIAN_PYTHON} lacks librpm's binding: apt-get install python3-rpm"
+    )
+    without_ndb = case.name == "rpm-ndb" and found.error
+    expected = Outcome([], NO_NDB) if without_ndb else _expected(case)
+    _assert_same(found, expected)
+    _assert_rows_fit("packages", found)
+
+
+@pytest.mark.parametrize("case", [*CASES, *LIBRPM_CASES], ids=_name)
+def test_case_is_complete(case: Path) -> None:
+    assert {path.name for path in case.iterdir()} - {"error.txt"} == {"tree", "expected.jsonl"}
+    assert (case / "expected.jsonl").stat().st_size or _expected(case).error or "empty" in case.name

@@ -1,0 +1,154 @@
+"""Operating systems: release files, ELF headers, kernel releases."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanner.tables.operating_systems import elf, release
+from scanner.tables.operating_systems.collect import release_order
+from scanner.tables.operating_systems.release import Release
+from tests.strategies import guest_texts
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=plain", "plain"),
+        ('A="two words"', "two words"),
+        ("A='single $quoted\\'", "single $quoted\\"),
+        ('A="\\$ \\` \\" \\\\ \\n"', '$ ` " \\ \\n'),
+        ("A=with\\ space", "with space"),
+        ('A="unclosed', "unclosed"),
+        ("A=", ""),
+        ("  A=b  ", "b"),
+    ],
+)
+def test_values_are_unquoted_as_a_shell_would(line: str, value: str) -> None:
+    assert release.parse_assignments(line) == {"A": value}
+
+
+def test_comments_and_other_lines_are_passed_over() -> None:
+    assert release.parse_assignments("# A=1\n\nexport B=2\n3=C\nD=4") == {"D": "4"}
+
+
+@pytest.mark.parametrize(
+    ("text", "distro", "version", "codename"),
+    [
+        ("CentOS Linux release 7.9.2009 (Core)\n", "centos", "7.9.2009", "Core"),
+        ("Red Hat Enterprise Linux ES release 4 (Nahant Update 9)", "rhel", "4", "Nahant Update 9"),
+        ("Red Hat Linux release 9 (Shrike)", "redhat", "9", "Shrike"),
+        ("Fedora release 20 (Heisenbug)", "fedora", "20", "Heisenbug"),
+        ("Oracle Linux Server release 8.6", "ol", "8.6", None),
+        ("Amazon Linux AMI release 2018.03", "amzn", "2018.03", None),
+        ("Mageia release 8 (Official) for x86_64", "mageia", "8", "Official"),
+        ("CentOS Stream release 8", "centos", "8", None),
+    ],
+)
+def test_red_hat_release_files_name_distribution_and_version(
+    text: str, distro: str, version: str, codename: str | None
+) -> None:
+    found = release.from_red_hat(text)
+    assert found
+    assert (found.distro, found.version, found.codename) == (distro, version, codename)
+
+
+def test_open_suse_release_file_names_its_version() -> None:
+    text = "openSUSE 13.2 (x86_64)\nVERSION = 13.2\nCODENAME = Harlequin\n"
+    found = release.from_suse(text)
+    assert found == Release("opensuse", (), "openSUSE 13.2 (x86_64)", "13.2", "Harlequin")
+
+
+@pytest.mark.parametrize(
+    ("stated", "older", "refined"),
+    [
+        ("12", "12.11", "12.11"),
+        ("12", "12", "12"),
+        ("7", "7.9.2009", "7.9.2009"),
+        ("1", "12.11", "1"),
+        ("22.04", None, "22.04"),
+        (None, "12.11", None),
+    ],
+)
+def test_older_files_only_add_the_point_release(
+    stated: str | None, older: str | None, refined: str | None
+) -> None:
+    found = release.refine(Release("x", version=stated), Release("x", version=older))
+    assert found.version == refined
+
+
+def test_debian_states_its_point_release_since_13() -> None:
+    found = release.from_os_release("ID=debian\nVERSION_ID=13\nDEBIAN_VERSION_FULL=13.7\n")
+    assert found.version == "13.7"
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [
+        ("12.11", (12, 11)),
+        ("40", (40, None)),
+        ("15-SP4", (15, None)),
+        ("3.18.4", (3, 18)),
+        ("rolling", (None, None)),
+        ("9999999999", (None, None)),
+        (None, (None, None)),
+    ],
+)
+def test_version_numbers_are_the_first_two(
+    version: str | None, numbers: tuple[int | None, int | None]
+) -> None:
+    assert release.version_numbers(version) == numbers
+
+
+def _header(number: int, *, wide: bool, little: bool, flags: int = 0) -> bytes:
+    order = "<" if little else ">"
+    ident = b"\x7fELF" + bytes([1 + wide, 2 - little, 1]) + bytes(9)
+    rest = struct.pack(f"{order}HHIIIII", 2, number, 1, 0, 0, 0, flags)
+    return (ident + rest).ljust(elf.HEADER_SIZE, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        (_header(62, wide=True, little=True), "x86_64"),
+        (_header(3, wide=False, little=True), "i686"),
+        (_header(183, wide=True, little=True), "aarch64"),
+        (_header(40, wide=False, little=True, flags=0x5000400), "armv7l"),
+        (_header(40, wide=False, little=True, flags=0x5000200), "armv5tel"),
+        (_header(21, wide=True, little=True), "ppc64le"),
+        (_header(21, wide=True, little=False), "ppc64"),
+        (_header(22, wide=True, little=False), "s390x"),
+        (_header(243, wide=True, little=True), "riscv64"),
+        (_header(62, wide=True, little=False), None),
+        (_header(65535, wide=True, little=True), None),
+        (b"\x7fELF", None),
+        (b"#!/bin/sh\n" * 8, None),
+    ],
+)
+def test_elf_header_tells_the_machine(header: bytes, name: str | None) -> None:
+    assert elf.machine(header) == name
+
+
+def test_kernels_are_ordered_as_versions() -> None:
+    oldest_first = ["2.6.18-53.el5", "2.6.18-398.el5", "6.1.0-9-amd64", "6.1.0-18-amd64",
+                    "6.2-rc1", "6.2-rc12", "6.2", "6.2.0", "6.2.1", "6.10.0"]  # fmt: skip
+    assert sorted(sorted(oldest_first), key=release_order) == oldest_first
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_machine_or_none(data: bytes) -> None:
+    elf.machine(data)
+    elf.machine(b"\x7fELF" + data)
+
+
+@given(guest_texts())
+def test_any_text_is_a_release_or_none(text: str) -> None:
+    release.from_os_release(f"ID={text}\nVERSION_ID={text}\nVERSION={text}\n{text}")
+    release.version_numbers(text)
+    release_order(text)
+    for _, parse in release.OLDER_FILES:
+        parse(text)
+        parse(f"{text} release {text} ({text})")

@@ -1,0 +1,293 @@
+"""rpm databases: finding, copying and checking them, with a librpm of the test's own.
+
+The real librpm reads the real databases in test_cases.py.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TextIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.guest.root import Root
+from scanner.tables.packages import rpmdb
+from scanner.tables.packages.collect import collect
+
+Header = dict[str, Any]  # Any: as librpm's binding gives it
+
+PLAIN: Header = {
+    **dict.fromkeys(rpmdb.TAGS),
+    "name": "openssl",
+    "version": "3.0.7",
+    "release": "24.el9",
+    "arch": "x86_64",
+}
+NDB_HEADER = b"RpmP" + bytes(8) + struct.pack("<I", 1) + bytes(16)
+
+
+class FakeLibrpm:
+    """Stands in for the ``rpm`` module: gives headers, writes a log, remembers its macros."""
+
+    def __init__(self, headers: list[Header], log: str = "", *, broken: bool = False) -> None:
+        self.headers, self.text, self.broken = headers, log, broken
+        self.macros: dict[str, str] = {}
+        self.seen: dict[str, str] = {}
+        self.files: list[str] = []
+        self.log: TextIO | None = None
+        self.error = type("error", (Exception,), {})
+
+    def addMacro(self, name: str, value: str) -> None:  # noqa: N802 - librpm's name
+        self.macros[name] = self.seen[name] = value
+
+    def delMacro(self, name: str) -> None:  # noqa: N802 - librpm's name
+        del self.macros[name]
+
+    def setLogFile(self, stream: TextIO | None) -> None:  # noqa: N802 - librpm's name
+        self.log = stream
+
+    def TransactionSet(self) -> SimpleNamespace:  # noqa: N802 - librpm's name
+        return SimpleNamespace(setVSFlags=lambda _: None, dbMatch=self._match, closeDB=lambda: None)
+
+    def _match(self) -> Iterator[Header]:
+        self.files = sorted(path.name for path in Path(self.macros["_dbpath"]).iterdir())
+        yield from self.headers
+        assert self.log
+        self.log.write(self.text)
+        self.log.flush()
+        if self.broken:
+            raise self.error("rpmdb open failed")
+
+
+@pytest.fixture
+def librpm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeLibrpm]:
+    def install(headers: list[Header], log: str = "", *, broken: bool = False) -> FakeLibrpm:
+        fake = FakeLibrpm(headers, log, broken=broken)
+        monkeypatch.setitem(sys.modules, "rpm", fake)
+        return fake
+
+    return install
+
+
+def _tree(top: Path, path: str, content: bytes) -> Path:
+    file = top / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+def _bdb(order: str = "<") -> bytes:
+    return bytes(12) + struct.pack(f"{order}I", 0x061561) + bytes(64)
+
+
+def _sqlite(path: Path, packages: int) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB)")
+    connection.executemany(
+        "INSERT INTO Packages VALUES (?, x'00')", [(n,) for n in range(packages)]
+    )
+    connection.commit()
+    connection.close()
+
+
+def _collect(top: Path) -> tuple[list[str], str]:
+    names: list[str] = []
+    with Root("r", str(top)) as root:
+        try:
+            names.extend(row.name for row in collect(root))
+        except ValueError as error:
+            return names, str(error)
+    return names, ""
+
+
+def test_header_becomes_a_row() -> None:
+    row = rpmdb.from_header(
+        {
+            **PLAIN,
+            "epoch": 1,
+            "sourcerpm": "openssl-libs-extra-3.0.7-24.el9.src.rpm",
+            "vendor": "Red Hat, Inc.",
+            "longsize": 2**33,
+            "installtime": 1_700_000_000,
+        }
+    )
+    assert (row.version, row.epoch, row.upstream_version) == ("1:3.0.7-24.el9", 1, "3.0.7")
+    assert (row.source_name, row.source_version) == ("openssl-libs-extra", "3.0.7-24.el9")
+    assert row.installed_size == 2**33
+    assert row.installed_at == 1_700_000_000_000_000
+    assert row.vendor == "Red Hat, Inc."
+
+
+def test_epoch_zero_is_stated_as_rpm_states_it() -> None:
+    assert rpmdb.from_header({**PLAIN, "epoch": 0}).version == "0:3.0.7-24.el9"
+
+
+def test_public_key_has_no_architecture() -> None:
+    key = {
+        **PLAIN,
+        "name": "gpg-pubkey",
+        "version": "8483c65d",
+        "release": "5ccc5b19",
+        "arch": None,
+    }
+    row = rpmdb.from_header(key)
+    assert (row.name, row.version, row.architecture) == ("gpg-pubkey", "8483c65d-5ccc5b19", None)
+
+
+@pytest.mark.parametrize("tag", ["name", "version"])
+def test_header_without_name_or_version_is_damage(tag: str) -> None:
+    with pytest.raises(ValueError, match=tag):
+        rpmdb.from_header({**PLAIN, tag: None})
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_backend_is_chosen_by_the_files_own_magic(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm], order: str
+) -> None:
+    fake = librpm([PLAIN])
+    _tree(tmp_path, "var/lib/rpm/Packages", _bdb(order))
+    assert _collect(tmp_path) == (["openssl"], "")
+    assert fake.seen["_db_backend"] == "bdb_ro"
+    assert fake.macros == {}
+    assert fake.log is sys.__stderr__
+
+
+def test_librpm_gets_a_copy_and_the_tree_stays_as_it_was(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm]
+) -> None:
+    fake = librpm([PLAIN])
+    folder = _tree(tmp_path, "usr/lib/sysimage/rpm/rpmdb.sqlite-wal", b"").parent
+    _sqlite(folder / "rpmdb.sqlite", 1)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert _collect(tmp_path) == (["openssl"], "")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert fake.files == ["log", "rpmdb.sqlite", "rpmdb.sqlite-wal"]
+    assert not Path(fake.seen["_dbpath"]).exists()
+
+
+def test_database_behind_a_link_is_found_inside_the_root(tmp_path: Path) -> None:
+    _tree(tmp_path, "data/rpm/Packages", _bdb())
+    (tmp_path / "var/lib").mkdir(parents=True)
+    (tmp_path / "var/lib/rpm").symlink_to("/data/rpm")
+    with Root("r", str(tmp_path)) as root:
+        found = rpmdb.find(root)
+    assert found
+    assert found.path == "/var/lib/rpm/Packages"
+
+
+@pytest.mark.parametrize("name", ["rpmdb.sqlite", "Packages.db", "Packages"])
+@pytest.mark.parametrize("content", [b"", b"garbage" * 99])
+def test_file_of_another_format_is_an_error(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm], name: str, content: bytes
+) -> None:
+    librpm([PLAIN])
+    _tree(tmp_path, f"var/lib/rpm/{name}", content)
+    names, error = _collect(tmp_path)
+    assert names == []
+    assert error.startswith(f"/var/lib/rpm/{name}: not an rpm database")
+
+
+def test_errors_in_librpms_log_fail_the_table_after_its_rows(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm]
+) -> None:
+    librpm([PLAIN], "warning: could not open Name\nerror: rpmdb: damaged header #7\n")
+    _tree(tmp_path, "var/lib/rpm/Packages", _bdb())
+    names, error = _collect(tmp_path)
+    assert names == ["openssl"]
+    assert error == "/var/lib/rpm/Packages: librpm: rpmdb: damaged header #7"
+
+
+def test_database_that_librpm_cannot_open_is_an_error(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm]
+) -> None:
+    librpm([], broken=True)
+    _tree(tmp_path, "var/lib/rpm/Packages", _bdb())
+    assert _collect(tmp_path) == ([], "/var/lib/rpm/Packages: rpmdb open failed")
+
+
+def test_format_that_librpm_was_built_without_is_an_error(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm]
+) -> None:
+    librpm([], "warning: using dummy database, installs not possible\n")
+    _tree(tmp_path, "var/lib/rpm/Packages", _bdb())
+    assert "cannot read the database's format" in _collect(tmp_path)[1]
+
+
+def test_packages_that_librpm_passes_over_are_missed(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm]
+) -> None:
+    librpm([PLAIN])
+    (tmp_path / "var/lib/rpm").mkdir(parents=True)
+    _sqlite(tmp_path / "var/lib/rpm/rpmdb.sqlite", 3)
+    names, error = _collect(tmp_path)
+    assert names == ["openssl"]
+    assert error.endswith("2 of 3 packages unreadable")
+
+
+def test_missing_librpm_is_an_error_and_not_an_empty_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rpm", None)
+    _tree(tmp_path, "var/lib/rpm/Packages", _bdb())
+    assert "no librpm" in _collect(tmp_path)[1]
+
+
+def test_too_large_database_is_not_copied(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    librpm([PLAIN])
+    monkeypatch.setattr(rpmdb, "LIMIT", 16)
+    _tree(tmp_path, "var/lib/rpm/Packages", _bdb())
+    assert _collect(tmp_path) == ([], "/var/lib/rpm/Packages: larger than 16 bytes")
+
+
+def _ndb(slots: bytes, blobs: int) -> bytes:
+    return NDB_HEADER + slots + bytes(blobs)
+
+
+def _slots(*used: tuple[int, int, int]) -> bytes:
+    empty = (4096 - len(NDB_HEADER)) // 16 - len(used)
+    return b"".join(struct.pack("<4sIII", b"Slot", *slot) for slot in [*used, *[(0, 0, 0)] * empty])
+
+
+def test_ndb_database_knows_how_many_packages_it_has(tmp_path: Path) -> None:
+    file = _tree(tmp_path, "Packages.db", _ndb(_slots((1, 256, 2), (7, 258, 1)), 48))
+    assert rpmdb.count_ndb(file) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (NDB_HEADER, "ends within its table"),
+        (_ndb(_slots((1, 256, 2)), 16), "ends before its last package"),
+        (NDB_HEADER + bytes(4096), "bad entry"),
+        (b"RpmP", "ends within its table"),
+    ],
+)
+def test_damaged_ndb_database_is_told(tmp_path: Path, content: bytes, message: str) -> None:
+    file = _tree(tmp_path, "Packages.db", content)
+    with pytest.raises(ValueError, match=message):
+        rpmdb.count_ndb(file)
+
+
+@pytest.mark.parametrize("count", [rpmdb.count_ndb, rpmdb.count_sqlite])
+def test_any_bytes_are_counted_or_told_to_be_damaged(
+    tmp_path: Path, count: Callable[[Path], int]
+) -> None:
+    file = tmp_path / "file"
+
+    @given(st.binary(max_size=64))
+    def check(data: bytes) -> None:
+        for head in (b"", b"RpmP", NDB_HEADER, b"SQLite format 3\0"):
+            file.write_bytes(head + data)
+            with pytest.raises(ValueError, match="damaged database"):
+                count(file)
+
+    check()

@@ -1,0 +1,547 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from appliance.build import Appliance
+from scanner.cli import exits, output, run
+from scanner.cli.app import app
+from scanner.store.runs import Store
+from scanner.tables import load_tables
+from tests.scanner.store.making import add_machine, finished_run
+
+HOSTILE = "x\x1b[2J\x1b]0;t\x07[red]\u202e"
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """Every command with its path; Any, as click's classes have no one name."""
+    group = group or typer.main.get_command(app)
+    found: list[tuple[tuple[str, ...], Any]] = [(path, group)]
+    for name, command in getattr(group, "commands", {}).items():
+        found += commands(command, (*path, name))
+    return found
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    """A store with one run."""
+    finished_run(tmp_path / "facts", {"web": ["sudo", "adm"], "db": [HOSTILE]})
+    return tmp_path / "facts"
+
+
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with an appliance, which the machines of these tests do not live to need."""
+    nowhere = Appliance(Path("/none"), "inputs", "content", "6.12", "trixie", {})
+    monkeypatch.setattr("appliance.build.find", lambda: nowhere)
+
+
+class TestEveryCommand:
+    @pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
+    def test_explains_itself(
+        self, path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run([*path, "--help"]) == exits.FINE
+        assert "Usage: fleetscan" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "command",
+        [one for _, one in commands() if not hasattr(one, "commands")],
+        ids=lambda c: c.name,
+    )
+    def test_has_examples_and_words_for_each_option(self, command: Any) -> None:
+        assert command.epilog
+        assert "fleetscan " in command.epilog
+        assert command.help
+        for parameter in command.params:
+            assert parameter.param_type_name == "argument" or parameter.help, parameter.name
+
+    def test_help_comes_at_once(self) -> None:
+        argv = [sys.executable, "-X", "importtime", "-m", "scanner.cli", "--help"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        heavy = ("duckdb", "pyarrow", "pandas", "dask", "distributed", "pydantic", "jinja2", "rich")
+        loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert loaded.isdisjoint(heavy)
+
+
+class TestEnding:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["bogus"],
+            ["scan"],
+            ["scan", "--facts"],
+            ["scan", "--facts", "x", "--files", "some"],
+            ["scan", "--facts", "x", "-P", "0", "y"],
+            ["scan", "--facts", "x"],
+            ["scan", "--facts", "x", "/nonexistent"],
+            ["scan", "--facts", "x", "--resume", "not-a-run"],
+            ["scan", "--facts", "x", "--resume", "20260131T020304Z-3f9a1c", "y"],
+            ["inspect"],
+            ["inspect", "-a", "x", "--directory", "/"],
+            ["inspect", "-a", "x", "--format", "vmdk"],
+            ["inspect", "--directory", "/nonexistent"],
+            ["tables", "nothing"],
+            ["rules", "show", "nothing"],
+            ["rules", "list", "--pack", "nothing"],
+            ["report", "--facts", "x"],
+            ["query", "select 1", "--facts", "x", "--run", "not-a-run"],
+        ],
+        ids=" ".join,
+    )
+    def test_bad_usage_is_told_in_a_line_before_anything_begins(
+        self,
+        arguments: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert run(arguments) == exits.BAD_USAGE
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith("fleetscan: ")
+        assert "Traceback" not in told.err
+        assert not list(tmp_path.iterdir())
+
+    def test_a_bad_inventory_is_found_before_the_scan(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "fleet.yaml").write_text("- id: a\n  disks: 3\n")
+        facts = str(tmp_path / "facts")
+        assert run(["scan", str(tmp_path / "fleet.yaml"), "--facts", facts]) == exits.BAD_USAGE
+        assert "fleet.yaml:2: " in capsys.readouterr().err
+        assert not (tmp_path / "facts").exists()
+
+    def test_a_failure_of_the_tool_is_one_and_has_a_hint(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["runs", "--facts", str(tmp_path / "none")]) == exits.FAILED
+        assert "\nhint: " in capsys.readouterr().err
+
+    def test_a_traceback_is_shown_when_asked_for(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run(["runs", "-v", "--facts", str(tmp_path / "none")])
+        assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+    def test_a_bug_is_called_one(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("scanner.reference.markdown", lambda: 1 // 0)
+        assert run(["tables", "--markdown"]) == exits.FAILED
+        assert capsys.readouterr().err == (
+            "fleetscan: this is a bug: ZeroDivisionError: integer division or modulo by zero\n"
+            "hint: run it again with -v, and report what it says\n"
+        )
+
+    def test_an_interruption_is_a_shells_130(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def interrupt() -> str:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("scanner.reference.markdown", interrupt)
+        assert run(["tables", "--markdown"]) == exits.INTERRUPTED
+
+    def test_the_process_exits_with_the_code_of_its_command(self, facts: Path) -> None:
+        def code(*arguments: str) -> int:
+            argv = [sys.executable, "-m", "scanner.cli", *arguments]
+            return subprocess.run(argv, capture_output=True).returncode
+
+        assert code("--version") == exits.FINE
+        assert code("runs", "--facts", "/nonexistent") == exits.FAILED
+        assert code("bogus") == exits.BAD_USAGE
+
+    def test_a_reader_that_goes_away_is_no_error(self, facts: Path) -> None:
+        command = f"{sys.executable} -m scanner.cli tables --markdown | true"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert done.stderr == ""
+
+
+class TestPrinting:
+    def test_control_characters_of_guests_never_reach_a_terminal(
+        self, facts: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for form in ("table", "json"):
+            sql = "select name, [name] as names from groups"
+            assert run(["query", sql, "--facts", str(facts), "--output", form]) == exits.FINE
+        text = capsys.readouterr().out
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "x\\x1b[2J" in text
+
+    def test_errors_and_logs_are_printable_too(self, capsys: pytest.CaptureFixture[str]) -> None:
+        output.configure(0)
+        output.error(HOSTILE, HOSTILE)
+        logging.getLogger("scanner.test").warning("%s", HOSTILE)
+        assert "\x1b" not in capsys.readouterr().err
+
+    def test_csv_holds_no_formulas(self, facts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        sql = "select '=1+1' as a, '@x' as b, -1 as c, 'fine' as d, ['=x'] as e, now() as f"
+        assert run(["query", sql, "--facts", str(facts), "--output", "csv"]) == exits.FINE
+        head, row = csv.reader(io.StringIO(capsys.readouterr().out))
+        assert head == ["a", "b", "c", "d", "e", "f"]
+        assert row[:5] == ["'=1+1", "'@x", "-1", "fine", '["=x"]']
+        assert row[5].endswith("Z")
+
+
+class TestQuery:
+    def test_answers_in_aligned_columns(
+        self, facts: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sql = "select machine_id, count(*) as n from groups group by 1 order by 1"
+        assert run(["query", sql, "--facts", str(facts)]) == exits.FINE
+        assert capsys.readouterr().out == (
+            "machine_id  n\n----------  -\ndb          1\nweb         2\n"
+        )
+
+    def test_answers_in_json(self, facts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        sql = "select started, seconds, null as x from machines limit 1"
+        assert run(["query", sql, "--facts", str(facts), "--output", "json"]) == exits.FINE
+        assert json.loads(capsys.readouterr().out) == [
+            {"started": "1970-01-01T00:00:00Z", "seconds": 1.5, "x": None}
+        ]
+
+    def test_sees_all_runs_in_history(
+        self, facts: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        finished_run(facts, {"web": []})
+        sql = "select count(distinct run_id) as runs from history.machines"
+        assert run(["query", sql, "--facts", str(facts)]) == exits.FINE
+        assert capsys.readouterr().out.endswith("2\n")
+
+    @pytest.mark.parametrize("sql", ["drop view groups", "select", "select 1; select 2"])
+    def test_takes_nothing_but_a_select(self, facts: Path, sql: str) -> None:
+        assert run(["query", sql, "--facts", str(facts)]) == exits.BAD_USAGE
+
+
+class TestTables:
+    def test_lists_all(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["tables"]) == exits.FINE
+        assert (
+            all(f"\n{name} " in capsys_text for name in load_tables())
+            if (capsys_text := capsys.readouterr().out)
+            else False
+        )
+
+    @pytest.mark.parametrize("name", load_tables())
+    def test_describes_each_in_lines_that_fit(
+        self, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["tables", name]) == exits.FINE
+        text = capsys.readouterr().out
+        assert all(column.name in text for column in load_tables()[name].columns)
+
+    def test_json_has_types_and_units(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["tables", "disks", "--output", "json"]) == exits.FINE
+        (table,) = json.loads(capsys.readouterr().out)
+        columns = {column["name"]: column for column in table["columns"]}
+        assert columns["virtual_size"]["unit"] == "bytes"
+        assert columns["machine_id"]["type"] == "string"
+
+
+class TestRuns:
+    def test_lists_finished_and_unfinished(
+        self, facts: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (finished,) = Store(facts).run_ids()
+        unfinished = Store(facts).begin(["a"], settings={}).run_id
+        assert run(["runs", "--facts", str(facts)]) == exits.FINE
+        text = capsys.readouterr().out
+        assert f"\n{finished} " in text
+        assert f"--resume {unfinished}" in text
+        assert run(["runs", "--facts", str(facts), "--output", "json"]) == exits.FINE
+        listed = json.loads(capsys.readouterr().out)
+        assert [one["run_id"] for one in listed["runs"]] == [finished]
+        assert listed["unfinished"] == [unfinished]
+
+    def test_publishes_abandons_deletes_and_prunes(self, facts: Path) -> None:
+        begun = Store(facts).begin(["a", "b"], settings={})
+        add_machine(begun, "a")
+        assert run(["runs", "--facts", str(facts), "--publish", begun.run_id]) == exits.FINE
+        assert Store(facts).run(begun.run_id).interrupted
+        assert run(["runs", "--facts", str(facts), "--delete", begun.run_id]) == exits.FINE
+        lost = Store(facts).begin(["a"], settings={}).run_id
+        assert run(["runs", "--facts", str(facts), "--abandon", lost]) == exits.FINE
+        finished_run(facts, {"web": []})
+        assert run(["runs", "--facts", str(facts), "--keep", "1"]) == exits.FINE
+        assert len(Store(facts).run_ids()) == 1
+        assert not Store(facts).unfinished()
+
+
+PACK = """\
+title: Test
+description: Rules for tests.
+"""
+RULE = """\
+id: groups-none
+title: No group is called sudo
+severity: {severity}
+rationale: A test.
+remediation: None.
+violations: select machine_id, root, name from groups where name = 'sudo'
+"""
+
+
+class TestCheckAndReport:
+    @pytest.fixture
+    def pack(self, tmp_path: Path) -> Callable[[str], str]:
+        def make(severity: str) -> str:
+            folder = tmp_path / "pack"
+            folder.mkdir(exist_ok=True)
+            (folder / "pack.yaml").write_text(PACK)
+            (folder / "rule.yaml").write_text(RULE.format(severity=severity))
+            return str(folder)
+
+        return make
+
+    @pytest.mark.parametrize(
+        ("severity", "fail_on", "code"),
+        [
+            ("high", "high", exits.FINDINGS),
+            ("critical", "high", exits.FINDINGS),
+            ("medium", "high", exits.FINE),
+            ("info", "info", exits.FINDINGS),
+            ("critical", "none", exits.FINE),
+        ],
+    )
+    def test_check_exits_by_the_gravest_finding(
+        self, fleet: Path, pack: Callable[[str], str], severity: str, fail_on: str, code: int
+    ) -> None:
+        arguments = ["--facts", str(fleet), "--pack", pack(severity), "--fail-on", fail_on]
+        assert run(["check", *arguments]) == code
+
+    @pytest.fixture
+    def fleet(self, tmp_path: Path) -> Path:
+        """A run in which groups were gathered from one root."""
+        from scanner.store.arrow import rows_to_arrow
+        from scanner.tables.coverage.spec import Coverage
+        from scanner.tables.operating_systems.spec import OperatingSystem
+        from tests.scanner.store.making import ROOT, group_rows, machine_rows
+
+        store = Store(tmp_path / "fleet")
+        begun = store.begin(["web"], settings={})
+        tables = load_tables()
+        system: dict[str, Any] = dict.fromkeys(
+            column.name for column in tables["operating_systems"].columns
+        )
+        system |= {"family": "linux", "like": (), "kernels": ()}
+        coverage = [
+            Coverage(root=ROOT, table_name=name, status="ok", rows=1, seconds=0.0, error=None)
+            for name in ("groups", "operating_systems")
+        ]
+        with begun.machine_writer("web") as writer:
+            writer.write("machines", machine_rows("web", begun.run_id))
+            writer.write("groups", group_rows("web", ["sudo"]))
+            rows: list[object] = [OperatingSystem(**system)]
+            found = rows_to_arrow(tables["operating_systems"], rows, machine_id="web", root=ROOT)
+            writer.write("operating_systems", found)
+            writer.write("coverage", rows_to_arrow(tables["coverage"], coverage, machine_id="web"))
+            writer.commit({})
+        begun.finish()
+        return tmp_path / "fleet"
+
+    def test_check_names_what_fails(
+        self, fleet: Path, pack: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["check", "--facts", str(fleet), "--pack", pack("high")]
+        assert run(arguments) == exits.FINDINGS
+        text = capsys.readouterr().out
+        assert "groups-none" in text
+        assert "web" in text
+        assert run([*arguments, "--output", "json"]) == exits.FINDINGS
+        found = json.loads(capsys.readouterr().out)
+        assert found["counts"] == [{"severity": "high", "state": "fail", "results": 1}]
+        assert found["results"][0]["rule_id"] == "groups-none"
+
+    def test_a_waiver_stays_the_exit_code(
+        self, fleet: Path, pack: Callable[[str], str], tmp_path: Path
+    ) -> None:
+        waivers = tmp_path / "waivers.yaml"
+        waivers.write_text(
+            "- {rule: groups-none, machine: web, justification: test, expires: 2999-01-01}\n"
+        )
+        arguments = ["check", "--facts", str(fleet), "--pack", pack("high")]
+        assert run([*arguments, "--waivers", str(waivers)]) == exits.FINE
+
+    def test_a_bad_rule_is_found_before_facts_are_read(
+        self, pack: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["check", "--facts", "/nonexistent", "--pack", pack("grave")]
+        assert run(arguments) == exits.BAD_USAGE
+        assert "rule.yaml:3: severity" in capsys.readouterr().err
+
+    def test_a_report_is_written_whole_and_of_facts_alone_before_a_check(
+        self,
+        fleet: Path,
+        pack: Callable[[str], str],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        page = tmp_path / "report.html"
+        arguments = ["report", "--facts", str(fleet), "--pack", pack("high"), "--json", "-"]
+        assert run([*arguments, "--html", str(page)]) == exits.FINE
+        told = capsys.readouterr()
+        assert "facts alone" in told.err
+        assert json.loads(told.out)["results"] == []
+        assert page.read_text().rstrip().endswith("</html>")
+        assert page.stat().st_mode & 0o777 == 0o666 & ~_umask()
+        run(["check", "--facts", str(fleet), "--pack", pack("high")])
+        capsys.readouterr()
+        assert run(arguments) == exits.FINE
+        assert len(json.loads(capsys.readouterr().out)["results"]) == 1
+
+    def test_a_report_that_cannot_be_written_leaves_nothing(
+        self, fleet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        target = str(tmp_path / "none" / "report.html")
+        assert run(["report", "--facts", str(fleet), "--html", target]) == exits.FAILED
+        assert "cannot be written" in capsys.readouterr().err
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+class TestRules:
+    def test_lists_shows_and_tests_them(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["rules", "list", "--output", "json"]) == exits.FINE
+        rule = json.loads(capsys.readouterr().out)[0]
+        assert run(["rules", "show", rule["id"]]) == exits.FINE
+        text = capsys.readouterr().out
+        assert rule["title"] in text
+        assert "SELECT" in text.upper()
+
+    def test_cases_that_fail_are_a_failure(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "cases").mkdir()
+        (tmp_path / "pack.yaml").write_text(PACK)
+        (tmp_path / "rule.yaml").write_text(RULE.format(severity="low"))
+        (tmp_path / "cases" / "groups-none.yaml").write_text(
+            "- name: wrong\n  facts: {groups: []}\n  expect: fail\n"
+        )
+        assert run(["rules", "test", "--pack", str(tmp_path)]) == exits.FAILED
+        assert "0 of 1 cases passed" in capsys.readouterr().out
+
+
+class TestInspect:
+    def test_a_disk_that_cannot_be_read_is_told_and_exits_with_three(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "a.img").touch()
+        assert run(["inspect", "-a", str(tmp_path / "a.img")]) == exits.NOT_SCANNED
+        assert "a.img: failed: " in capsys.readouterr().out
+
+    def test_json_is_one_object_of_all_tables(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "a.img").touch()
+        arguments = ["inspect", "-a", str(tmp_path / "a.img"), "--output", "json"]
+        assert run(arguments) == exits.NOT_SCANNED
+        facts = json.loads(capsys.readouterr().out)
+        assert list(facts) == list(load_tables())
+        assert facts["machines"][0]["machine_id"] == "a.img"
+        assert facts["machines"][0]["started"].endswith("Z")
+        assert facts["disks"][0]["error"].endswith("empty")
+        assert facts["packages"] == []
+
+    def test_a_directory_is_read_without_a_vm(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc" / "os-release").write_text("ID=debian\nVERSION_ID=12\n")
+        (tmp_path / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+        arguments = ["inspect", "--directory", str(tmp_path), "--output", "json"]
+        assert run(arguments) == exits.FINE
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["operating_systems"][0]["distro"] == "debian"
+        assert [user["name"] for user in facts["users"]] == ["root"]
+        assert "etc/passwd" in "".join(entry["path"] for entry in facts["files"])
+        assert run(arguments[:3]) == exits.FINE
+        assert "operating systems" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("ready")
+class TestScan:
+    def test_a_fleet_that_cannot_be_read_is_a_run_of_failed_machines(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "empty.img").touch()
+        (tmp_path / "images" / "other.vmdk").write_bytes(b"KDMV" + bytes(508))
+        facts = tmp_path / "facts"
+        arguments = ["scan", str(tmp_path / "images"), "--facts", str(facts), "-P", "1", "-q"]
+        assert run(arguments) == exits.NOT_SCANNED
+        told = capsys.readouterr()
+        assert told.err == ""
+        assert "0 ok, 0 partial, 2 failed" in told.out
+        assert "format vmdk is not supported yet" in told.out
+        (info,) = Store(facts).runs()
+        assert info.outcomes == {"failed": 2}
+        assert info.settings["sources"] == [str(tmp_path / "images")]
+
+    def test_an_unfinished_run_is_resumed_with_its_own_settings(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "a.img").touch()
+        (tmp_path / "b.img").touch()
+        settings = {
+            "sources": [str(tmp_path)],
+            "include": ["*.img"],
+            "exclude": [],
+            "files": "none",
+            "deadline": 60.0,
+            "live": False,
+            "allowed_directories": [],
+        }
+        store = Store(tmp_path / "facts")
+        begun = store.begin(["a.img", "b.img"], settings=settings)
+        add_machine(begun, "a.img")
+        arguments = ["scan", "--facts", str(store.path), "--resume", begun.run_id, "-P", "1"]
+        assert run([*arguments, "--output", "json"]) == exits.NOT_SCANNED
+        summary = json.loads(capsys.readouterr().out)
+        assert (summary["resumed"], summary["scanned"]) == (1, 1)
+        assert summary["outcomes"] == {"ok": 1, "partial": 0, "failed": 1}
+        assert run(arguments) == exits.FAILED  # it is finished
+
+    def test_a_scan_that_cannot_begin_leaves_no_run(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "a.img").touch()
+        arguments = ["scan", str(tmp_path), "--facts", str(tmp_path / "facts"), "-q"]
+        assert run([*arguments, "--scheduler", "bogus://x"]) == exits.FAILED
+        assert "nothing was kept" in capsys.readouterr().err
+        assert not Store(tmp_path / "facts").unfinished()
+
+    def test_a_host_without_an_appliance_is_told_before_the_scan(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from scanner.errors import ApplianceError
+
+        def nothing() -> None:
+            raise ApplianceError("no appliance")
+
+        monkeypatch.setattr("appliance.build.find", nothing)
+        (tmp_path / "a.img").touch()
+        assert run(["scan", str(tmp_path), "--facts", str(tmp_path / "facts")]) == exits.FAILED
+        assert not (tmp_path / "facts").exists()
+
+
+def test_times_and_lists_are_printed_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("a", "b"), [([1, "x"], None), ("y", 1.5)])
+    assert capsys.readouterr().out == "a       b\n----  ---\n1, x\ny     1.5\n"

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scanner import preflight
+from scanner.findings import Findings, Outcome
+from scanner.fleet import FleetOptions, MachineFinished, scan_fleet
+from scanner.inspect import InspectOptions
+from scanner.reuse import EarlierFacts
+from scanner.sources.base import Disk, Machine
+from scanner.store import views
+from scanner.store.arrow import rows_to_arrow
+from scanner.store.run import Run
+from scanner.store.runs import Store
+from scanner.tables import load_tables
+
+SETTINGS = {"files": "all", "live": False}
+LONG_AGO = time.time() - 3600
+
+
+def image(folder: Path, name: str = "a.qcow2") -> Machine:
+    """A machine whose qcow2 disk lies over a backing file, both written an hour ago."""
+    base, top = folder / f"base-{name}", folder / name
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", base, "1M"], check=True)
+    backing = ["-b", str(base), "-F", "qcow2"]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(top)], check=True)
+    for path in (base, top):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    return Machine(name, (Disk(str(top)),), str(folder))
+
+
+def scanned(machine: Machine, run: Run, *, roots: int = 1, started: float | None = None) -> Outcome:
+    """Leave the rows that a scan of the machine would leave."""
+    found = Findings(machine, roots=["/dev/sda"] * roots, ran_by="tcg", appliance="ours")
+    for disk in machine.disks:
+        found.add_disk(disk.path, preflight.examine(disk, preflight.Policy()))
+    row = found.machine_row(
+        started=started or time.time(), seconds=1.0, attempt=1, run_id=run.run_id
+    )
+    tables = load_tables()
+    with run.machine_writer(machine.machine_id) as writer:
+        for name, rows in (("machines", [row]), ("disks", found.disks)):
+            writer.write(name, rows_to_arrow(tables[name], rows, machine_id=machine.machine_id))
+        writer.commit({})
+    return row.outcome
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    return tmp_path / "facts"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return image(tmp_path)
+
+
+def first_run(facts: Path, machine: Machine, *, roots: int = 1) -> Run:
+    run = Store(facts).begin([machine.machine_id], settings=SETTINGS)
+    scanned(machine, run, roots=roots)
+    run.finish()
+    return run
+
+
+def test_an_unchanged_machine_points_at_the_run_that_holds_its_facts(
+    facts: Path, machine: Machine
+) -> None:
+    run = first_run(facts, machine)
+    row = EarlierFacts(facts, SETTINGS, "ours").row_of(machine)
+    assert row is not None
+    assert (row.facts_run, row.outcome, row.roots, row.attempts) == (run.run_id, "ok", 1, 1)
+    assert row.seconds < 0.1
+    assert row.seconds_collect is None
+
+
+def test_a_fleet_of_unchanged_machines_needs_no_cluster(facts: Path, machine: Machine) -> None:
+    first = first_run(facts, machine)
+    again = Store(facts).begin([machine.machine_id], settings=SETTINGS)
+    events: list[object] = []
+    options = FleetOptions(
+        machine=InspectOptions(run_id=again.run_id),
+        earlier=EarlierFacts(facts, SETTINGS, "ours"),
+        inspect=None,  # type: ignore[arg-type] # nothing may be inspected
+    )
+    summary = scan_fleet([machine], again, options, events.append)
+    assert (summary.unchanged, summary.scanned, summary.slots) == (1, 0, 0)
+    assert summary.outcomes["ok"] == 1
+    assert [type(event) for event in events] == [MachineFinished]
+    with views.connect(facts, again.run_id) as connection:
+        rows = views.query(connection, "SELECT machine_id, path FROM disks").to_pylist()
+    assert rows == [{"machine_id": "a.qcow2", "path": machine.disks[0].path}]
+    third = EarlierFacts(facts, SETTINGS, "ours").row_of(machine)
+    assert third is not None
+    assert third.facts_run == first.run_id
+
+
+@pytest.mark.parametrize("name", ["a.qcow2", "base-a.qcow2"])
+def test_a_change_anywhere_in_the_backing_chain_is_seen(
+    facts: Path, machine: Machine, tmp_path: Path, name: str
+) -> None:
+    first_run(facts, machine)
+    os.utime(tmp_path / name, (LONG_AGO, LONG_AGO + 1))
+    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+
+
+def test_a_missing_backing_file_is_a_change(facts: Path, machine: Machine, tmp_path: Path) -> None:
+    first_run(facts, machine)
+    (tmp_path / "base-a.qcow2").unlink()
+    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+
+
+def test_other_settings_or_another_appliance_scan_anew(facts: Path, machine: Machine) -> None:
+    first_run(facts, machine)
+    assert EarlierFacts(facts, SETTINGS | {"files": "notable"}, "ours").row_of(machine) is None
+    assert EarlierFacts(facts, SETTINGS | {"live": True}, "ours").row_of(machine) is None
+    assert EarlierFacts(facts, SETTINGS, "theirs").row_of(machine) is None
+
+
+def test_another_stated_format_or_disk_scans_anew(facts: Path, machine: Machine) -> None:
+    first_run(facts, machine)
+    earlier = EarlierFacts(facts, SETTINGS, "ours")
+    path = machine.disks[0].path
+    assert earlier.row_of(replace(machine, disks=(Disk(path, "qcow2"),))) is not None
+    assert earlier.row_of(replace(machine, disks=(Disk(path, "raw"),))) is None
+    assert earlier.row_of(replace(machine, disks=(Disk(path), Disk(path)))) is None
+    assert earlier.row_of(replace(machine, error="refused by its source")) is None
+
+
+def test_a_machine_that_failed_is_tried_again(facts: Path, machine: Machine) -> None:
+    first_run(facts, machine, roots=0)
+    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+
+
+def test_a_file_written_to_just_before_its_scan_is_not_trusted(
+    facts: Path, machine: Machine
+) -> None:
+    run = Store(facts).begin([machine.machine_id], settings=SETTINGS)
+    scanned(machine, run, started=LONG_AGO + 1)
+    run.finish()
+    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+
+
+def test_a_store_without_a_run_knows_no_machine(facts: Path, machine: Machine) -> None:
+    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
