@@ -1,6 +1,7 @@
 """Build the example fleet: real disk images, each beside what a scan has to find in it.
 
-Run from the project's root: ``.venv/bin/python -m examples.build_fleet [fleet|extra|huge|large]...``.
+Run from the project's root:
+``.venv/bin/python -m examples.build_fleet [fleet|extra|huge|large]...``.
 
 An image is made inside a VM of the appliance's kernel and tools by its script in fleet/. What is
 there already and was made from the same script and packages stays as it is.

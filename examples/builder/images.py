@@ -13,9 +13,9 @@ TREES = {
     "debian13": ("trixie", "systemd-sysv openssh-server sudo nftables iproute2"),
     "large": (
         "bookworm",
-        "systemd-sysv openssh-server sudo cron linux-image-cloud-amd64 tiny-initramfs build-essential "
-        "linux-headers-amd64 golang-src python3-django python3-scipy python3-sympy vim git "
-        "emacs-el nodejs adwaita-icon-theme gnome-icon-theme",
+        "systemd-sysv openssh-server sudo cron linux-image-cloud-amd64 tiny-initramfs "
+        "build-essential linux-headers-amd64 golang-src python3-django python3-scipy python3-sympy "
+        "vim git emacs-el nodejs adwaita-icon-theme gnome-icon-theme",
     ),
     "rpm": ("", ""),
 }

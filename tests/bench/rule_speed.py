@@ -50,7 +50,9 @@ class Outcome:
 
 def main() -> int:
     """Parse arguments, generate, evaluate, print."""
-    parser = argparse.ArgumentParser(prog="rule_speed.py", description=(__doc__ or "").split(":")[0])
+    parser = argparse.ArgumentParser(
+        prog="rule_speed.py", description=(__doc__ or "").split(":")[0]
+    )
     parser.add_argument("--machines", type=int, default=10_000, help="default 10000")
     parser.add_argument("--packages", type=int, default=500, help="of each (default 500)")
     parser.add_argument("--files", type=int, nargs=2, default=(500, 5000), metavar=("MIN", "MAX"))
