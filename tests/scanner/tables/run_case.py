@@ -6,6 +6,7 @@ Standard library only, as the module is also the program that Debian's Python ru
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -25,6 +26,21 @@ class Outcome:
 
     rows: list[str]
     error: str = ""
+
+
+def lay_out(case: Path, top: Path) -> Path:
+    """Make a case's tree below a directory, with its symbolic links, and return the tree's top.
+
+    The links stand in the case's file ``links``, a line "path -> target" each: not every way that
+    a checkout or an archive travels keeps links.
+    """
+    tree = shutil.copytree(case / "tree", top / "tree")
+    links = case / "links"
+    for line in links.read_text().splitlines() if links.exists() else []:
+        path, _, target = line.partition(" -> ")
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).symlink_to(target)
+    return tree
 
 
 def run(table: str, tree: Path) -> Outcome:

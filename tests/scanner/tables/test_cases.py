@@ -1,8 +1,9 @@
 """Every case of every table: a tree of input files gives exactly the rows beside it.
 
 A case is scanner/tables/<table>/cases/<case>/ with ``tree/`` (the root), ``expected.jsonl`` (the
-rows as encode_rows writes them, keys in any order) and, where the collector ends in an error,
-``error.txt`` ("<class>: <message>").
+rows as encode_rows writes them, keys in any order), where the tree has symbolic links ``links``
+("<path> -> <target>"), and where the collector ends in an error ``error.txt`` ("<class>:
+<message>").
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pytest
 
 from scanner.schema import Column, Kind
 from scanner.tables import load_tables
-from tests.scanner.tables.run_case import DEBIAN_PYTHON, REPOSITORY, Outcome, run
+from tests.scanner.tables.run_case import DEBIAN_PYTHON, REPOSITORY, Outcome, lay_out, run
 from tests.scanner.tables.run_case import run_in_debian_python as run_with_librpm
 
 TABLES = REPOSITORY / "scanner" / "tables"
@@ -75,16 +76,16 @@ def _assert_rows_fit(table: str, outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)
-def test_tree_gives_the_rows_beside_it(case: Path) -> None:
+def test_tree_gives_the_rows_beside_it(case: Path, tmp_path: Path) -> None:
     table = case.parent.parent.name
-    found = run(table, case / "tree")
+    found = run(table, lay_out(case, tmp_path))
     _assert_same(found, _expected(case))
     _assert_rows_fit(table, found)
 
 
 @pytest.mark.parametrize("case", LIBRPM_CASES, ids=_name)
-def test_real_rpm_databases_give_the_rows_beside_them(case: Path) -> None:
-    found = run_with_librpm("packages", case / "tree")
+def test_real_rpm_databases_give_the_rows_beside_them(case: Path, tmp_path: Path) -> None:
+    found = run_with_librpm("packages", lay_out(case, tmp_path))
     assert "No module named 'rpm'" not in found.error, (
         f"{DEBIAN_PYTHON} lacks librpm's binding: apt-get install python3-rpm"
     )
@@ -96,5 +97,8 @@ def test_real_rpm_databases_give_the_rows_beside_them(case: Path) -> None:
 
 @pytest.mark.parametrize("case", [*CASES, *LIBRPM_CASES], ids=_name)
 def test_case_is_complete(case: Path) -> None:
-    assert {path.name for path in case.iterdir()} - {"error.txt"} == {"tree", "expected.jsonl"}
+    assert {path.name for path in case.iterdir()} - {"error.txt", "links"} == {
+        "tree",
+        "expected.jsonl",
+    }
     assert (case / "expected.jsonl").stat().st_size or _expected(case).error or "empty" in case.name

@@ -1,1 +1,0 @@
-../init.d/hwclock.sh
