@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import os
 import signal
@@ -16,7 +17,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -50,6 +52,29 @@ class Agent(Protocol):
     @property
     def accelerator(self) -> RanBy:
         """What runs it: kvm, tcg, or none."""
+
+
+@dataclass(frozen=True)
+class PluggedLayer:
+    """One layer of a disk that is given to a guest.
+
+    Attributes:
+        driver: QEMU's driver for its format.
+        descriptors: its file, open for reading; with ``describe`` the files that its content
+            lies in.
+        block_device: whether the file is a block device.
+        start: where in the file the image begins, in bytes.
+        length: length of the image, in bytes; None for the rest of the file.
+        describe: makes the file that the driver reads, of the paths under which QEMU finds the
+            others; None when the driver reads the image's own file.
+    """
+
+    driver: str
+    descriptors: tuple[int, ...]
+    block_device: bool = False
+    start: int = 0
+    length: int | None = None
+    describe: Callable[[Sequence[str]], bytes] | None = None
 
 
 class ApplianceVM:
@@ -86,6 +111,7 @@ class ApplianceVM:
         self._deadline = deadline
         self._limits = limits
         self._cleanup = contextlib.ExitStack()
+        self._fd_sets = itertools.count(qemu_args.FIRST_DISK_SET)
 
     @property
     def accelerator(self) -> RanBy:
@@ -201,29 +227,46 @@ class ApplianceVM:
                 raise ApplianceError(f"the appliance's state could not be moved: {status}")
             time.sleep(0.001)
 
-    def plug(self, index: int, chain: Sequence[tuple[str, int, bool]], deadline: Deadline) -> None:
+    def plug(
+        self,
+        index: int,
+        chain: Sequence[PluggedLayer],
+        deadline: Deadline,
+        *,
+        sector_size: int = 512,
+    ) -> None:
         """Give the guest one more disk, read-only.
 
         Args:
             index: the disk's place on the machine.
-            chain: the disk's layers, top first: format, open descriptor, is a block device.
+            chain: the disk's layers, top first.
             deadline: when QEMU must have opened it.
+            sector_size: the disk's logical sector size, in bytes.
 
         Raises:
             ApplianceError: QEMU cannot open it.
         """
-        layers = []
-        for position, (image_format, descriptor, block_device) in enumerate(chain):
-            number = qemu_args.FIRST_DISK_SET + index * 100 + position
-            self._pass(descriptor, number, deadline)
-            layers.append(OpenLayer(image_format, number, block_device))
+        layers = [self._open_layer(layer, deadline) for layer in chain]
         name = f"disk{index}"
+        device = qemu_args.disk_device(name, index, sector_size)
         self._monitor.execute("blockdev-add", deadline, qemu_args.disk_node(name, layers))
-        self._monitor.execute("device_add", deadline, qemu_args.disk_device(name, index))
+        self._monitor.execute("device_add", deadline, device)
 
-    def _pass(self, descriptor: int, number: int, deadline: Deadline) -> None:
+    def _open_layer(self, layer: PluggedLayer, deadline: Deadline) -> OpenLayer:
+        sets = [self._pass(descriptor, deadline) for descriptor in layer.descriptors]
+        if layer.describe is not None:
+            content = layer.describe([qemu_args.fd_path(number) for number in sets])
+            with contextlib.ExitStack() as ours:
+                written = _memory_file(ours, "descriptor", content)
+                sets = [self._pass(_reopened(ours, written, os.O_RDONLY), deadline)]
+        return OpenLayer(layer.driver, sets[0], layer.block_device, layer.start, layer.length)
+
+    def _pass(self, descriptor: int, deadline: Deadline) -> int:
+        """Hand an open file over; the number of the descriptor set that holds it."""
+        number = next(self._fd_sets)
         self._monitor.send_descriptor(descriptor)
         self._monitor.execute("add-fd", deadline, {"fdset-id": number})
+        return number
 
     def call(
         self, op: str, deadline: Deadline, on_rows: RowsHandler | None = None, **args: object

@@ -16,6 +16,7 @@ from appliance.qemu_args import RanBy
 from scanner.errors import FleetscanError
 from scanner.preflight import DiskPlan
 from scanner.schema import MICROSECOND, Origin, Scope
+from scanner.sources.base import Disk as SourceDisk
 from scanner.sources.base import Machine
 from scanner.tables import load_tables
 from scanner.tables.coverage.spec import Coverage
@@ -72,7 +73,7 @@ class Findings:
             self.seconds[stage] = time.monotonic() - begun
 
     def add_disk(
-        self, path: str, plan: DiskPlan | None = None, error: FleetscanError | None = None
+        self, disk: SourceDisk, plan: DiskPlan | None = None, error: FleetscanError | None = None
     ) -> None:
         """Note what preflight said of the machine's next disk."""
         index = len(self.disks)
@@ -82,13 +83,16 @@ class Findings:
         row = Disk(
             disk=index,
             device=None,
-            path=path,
+            path=disk.path,
+            member=disk.member,
             format=top.format if top else None,
             virtual_size=plan.virtual_size if plan else None,
             file_size=top.size if top else None,
             allocated=plan.allocated if plan else None,
             cluster_size=plan.cluster_size if plan else None,
-            backing_chain=tuple(layer.path for layer in plan.layers[1:]) if plan else (),
+            sector_size=plan.sector_size if plan else None,
+            backing_chain=plan.backing_chain if plan else (),
+            extents=plan.extent_files if plan else (),
             error=_shortened(error),
         )
         self.disks.append(row)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -39,6 +38,7 @@ from scanner.errors import (
     WireError,
 )
 from scanner.findings import Findings, Status
+from scanner.preflight.opening import open_disk
 from scanner.schema import MICROSECOND, Origin, Scope, Table
 from scanner.sources.base import Machine
 from scanner.store.arrow import decode_rows, rows_to_arrow
@@ -202,9 +202,9 @@ class _Inspection:
                 plan = preflight.examine(disk, policy)
             except FleetscanError as error:
                 failure = failure or error
-                self._found.add_disk(disk.path, error=error)
+                self._found.add_disk(disk, error=error)
             else:
-                self._found.add_disk(disk.path, plan)
+                self._found.add_disk(disk, plan)
         if failure is not None:
             self._found.warnings.append(str(failure))
             if not self._found.plans:
@@ -245,13 +245,8 @@ class _Inspection:
 
     def _plug(self, vm: ApplianceVM, index: int, plan: preflight.DiskPlan) -> None:
         with contextlib.ExitStack() as stack:
-            chain = []
-            for layer in plan.layers:
-                descriptor = preflight.open_layer(layer, live=self._options.live)
-                stack.callback(os.close, descriptor)
-                block_device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
-                chain.append((layer.format, descriptor, block_device))
-            vm.plug(index, chain, self._deadline)
+            chain = open_disk(plan, stack, live=self._options.live)
+            vm.plug(index, chain, self._deadline, sector_size=plan.sector_size)
 
     # -- discovery and collection ------------------------------------------------------------
 

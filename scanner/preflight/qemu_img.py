@@ -13,20 +13,26 @@ import time
 from typing import Any
 
 from scanner.errors import PreflightError
-from scanner.preflight.plan import Limits
+from scanner.preflight.plan import Driver, Limits
 
 _NOBODY = 65534  # Debian's and the kernel's overflow user
+_VHDX_LOG = b"contains a log that needs to be replayed"
 _DROP_ALL = ("--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--pdeathsig", "KILL")
 
 
-def qcow2_info(fd: int, limits: Limits) -> dict[str, Any]:
-    """What ``qemu-img info`` says of an open qcow2 image; its backing file is not opened.
+def image_info(
+    fd: int, driver: Driver, limits: Limits, start: int = 0, length: int | None = None
+) -> dict[str, Any]:
+    """What ``qemu-img info`` says of an open image; its backing file is not opened.
 
-    Call it only for images that refer to no external data file: qemu-img would open that.
+    Call it only for images that refer to no other file for their data: qemu-img would open that.
 
     Args:
         fd: descriptor of the image.
+        driver: QEMU's driver that reads it.
         limits: for the helper.
+        start: where in the file the image begins, in bytes.
+        length: its length in bytes; None when it is the whole file.
 
     Returns:
         The JSON object as qemu-img prints it; ``Any``, as its values are whatever the image says.
@@ -34,8 +40,9 @@ def qcow2_info(fd: int, limits: Limits) -> dict[str, Any]:
     Raises:
         PreflightError: qemu-img refuses the image, or did not keep to its limits.
     """
+    command = info_command(fd, driver, limits, os.fstat(fd), start, length)
     try:
-        answer = json.loads(run_limited(info_command(fd, limits, os.fstat(fd)), limits, fd))
+        answer = json.loads(run_limited(command, limits, fd))
     except ValueError as error:
         raise PreflightError("qemu-img gave no answer that can be read") from error
     if not isinstance(answer, dict):
@@ -43,8 +50,15 @@ def qcow2_info(fd: int, limits: Limits) -> dict[str, Any]:
     return answer
 
 
-def info_command(fd: int, limits: Limits, status: os.stat_result) -> list[str]:
-    """The arguments for :func:`qcow2_info`.
+def info_command(
+    fd: int,
+    driver: Driver,
+    limits: Limits,
+    status: os.stat_result,
+    start: int = 0,
+    length: int | None = None,
+) -> list[str]:
+    """The arguments for :func:`image_info`.
 
     The image is named by its descriptor, so that no file name is ever taken for an option or a
     protocol, and nothing can be put in its place meanwhile.
@@ -53,9 +67,18 @@ def info_command(fd: int, limits: Limits, status: os.stat_result) -> list[str]:
         *("setpriv", *_identity(status), *_DROP_ALL),
         *("prlimit", f"--cpu={limits.cpu_seconds}", f"--as={limits.address_space}"),
         *("--fsize=0", "--nofile=64", "--core=0"),
-        *("qemu-img", "info", "--force-share", "-f", "qcow2", "--output=json"),
-        f"/proc/self/fd/{fd}",
+        *("qemu-img", "info", "--force-share", "--output=json"),
+        *_image_words(fd, driver, start, length),
     ]
+
+
+def _image_words(fd: int, driver: Driver, start: int, length: int | None) -> list[str]:
+    path = f"/proc/self/fd/{fd}"
+    if length is None:
+        return ["-f", driver, path]
+    part = f"file.driver=raw,file.offset={start},file.size={length}"
+    file = f"file.file.driver=file,file.file.filename={path}"
+    return ["--image-opts", f"driver={driver},{part},{file}"]
 
 
 def _identity(status: os.stat_result) -> tuple[str, ...]:
@@ -93,6 +116,11 @@ def run_limited(argv: list[str], limits: Limits, fd: int) -> bytes:
             output, errors = _collect(process, limits)
         finally:
             _kill_group(process)
+    if _VHDX_LOG in errors:
+        raise PreflightError(
+            "it was not closed cleanly: its log must be replayed, which would change it",
+            hint="start and shut down its guest, or scan a copy after: qemu-img check -r all",
+        )
     if process.returncode != 0:
         raise PreflightError(f"qemu-img refuses it: {_reason(errors, process.returncode, fd)}")
     return output

@@ -186,8 +186,8 @@ def test_every_node_is_explicit_down_to_the_end_of_the_chain(chain: list[OpenLay
     node: Node | None = qemu_args.disk_node("disk0", chain)
     for layer in chain:
         assert node is not None
-        assert node["driver"] == layer.format
-        if layer.format == "qcow2":
+        assert node["driver"] == layer.driver
+        if layer.driver == "qcow2":
             assert "backing" in node  # null at the end: QEMU must not read it from the image
         node = node.get("backing")
     assert node is None
@@ -222,7 +222,8 @@ def test_a_disk_without_layers_is_none() -> None:
 
 @given(st.integers(0, 255))
 def test_disks_are_scsi_targets_by_their_place(index: int) -> None:
-    device = qemu_args.disk_device(f"disk{index}", index)
+    device = qemu_args.disk_device(f"disk{index}", index, 4096)
     assert (device["driver"], device["bus"]) == ("scsi-hd", "scsi0.0")
     assert (device["scsi-id"], device["lun"]) == (index, 0)
     assert device["drive"] == device["serial"] == f"disk{index}"
+    assert device["logical_block_size"] == device["physical_block_size"] == 4096

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from scanner.errors import PreflightError
 from scanner.preflight import DiskPlan, Policy, examine
-from scanner.preflight.qcow2 import Header, Read, check_complete, parse_header
+from scanner.preflight.image import Read
+from scanner.preflight.qcow2 import Header, check_complete, parse_header
 from scanner.sources import Disk
 
 CLUSTER = 512
@@ -174,6 +175,8 @@ def test_tables_as_large_as_allowed_cost_bounded_time() -> None:
         reftable_offset=1 << 21,
         reftable_size=8 << 20,
         refcount_bits=16,
+        snapshots=0,
+        snapshots_offset=0,
         dirty=True,
         extended_l2=False,
         backing_file=None,

@@ -39,7 +39,7 @@ def scanned(machine: Machine, run: Run, *, roots: int = 1, started: float | None
     """Leave the rows that a scan of the machine would leave."""
     found = Findings(machine, roots=["/dev/sda"] * roots, ran_by="tcg", appliance="ours")
     for disk in machine.disks:
-        found.add_disk(disk.path, preflight.examine(disk, preflight.Policy()))
+        found.add_disk(disk, preflight.examine(disk, preflight.Policy()))
     row = found.machine_row(
         started=started or time.time(), seconds=1.0, attempt=1, run_id=run.run_id
     )

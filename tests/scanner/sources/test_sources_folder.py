@@ -61,7 +61,7 @@ def test_a_backing_file_is_no_machine_of_its_own(
     qcow2(tmp_path / "vm" / "web.qcow2", "../bases/golden.img")
     with caplog.at_level(logging.INFO, "scanner.sources"):
         assert ids(tmp_path) == ["vm/web.qcow2"]
-    assert "golden.img is the backing file of" in caplog.text
+    assert "golden.img belongs to" in caplog.text
 
 
 def test_images_that_back_each_other_are_all_kept_so_that_their_error_is_seen(
