@@ -95,8 +95,6 @@ def examine_file(
 
 def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | None) -> Examined:
     status, size = os.fstat(fd), file_size(fd)
-    if size == 0:
-        raise PreflightError("empty")
     in_use = is_written(fd)
     if in_use and not policy.live:
         raise PreflightError(
@@ -104,6 +102,10 @@ def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | 
             hint="shut the guest down, scan a snapshot, or read it as it is with --live",
         )
     start, length = find_member(reader(fd), size, member) if member else (0, size)
+    if length == 0:
+        raise PreflightError("empty")
+    if member and length % SECTOR:
+        raise PreflightError(f"its length in the archive, {length} bytes, is not in whole sectors")
     read = reader(fd, start, length)
     chosen = decide_format(stated, member or path, read, length)
     image = read_image(chosen, read, length, time.monotonic() + policy.limits.wall_seconds)

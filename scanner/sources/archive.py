@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scanner.errors import PreflightError
-from scanner.preflight.archive import members
+from scanner.preflight.archive import Member, members
 from scanner.preflight.formats import ARCHIVE_SUFFIX, DISK_SUFFIXES
 from scanner.preflight.layer import reader
 from scanner.preflight.plan import file_size, open_checked
 from scanner.sources.base import Disk, Machine
+
+_SEVERAL_SYSTEMS = b"VirtualSystemCollection"  # the element that groups machines (DSP0243)
+_MAX_DESCRIPTOR = 1 << 20  # bytes; those of single machines have some ten thousand
 
 
 def machine_of(machine_id: str, disks: Sequence[Disk], source: str) -> Machine:
@@ -48,14 +51,35 @@ def archive_disks(path: str) -> tuple[Disk, ...]:
     real = os.path.realpath(path)
     fd = open_checked(real)
     try:
-        names = [member.name for member in members(reader(fd), file_size(fd))]
+        return tuple(Disk(path, member=name) for name in _disk_names(fd))
     except PreflightError as error:
         raise PreflightError(f"{real!r}: {error}", hint=error.hint) from error
     except OSError as error:
         raise PreflightError(f"{real!r} cannot be read: {error.strerror}") from error
     finally:
         os.close(fd)
-    disks = [name for name in names if Path(name).suffix.lower() in DISK_SUFFIXES]
+
+
+def _disk_names(fd: int) -> list[str]:
+    read = reader(fd)
+    found = list(members(read, file_size(fd)))
+    suffixes = {member: Path(member.name).suffix.lower() for member in found}
+    for member, suffix in suffixes.items():
+        if suffix == ".gz" or suffix[1:].isdigit():
+            raise PreflightError(
+                f"the archive holds the disk {member.name!r} compressed or in pieces",
+                hint="make it again without compression and chunks, as ovftool does by default",
+            )
+        if suffix == ".ovf" and _SEVERAL_SYSTEMS in read(member.start, _most_of(member)):
+            raise PreflightError(
+                "the archive holds several machines",
+                hint="unpack it, and list each machine's disks in an inventory",
+            )
+    disks = [member.name for member, suffix in suffixes.items() if suffix in DISK_SUFFIXES]
     if not disks:
-        raise PreflightError(f"{real!r}: the archive holds no disk")
-    return tuple(Disk(path, member=name) for name in disks)
+        raise PreflightError("the archive holds no disk")
+    return disks
+
+
+def _most_of(member: Member) -> int:
+    return min(member.length, _MAX_DESCRIPTOR)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scanner.inspect import InspectOptions, inspect_machine
-from scanner.sources import find_machines
+from scanner.preflight import Policy, examine
+from scanner.preflight.opening import open_disk
+from scanner.sources import Disk, find_machines
 from scanner.store.staging import MemorySink
-from tests.vm.machines import checksum, image_of, small_system
+from tests.disk_images import archive, gpt_disk
+from tests.vm.machines import checksum, image_of, prepared, small_system, soon
 from tests.vm.ordinary import Tables, tables_of
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -96,3 +101,90 @@ def test_the_facts_are_those_of_the_raw_twin_and_no_file_changes(
     before = {path: checksum(path) for path in tmp_path.iterdir()}
     assert scanned(tmp_path) == twin
     assert {path: checksum(path) for path in tmp_path.iterdir()} == before
+
+
+def disks_of(path: Path) -> list[dict[str, Any]]:
+    """The rows about a source's disks."""
+    (machine,) = find_machines([str(path)])
+    sink = MemorySink()
+    inspect_machine(machine, InspectOptions(files="none"), sink)
+    return sink.table("disks").to_pylist()
+
+
+def test_a_vmdk_is_read_through_its_parents(system: Path, twin: Tables, tmp_path: Path) -> None:
+    convert(system, tmp_path / "base.vmdk", KINDS[7])  # in several files
+    for name, parent in (("middle.vmdk", "base.vmdk"), ("top.vmdk", "middle.vmdk")):
+        command = ["qemu-img", "create", "-q", "-f", "vmdk", "-b", parent, "-F", "vmdk", name]
+        subprocess.run(command, check=True, cwd=tmp_path)
+    assert scanned(tmp_path) == twin
+    (row,) = disks_of(tmp_path)
+    chain = [Path(path).name for path in row["backing_chain"]]
+    assert (chain, len(row["extents"])) == (["middle.vmdk", "base.vmdk"], 1)
+
+
+@pytest.mark.parametrize(
+    "kind", [KINDS[number] for number in (0, 5, 9, 10, 13)], ids=lambda kind: kind.id
+)
+def test_an_archive_is_read_in_place(
+    kind: Kind, system: Path, twin: Tables, tmp_path: Path
+) -> None:
+    convert(system, tmp_path / kind.file, kind)
+    ova = archive(tmp_path / "web.ova", [tmp_path / kind.file])
+    (tmp_path / kind.file).unlink()
+    before = checksum(ova)
+    assert scanned(tmp_path) == twin
+    (row,) = disks_of(ova)
+    assert (row["path"], row["member"]) == (str(ova), kind.file)
+    assert checksum(ova) == before
+
+
+@pytest.fixture(scope="module")
+def partitioned(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Equal systems on raw disks, by the size of the disk's sectors."""
+    folder = tmp_path_factory.mktemp("partitioned")
+    (folder / "tree").mkdir()
+    filesystem = image_of(small_system(folder / "tree"), folder / "fs", 32, "-b", "4096")
+    sizes = (512, 4096)
+    return {size: gpt_disk(folder / f"{size}.raw", filesystem, size) for size in sizes}
+
+
+@pytest.fixture(scope="module")
+def small_sectors(partitioned: dict[int, Path]) -> Tables:
+    return scanned(partitioned[512])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [KINDS[number] for number in (0, 4, 6, 7, 9, 10, 11, 13, 15, 16)],
+    ids=lambda kind: kind.id,
+)
+def test_a_disk_of_large_sectors_is_shown_as_one(
+    kind: Kind, partitioned: dict[int, Path], small_sectors: Tables, tmp_path: Path
+) -> None:
+    convert(partitioned[4096], tmp_path / kind.file, kind)
+    found = scanned(tmp_path)
+    (partition,) = found["partitions"]
+    assert partition["sector_size"] == "4096"
+    partition["sector_size"] = "512"
+    assert found == small_sectors
+    assert [row["sector_size"] for row in disks_of(tmp_path)] == [4096]
+
+
+def test_qemu_holds_the_files_of_a_split_disk_and_no_other(system: Path, tmp_path: Path) -> None:
+    convert(system, tmp_path / "a.vmdk", KINDS[7])
+    (tmp_path / "b.raw").write_bytes(bytes(1 << 20))
+    plan = examine(Disk(str(tmp_path / "a.vmdk")), Policy())
+    with prepared().clone() as machine, contextlib.ExitStack() as stack:
+        before = files_of(machine.pid)
+        machine.plug(0, open_disk(plan, stack), soon())
+        opened = files_of(machine.pid) - before
+    assert {Path(path).name for path in opened} == {
+        "a-s001.vmdk",
+        "memfd:fleetscan-descriptor (deleted)",
+    }
+
+
+def files_of(pid: int) -> set[str]:
+    """What a process has open that has a name."""
+    links = (str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir())
+    return {link for link in links if link.startswith("/")}

@@ -1,0 +1,74 @@
+"""Disk images and archives for tests, made byte by byte."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+import uuid
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+LINUX_DATA = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4").bytes_le
+_MEBIBYTE = 1 << 20
+_ENTRIES, _ENTRY_BYTES = 128, 128
+
+
+def gpt_disk(path: Path, filesystem: Path, sector: int) -> Path:
+    """A raw disk with a GUID partition table (UEFI specification, 5.3) and one partition.
+
+    Args:
+        path: the disk.
+        filesystem: what the partition, which begins at 1 MiB, holds.
+        sector: size of the disk's sectors, in bytes.
+    """
+    content = filesystem.read_bytes()
+    sectors = (2 * _MEBIBYTE + len(content)) // sector
+    first, last = _MEBIBYTE // sector, (_MEBIBYTE + len(content)) // sector - 1
+    unique = uuid.UUID(int=7).bytes_le
+    entry = struct.pack("<16s16sQQQ72s", LINUX_DATA, unique, first, last, 0, b"")
+    entries = entry.ljust(_ENTRIES * _ENTRY_BYTES, b"\0")
+    length = len(entries) // sector
+    with path.open("wb") as stream:
+        stream.truncate(sectors * sector)
+        stream.seek(446)
+        stream.write(struct.pack("<B3sB3sII", 0, b"\0\2\0", 0xEE, b"\xff" * 3, 1, sectors - 1))
+        stream.seek(510)
+        stream.write(b"\x55\xaa")
+        stream.seek(sector)
+        stream.write(_gpt_header(1, sectors - 1, 2, entries, sector))
+        stream.seek(2 * sector)
+        stream.write(entries)
+        stream.seek(_MEBIBYTE)
+        stream.write(content)
+        stream.seek((sectors - 1 - length) * sector)
+        stream.write(entries)
+        stream.write(_gpt_header(sectors - 1, 1, sectors - 1 - length, entries, sector))
+    return path
+
+
+def _gpt_header(here: int, other: int, table: int, entries: bytes, sector: int) -> bytes:
+    reserved = 2 + len(entries) // sector
+    disk = uuid.UUID(int=9).bytes_le
+    fields = [b"EFI PART", 0x10000, 92, 0, 0, here, other, reserved, max(here, other) - reserved]
+    tail = [disk, table, _ENTRIES, _ENTRY_BYTES, zlib.crc32(entries)]
+    layout = struct.Struct("<8sIIIIQQQQ16sQIII")
+    fields[3] = zlib.crc32(layout.pack(*fields, *tail))
+    return layout.pack(*fields, *tail).ljust(sector, b"\0")
+
+
+def archive(
+    path: Path,
+    members: Sequence[Path],
+    tar_format: int = tarfile.USTAR_FORMAT,
+    descriptor: str = "<Envelope/>",
+) -> Path:
+    """An OVA archive: a descriptor and these files."""
+    with tarfile.open(path, "w", format=tar_format) as tar:
+        header = tarfile.TarInfo("machine.ovf")
+        header.size = len(descriptor)
+        tar.addfile(header, io.BytesIO(descriptor.encode()))
+        for member in members:
+            tar.add(member, member.name)
+    return path
