@@ -45,6 +45,7 @@ from scanner.store.arrow import decode_rows, rows_to_arrow
 from scanner.store.staging import RowSink
 from scanner.tables import load_tables
 from scanner.tables.coverage.spec import Coverage
+from scanner.tables.disk_snapshots.spec import DiskSnapshot
 from scanner.tables.disks.spec import Disk
 from scanner.tables.machines.spec import Machine as MachineRow
 
@@ -163,6 +164,7 @@ class _Inspection:
         self._write("machines", [row])
         self._write("coverage", self._found.coverage)
         self._write("disks", self._found.disks)
+        self._write("disk_snapshots", self._found.snapshots)
         return MachineSummary(
             self._machine.machine_id, row.outcome, row.error, row.roots, row.seconds
         )
@@ -309,7 +311,11 @@ class _Inspection:
                 table.name, root, status, rows=receiver.rows, seconds=seconds, error=reason
             )
 
-    def _write(self, name: str, rows: list[MachineRow] | list[Coverage] | list[Disk]) -> None:
+    def _write(
+        self,
+        name: str,
+        rows: list[MachineRow] | list[Coverage] | list[Disk] | list[DiskSnapshot],
+    ) -> None:
         if rows:
             table = load_tables()[name]
             self._sink.write(name, rows_to_arrow(table, rows, machine_id=self._machine.machine_id))

@@ -46,6 +46,7 @@ _EMPTY_BLOCKS_TRIED = 64
 
 _SNAPSHOT = struct.Struct(">QIHHIIQII")
 _MAX_SNAPSHOT_EXTRA = 1024
+_MAX_SNAPSHOT_TABLE = 16 << 20  # bytes; a snapshot's entry has about a hundred
 
 _malformed = Malformed("qcow2")
 
@@ -335,6 +336,8 @@ def _snapshots(read: Read, header: Header) -> Iterator[Snapshot]:
         _require(extra_length <= _MAX_SNAPSHOT_EXTRA, f"{what} with {extra_length} extra bytes")
         offset += _SNAPSHOT.size
         length = extra_length + id_length + name_length
+        total = offset + length - header.snapshots_offset
+        _require(total <= _MAX_SNAPSHOT_TABLE, f"snapshot table of more than {total} bytes")
         data = _malformed.whole(read(offset, length), length, what)
         if extra_length >= 8:
             state_size = int.from_bytes(data[:8])

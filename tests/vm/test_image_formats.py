@@ -103,12 +103,12 @@ def test_the_facts_are_those_of_the_raw_twin_and_no_file_changes(
     assert {path: checksum(path) for path in tmp_path.iterdir()} == before
 
 
-def disks_of(path: Path) -> list[dict[str, Any]]:
-    """The rows about a source's disks."""
+def rows_of(path: Path, table: str) -> list[dict[str, Any]]:
+    """A source's rows of one table."""
     (machine,) = find_machines([str(path)])
     sink = MemorySink()
     inspect_machine(machine, InspectOptions(files="none"), sink)
-    return sink.table("disks").to_pylist()
+    return sink.table(table).to_pylist()
 
 
 def test_a_vmdk_is_read_through_its_parents(system: Path, twin: Tables, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_vmdk_is_read_through_its_parents(system: Path, twin: Tables, tmp_path
         command = ["qemu-img", "create", "-q", "-f", "vmdk", "-b", parent, "-F", "vmdk", name]
         subprocess.run(command, check=True, cwd=tmp_path)
     assert scanned(tmp_path) == twin
-    (row,) = disks_of(tmp_path)
+    (row,) = rows_of(tmp_path, "disks")
     chain = [Path(path).name for path in row["backing_chain"]]
     assert (chain, len(row["extents"])) == (["middle.vmdk", "base.vmdk"], 1)
 
@@ -133,7 +133,7 @@ def test_an_archive_is_read_in_place(
     (tmp_path / kind.file).unlink()
     before = checksum(ova)
     assert scanned(tmp_path) == twin
-    (row,) = disks_of(ova)
+    (row,) = rows_of(ova, "disks")
     assert (row["path"], row["member"]) == (str(ova), kind.file)
     assert checksum(ova) == before
 
@@ -167,7 +167,7 @@ def test_a_disk_of_large_sectors_is_shown_as_one(
     assert partition["sector_size"] == "4096"
     partition["sector_size"] = "512"
     assert found == small_sectors
-    assert [row["sector_size"] for row in disks_of(tmp_path)] == [4096]
+    assert [row["sector_size"] for row in rows_of(tmp_path, "disks")] == [4096]
 
 
 def test_qemu_holds_the_files_of_a_split_disk_and_no_other(system: Path, tmp_path: Path) -> None:
@@ -188,3 +188,14 @@ def files_of(pid: int) -> set[str]:
     """What a process has open that has a name."""
     links = (str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir())
     return {link for link in links if link.startswith("/")}
+
+
+def test_snapshots_inside_an_image_are_facts_and_do_not_hide_its_state(
+    system: Path, twin: Tables, tmp_path: Path
+) -> None:
+    image = tmp_path / "a.qcow2"
+    convert(system, image, KINDS[0])
+    subprocess.run(["qemu-img", "snapshot", "-c", "before-upgrade", str(image)], check=True)
+    assert scanned(image) == twin
+    (row,) = rows_of(image, "disk_snapshots")
+    assert (row["disk"], row["name"], row["virtual_size"]) == (0, "before-upgrade", 32 << 20)
