@@ -96,6 +96,7 @@ class Findings:
             allocated=plan.allocated if plan else None,
             cluster_size=plan.cluster_size if plan else None,
             sector_size=plan.sector_size if plan else None,
+            mark=plan.mark if plan else None,
             backing_chain=plan.backing_chain if plan else (),
             extents=plan.extent_files if plan else (),
             error=_shortened(error),

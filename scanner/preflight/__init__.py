@@ -155,6 +155,7 @@ def _plan(chain: Sequence[Examined]) -> DiskPlan:
         allocated=top.allocated,
         sector_size=next(sector_sizes, SECTOR),
         snapshots=top.image.snapshots,
+        mark=top.image.mark,
         identity=_identity(layers) if steady else None,
         in_use=any(found.in_use for found in chain),
     )

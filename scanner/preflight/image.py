@@ -24,6 +24,7 @@ SECTOR = 512
 _MAX_TABLE_BYTES = 64 << 20  # a map of 16 TiB in blocks of 1 MiB; QEMU holds such maps in memory
 _PIECE_BYTES = 1 << 20
 
+Mark = Literal["dirty", "corrupt"]
 ByteOrder = Literal["little", "big"]
 Word = Literal["I", "Q"]  # array typecodes: 4 and 8 bytes on every host that QEMU runs on
 
@@ -83,6 +84,7 @@ class Image:
             compares; None without one.
         extents: what the disk is made of when it lies in other files.
         snapshots: internal snapshots.
+        mark: what whoever wrote it last left it marked as: not closed cleanly, or damaged.
     """
 
     virtual_size: int
@@ -96,6 +98,7 @@ class Image:
     cid: tuple[int, int] | None = None
     extents: tuple[ExtentReference, ...] = ()
     snapshots: tuple[Snapshot, ...] = ()
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from scanner.errors import PreflightError
 from scanner.preflight.archive import find_member
 from scanner.preflight.formats import decide_format, read_image
 from scanner.preflight.image import SECTOR, Image, Read
-from scanner.preflight.locks import is_written
+from scanner.preflight.locks import has_lock_folder, is_written
 from scanner.preflight.plan import (
     Driver,
     Format,
@@ -95,7 +95,7 @@ def examine_file(
 
 def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | None) -> Examined:
     status, size = os.fstat(fd), file_size(fd)
-    in_use = is_written(fd)
+    in_use = is_written(fd) or has_lock_folder(path)
     if in_use and not policy.live:
         raise PreflightError(
             "in use by a running guest or by this host",

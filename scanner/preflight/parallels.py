@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import struct
 
-from scanner.preflight.image import SECTOR, Image, Malformed, Read, Table, check_end, read_blocks
+from scanner.preflight.image import (
+    SECTOR,
+    Image,
+    Malformed,
+    Mark,
+    Read,
+    Table,
+    check_end,
+    read_blocks,
+)
 
 MAGIC, MAGIC_EXTENDED = b"WithoutFreeSpace", b"WithouFreSpacExt"
 
 _HEADER = struct.Struct("<16sIIIIIQIIIQ")
 _ABSENT = frozenset({0})
+_OPENED = 0x746F6E59
 _MAX_BLOCK_BYTES = 1 << 30
 
 _malformed = Malformed("parallels")
@@ -30,7 +40,7 @@ def read_image(read: Read, file_size: int, deadline: float) -> Image:
         PreflightError: it is malformed or truncated.
     """
     data = _malformed.whole(read(0, _HEADER.size), _HEADER.size, "header")
-    magic, version, _, _, tracks, count, sectors, *_ = _HEADER.unpack(data)
+    magic, version, _, _, tracks, count, sectors, in_use, *_ = _HEADER.unpack(data)
     _malformed.unless(magic in (MAGIC, MAGIC_EXTENDED), "no header")
     _malformed.unless(version == 2, f"version {version}")
     block = tracks * SECTOR
@@ -44,4 +54,5 @@ def read_image(read: Read, file_size: int, deadline: float) -> Image:
     if found.last is not None:
         check_end(found.last * unit + (size % block or block), file_size)
     first = None if found.first is None else found.first * unit
-    return Image(size, cluster_size=block, first_block=first)
+    mark: Mark | None = "dirty" if in_use == _OPENED else None
+    return Image(size, cluster_size=block, first_block=first, mark=mark)

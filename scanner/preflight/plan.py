@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scanner.errors import PreflightError
-from scanner.preflight.image import ExtentReference, Snapshot
+from scanner.preflight.image import ExtentReference, Mark, Snapshot
 
 Format = Literal["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels"]
 """Image formats that can be opened, by the names that people know them under."""
@@ -111,6 +111,7 @@ class DiskPlan:
         allocated: space that the top layer occupies on its host, in bytes.
         sector_size: logical sector size that a guest is to see, in bytes.
         snapshots: the top layer's internal snapshots.
+        mark: what the top layer is marked as.
         identity: SHA-256 over what tells each layer's content apart, in hex; None when nothing
             does, as a block device's times do not follow its content, nor a running guest's.
         in_use: a running guest may be writing to it; only ever true under ``Policy.live``.
@@ -122,6 +123,7 @@ class DiskPlan:
     allocated: int
     sector_size: int
     snapshots: tuple[Snapshot, ...]
+    mark: Mark | None
     identity: str | None
     in_use: bool = False
 

@@ -72,6 +72,7 @@ class Header:
     snapshots: int
     snapshots_offset: int
     dirty: bool
+    corrupt: bool
     extended_l2: bool
     backing_file: bytes | None
     backing_format: str | None
@@ -102,6 +103,7 @@ def read_image(read: Read, file_size: int, deadline: float) -> Image:
         backing_format=header.backing_format,
         first_block=_first_block(read, header),
         snapshots=tuple(_snapshots(read, header)),
+        mark="corrupt" if header.corrupt else "dirty" if header.dirty else None,
     )
 
 
@@ -140,6 +142,7 @@ def parse_header(read: Read, file_size: int) -> Header:
         snapshots=snapshots,
         snapshots_offset=snapshots_offset,
         dirty=bool(features & _DIRTY),
+        corrupt=bool(features & _CORRUPT),
         extended_l2=bool(features & _EXTENDED_L2),
         backing_file=_backing_file(read, backing_offset, backing_size, header_length, cluster_size),
         backing_format=_backing_format(read, header_length, backing_offset or cluster_size),

@@ -61,6 +61,7 @@ class _Header:
     descriptor_size: int
     entries: int  # of a grain table
     directory: int
+    unclean: bool
 
 
 def read_image(read: Read, file_size: int, deadline: float) -> Image:
@@ -86,6 +87,7 @@ def read_image(read: Read, file_size: int, deadline: float) -> Image:
         backing_file=_parent(values) if values else None,
         backing_format="vmdk",
         cid=_content_ids(values) if values is not None else None,
+        mark="dirty" if header.unclean else None,
     )
 
 
@@ -141,14 +143,14 @@ def _header(read: Read, offset: int) -> _Header:
     data = read(offset, _HEADER.size)
     if len(data) < _HEADER.size or not data.startswith(SPARSE_MAGIC):
         raise PreflightError("truncated: its header or footer is missing")
-    _, version, flags, capacity, grain, text, length, entries, _, directory = _HEADER.unpack(data)[
-        :10
-    ]
+    fields = _HEADER.unpack(data)
+    version, flags, capacity, grain, text, length, entries = fields[1:8]
     _malformed.unless(1 <= version <= 3, f"version {version}")
     _malformed.unless(0 < capacity < 1 << 54, f"capacity {capacity}")
     _malformed.unless(0 < grain <= 1 << 17 and grain & (grain - 1) == 0, f"grain size {grain}")
     _malformed.unless(0 < entries <= 512, f"grain tables of {entries} entries")
-    return _Header(version, flags, capacity, grain, text, length, entries, directory)
+    directory, unclean = fields[9], bool(fields[11])
+    return _Header(version, flags, capacity, grain, text, length, entries, directory, unclean)
 
 
 def _check_grains(read: Read, file_size: int, header: _Header, deadline: float) -> int | None:

@@ -10,6 +10,7 @@
 * A file that another image of the folder names as its backing file or extent is not a machine of
   its own. This is read from image headers, which guests can forge in raw disks: what is left out
   is logged at INFO, and only images whose header and size make sense can cause it.
+* A Parallels bundle, a folder of images that add to each other, is a machine with an error.
 * Symbolic links to files are followed, and the machine is named by the link; a link to an image
   that the folder holds as well is the same machine, named by the image. Links to folders are not
   followed: they lead out of the source, or in circles.
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 MARKER = "machine.yaml"
 """File that makes its folder one machine."""
+
+_BUNDLE = "DiskDescriptor.xml"  # beside images of which some only add to others
 
 
 @dataclass
@@ -68,6 +71,12 @@ def _walk(top: str) -> _Found:
         folders.sort()
         if MARKER in files and folder != top:
             found.marked.append(folder)
+            folders.clear()
+            continue
+        if _BUNDLE in files:
+            found.errors.append(
+                (folder, "a Parallels bundle, of which only single images are read")
+            )
             folders.clear()
             continue
         for name in sorted(files):

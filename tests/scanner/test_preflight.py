@@ -371,11 +371,22 @@ def test_a_read_only_scan_by_another_qemu_is_no_use(tmp_path: Path) -> None:
         process.stdout.read()
 
 
+class TestVmwareLocks:
+    def test_say_that_a_disk_is_in_use(self, tmp_path: Path) -> None:
+        path = raw(tmp_path / "a.img")
+        (tmp_path / "a.img.lck").mkdir()
+        assert not examine(Disk(str(path)), POLICY).in_use
+        (tmp_path / "a.img.lck" / "M12345.lck").touch()
+        assert "in use" in str(refusal(path))
+        assert examine(Disk(str(path)), Policy(live=True)).in_use
+
+
 class TestBlockDevices:
-    @pytest.fixture
-    def device(self, tmp_path: Path) -> Iterator[Path]:
+    @pytest.fixture(params=[512, 4096])
+    def device(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
         """A loop device, where this host lets us make one."""
-        argv = ["losetup", "--find", "--show", str(raw(tmp_path / "disk.img"))]
+        sector = ["--sector-size", str(request.param)]
+        argv = ["losetup", "--find", "--show", *sector, str(raw(tmp_path / "disk.img"))]
         try:
             made = subprocess.run(argv, capture_output=True, text=True, check=True)
         except (FileNotFoundError, subprocess.CalledProcessError):
@@ -389,6 +400,10 @@ class TestBlockDevices:
         assert (plan.layers[0].format, plan.virtual_size) == ("raw", 3 << 20)
         assert plan.identity is None
         os.close(open_layer(plan.layers[0]))
+
+    def test_have_the_sectors_that_this_host_sees(self, device: Path) -> None:
+        size = int(Path(f"/sys/block/{device.name}/queue/logical_block_size").read_text())
+        assert examine(Disk(str(device)), POLICY).sector_size == size
 
     def test_held_by_somebody_are_in_use(self, device: Path) -> None:
         holder = os.open(device, os.O_RDONLY | os.O_EXCL)  # as a mount or volume group does

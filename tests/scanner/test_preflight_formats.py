@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import struct
 import subprocess
 import time
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scanner import preflight
 from scanner.errors import PreflightError
 from scanner.preflight import DiskPlan, Policy, examine, vmdk
-from scanner.preflight.formats import read_image
+from scanner.preflight.formats import FORMATS, read_image
 from scanner.preflight.image import ByteOrder, ExtentReference, Image
 from scanner.preflight.plan import Format
 from scanner.sources import Disk
@@ -196,21 +198,37 @@ def test_what_qemu_would_misread_is_refused(
         parsed(kind, bytes(data))
 
 
-def test_a_differencing_vhd_is_refused_in_clear_words(made: Callable[[Kind], bytes]) -> None:
-    data = bytearray(made(KINDS[2]))
+@pytest.mark.parametrize(("index", "offset", "value"), [(0, 72, b"\1"), (7, 44, b"Ynot")])
+def test_an_image_that_was_not_closed_is_marked_dirty(
+    made: Callable[[Kind], bytes], index: int, offset: int, value: bytes
+) -> None:
+    data = bytearray(made(KINDS[index]))
+    assert parsed(KINDS[index], bytes(data)).mark is None
+    data[offset : offset + len(value)] = value
+    assert parsed(KINDS[index], bytes(data)).mark == "dirty"
+
+
+def vhd_with(data: bytes, offset: int, value: bytes) -> bytes:
+    """A dynamic vhd with a field changed in both footers, their checksums made right."""
     footer = bytearray(data[:512])
-    footer[63] = 4
+    footer[offset : offset + len(value)] = value
     footer[64:68] = bytes(4)
     footer[64:68] = struct.pack(">I", ~sum(footer) & 0xFFFF_FFFF)
-    data[:512] = data[-512:] = footer
+    return bytes(footer) + data[512:-512] + bytes(footer)
+
+
+def test_a_vhd_of_a_program_that_counts_cylinders_is_as_large_as_they_are(
+    made: Callable[[Kind], bytes], tmp_path: Path
+) -> None:
+    data = vhd_with(made(KINDS[2]), 28, b"vbox")
+    (tmp_path / "a.vhd").write_bytes(vhd_with(data, 56, struct.pack(">HBB", 90, 4, 17)))
+    plan = examine(Disk(str(tmp_path / "a.vhd")), Policy())
+    assert plan.virtual_size == 90 * 4 * 17 * 512
+
+
+def test_a_differencing_vhd_is_refused_in_clear_words(made: Callable[[Kind], bytes]) -> None:
     with pytest.raises(PreflightError, match="differencing vhd image"):
-        parsed(KINDS[2], bytes(data))
-
-
-def test_a_vhd_of_whole_cylinders_is_as_large_as_qemu_shows_it(tmp_path: Path) -> None:
-    command = ["qemu-img", "create", "-q", "-f", "vpc", str(tmp_path / "a.vhd"), "10M"]
-    subprocess.run(command, check=True)
-    assert examine(Disk(str(tmp_path / "a.vhd")), Policy()).virtual_size >= 10 << 20
+        parsed(KINDS[2], vhd_with(made(KINDS[2]), 63, b"\4"))
 
 
 class TestExtents:
@@ -328,3 +346,8 @@ def test_a_vmdk_over_another_is_a_chain(tmp_path: Path) -> None:
     plan = examine(Disk(str(tmp_path / "top.vmdk")), Policy())
     assert isinstance(plan, DiskPlan)
     assert plan.backing_chain == (str(tmp_path / "base.vmdk"),)
+
+
+def test_each_format_has_its_line_in_the_documentation() -> None:
+    text = (Path(preflight.__file__).parent / "README.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(FORMATS)

@@ -179,6 +179,7 @@ def test_tables_as_large_as_allowed_cost_bounded_time() -> None:
         snapshots=0,
         snapshots_offset=0,
         dirty=True,
+        corrupt=False,
         extended_l2=False,
         backing_file=None,
         backing_format=None,
@@ -192,6 +193,14 @@ def test_tables_as_large_as_allowed_cost_bounded_time() -> None:
     with pytest.raises(PreflightError, match="too long to check"):
         check_complete(read, 1 << 62, header, seconds=0.1)
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("bits", "mark"), [(0, None), (1, "dirty"), (2, "corrupt"), (3, "corrupt")]
+)
+def test_what_the_image_is_marked_as_is_told(sound: bytes, bits: int, mark: str | None) -> None:
+    image = with_field(sound, "incompatible_features", bits)
+    assert read_image(reader(image), len(image), time.monotonic() + 5).mark == mark
 
 
 class TestSnapshots:

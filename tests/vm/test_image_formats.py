@@ -199,3 +199,25 @@ def test_snapshots_inside_an_image_are_facts_and_do_not_hide_its_state(
     assert scanned(image) == twin
     (row,) = rows_of(image, "disk_snapshots")
     assert (row["disk"], row["name"], row["virtual_size"]) == (0, "before-upgrade", 32 << 20)
+
+
+def test_extents_of_all_kinds_are_put_together_in_order(
+    system: Path, twin: Tables, tmp_path: Path
+) -> None:
+    content, lines, piece = system.read_bytes(), [], 4 << 20
+    for number in range(len(content) // piece):
+        name = f"piece{number}"
+        part = content[number * piece : (number + 1) * piece]
+        if number % 2:
+            before = bytes(512 * number)
+            (tmp_path / f"{name}.vmdk").write_bytes(before + part)
+            lines.append(f'RW {piece // 512} FLAT "{name}.vmdk" {number}')
+        else:
+            (tmp_path / name).write_bytes(part)
+            convert(tmp_path / name, tmp_path / f"{name}.vmdk", KINDS[7])
+            (tmp_path / name).unlink()
+            (tmp_path / f"{name}.vmdk").unlink()  # the descriptor; its extent stays
+            lines.append(f'RDONLY {piece // 512} SPARSE "{name}-s001.vmdk"')
+    head = ["# Disk DescriptorFile", "version=1", "CID=00000001", "parentCID=ffffffff"]
+    (tmp_path / "all.vmdk").write_text("\n".join([*head, 'createType="custom"', *lines, ""]))
+    assert scanned(tmp_path) == twin

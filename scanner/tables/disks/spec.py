@@ -23,6 +23,9 @@ class Disk:
     allocated: U64 | None = column("Space the file occupies on its host.", unit="bytes")
     cluster_size: U32 | None = column("Cluster size of the image format.", unit="bytes")
     sector_size: U32 | None = column("Logical sector size that the guest saw.", unit="bytes")
+    mark: Literal["dirty", "corrupt"] | None = column(
+        "What the image is marked as: dirty, not closed cleanly; corrupt, found damaged."
+    )
     backing_chain: tuple[str, ...] = column("Backing files, nearest first.")
     extents: tuple[str, ...] = column("Files that the content lies in, where it is split.")
     error: str | None = column("Why the disk could not be opened.")

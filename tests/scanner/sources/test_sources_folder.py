@@ -129,6 +129,21 @@ def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     assert ids(tmp_path / "fleet") == ["a.img"]
 
 
+def test_a_parallels_bundle_is_a_machine_that_failed(tmp_path: Path) -> None:
+    touch(tmp_path / "web.hdd" / "DiskDescriptor.xml")
+    touch(tmp_path / "web.hdd" / "root.hdd")
+    (machine,) = find_machines([str(tmp_path)])
+    assert machine.machine_id == "web.hdd"
+    assert "Parallels bundle" in str(machine.error)
+
+
+def test_a_file_that_a_descriptor_names_is_no_machine_of_its_own(tmp_path: Path) -> None:
+    touch(tmp_path / "web-flat.vmdk")
+    lines = ["# Disk DescriptorFile", "parentCID=ffffffff", 'RW 1 FLAT "web-flat.vmdk" 0', ""]
+    (tmp_path / "web.vmdk").write_text("\n".join(lines))
+    assert ids(tmp_path) == ["web.vmdk"]
+
+
 def test_a_dangling_link_is_a_machine_so_that_its_error_is_seen(tmp_path: Path) -> None:
     (tmp_path / "gone.img").symlink_to(tmp_path / "nowhere")
     assert ids(tmp_path) == ["gone.img"]
