@@ -72,3 +72,32 @@ def archive(
         for member in members:
             tar.add(member, member.name)
     return path
+
+
+def leave_log(image: bytearray) -> None:
+    """Give a vhdx a log with one entry that would have to be replayed ([MS-VHDX], 2.3)."""
+    guid = uuid.UUID(int=5).bytes_le
+    for header in (64 << 10, 128 << 10):
+        image[header + 48 : header + 64] = guid
+        _checksum(image, header, 4096)
+    (log,) = struct.unpack_from("<Q", image, (64 << 10) + 72)
+    size = len(image)
+    entry = struct.pack("<4sIIIQII16sQQ", b"loge", 0, 4096, 0, 1, 1, 0, guid, size, size)
+    image[log : log + 4096] = bytes(4096)
+    image[log : log + 96] = entry + struct.pack("<4sIQQQ", b"zero", 0, 4096, 8 << 20, 1)
+    _checksum(image, log, 4096)
+
+
+def _checksum(image: bytearray, start: int, length: int) -> None:
+    image[start + 4 : start + 8] = bytes(4)
+    checksum = _crc32c(image[start : start + length])
+    image[start + 4 : start + 8] = struct.pack("<I", checksum)
+
+
+def _crc32c(data: bytes) -> int:
+    register = 0xFFFF_FFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F6_3B78 if register & 1 else 0)
+    return register ^ 0xFFFF_FFFF

@@ -22,6 +22,7 @@ from scanner.preflight.formats import FORMATS, read_image
 from scanner.preflight.image import ByteOrder, ExtentReference, Image
 from scanner.preflight.plan import Format
 from scanner.sources import Disk
+from tests.disk_images import leave_log
 
 SIZE = 3 << 20
 LARGE = (1 << 31, (1 << 32) - 1, 1 << 40, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
@@ -229,6 +230,17 @@ def test_a_vhd_of_a_program_that_counts_cylinders_is_as_large_as_they_are(
 def test_a_differencing_vhd_is_refused_in_clear_words(made: Callable[[Kind], bytes]) -> None:
     with pytest.raises(PreflightError, match="differencing vhd image"):
         parsed(KINDS[2], vhd_with(made(KINDS[2]), 63, b"\4"))
+
+
+def test_a_vhdx_whose_log_is_not_replayed_is_refused_in_clear_words(
+    made: Callable[[Kind], bytes], tmp_path: Path
+) -> None:
+    image = bytearray(made(KINDS[4]))
+    leave_log(image)
+    path = tmp_path / "a.vhdx"
+    path.write_bytes(image)
+    assert "its log must be replayed, which would change it" in refusal(path)
+    assert path.read_bytes() == image
 
 
 class TestExtents:
