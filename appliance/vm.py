@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import logging
 import os
 import signal
@@ -17,8 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -26,8 +24,10 @@ from typing import Any, Protocol
 from appliance import initrd, qemu_args
 from appliance.build import Appliance
 from appliance.monitor import Monitor
+from appliance.open_files import memory_file, opened, reopened
+from appliance.plugging import PluggedLayer, Plugger
 from appliance.privileges import CONSOLE_BYTES, bound_to_us, confined, environment
-from appliance.qemu_args import Descriptors, OpenLayer, RanBy, VMOptions
+from appliance.qemu_args import Descriptors, RanBy, VMOptions
 from appliance.session import Limits, RowsHandler, Session, printable
 from appliance.wire import PROTOCOL
 from scanner.deadline import Deadline
@@ -52,29 +52,6 @@ class Agent(Protocol):
     @property
     def accelerator(self) -> RanBy:
         """What runs it: kvm, tcg, or none."""
-
-
-@dataclass(frozen=True)
-class PluggedLayer:
-    """One layer of a disk that is given to a guest.
-
-    Attributes:
-        driver: QEMU's driver for its format.
-        descriptors: its file, open for reading; with ``describe`` the files that its content
-            lies in.
-        block_device: whether the file is a block device.
-        start: where in the file the image begins, in bytes.
-        length: length of the image, in bytes; None for the rest of the file.
-        describe: makes the file that the driver reads, of the paths under which QEMU finds the
-            others; None when the driver reads the image's own file.
-    """
-
-    driver: str
-    descriptors: tuple[int, ...]
-    block_device: bool = False
-    start: int = 0
-    length: int | None = None
-    describe: Callable[[Sequence[str]], bytes] | None = None
 
 
 class ApplianceVM:
@@ -111,7 +88,6 @@ class ApplianceVM:
         self._deadline = deadline
         self._limits = limits
         self._cleanup = contextlib.ExitStack()
-        self._fd_sets = itertools.count(qemu_args.FIRST_DISK_SET)
 
     @property
     def accelerator(self) -> RanBy:
@@ -141,8 +117,8 @@ class ApplianceVM:
     def _start(self, stack: contextlib.ExitStack) -> None:
         agent, agent_peer = _socket_pair(stack)
         monitor, monitor_peer = _socket_pair(stack)
-        self._console = _memory_file(stack, "console", b"")
-        self._messages = _memory_file(stack, "messages", b"")
+        self._console = memory_file(stack, "console", b"")
+        self._messages = memory_file(stack, "messages", b"")
         with contextlib.ExitStack() as ours:  # our copies of what only QEMU needs
             files = self._open_files(ours, agent_peer, monitor_peer)
             argv_of = qemu_args.boot_argv if self._state is None else qemu_args.clone_argv
@@ -158,6 +134,7 @@ class ApplianceVM:
         self._session = Session(agent, self._limits, gone=self._what_happened)
         try:
             self._monitor = Monitor(monitor, self._deadline)
+            self._plugger = Plugger(self._monitor)
             stack.callback(self._monitor.close)
             if self._state is not None:
                 self._resume(self._state)
@@ -170,18 +147,18 @@ class ApplianceVM:
         self, stack: contextlib.ExitStack, agent: socket.socket, monitor: socket.socket
     ) -> Descriptors:
         files = Descriptors(
-            root=_opened(stack, self._appliance.root),
+            root=opened(stack, self._appliance.root),
             agent=agent.fileno(),
             qmp=monitor.fileno(),
-            console=_reopened(stack, self._console, os.O_WRONLY | os.O_APPEND),
+            console=reopened(stack, self._console, os.O_WRONLY | os.O_APPEND),
             memory=self._memory,
         )
         if self._state is not None:
             return files
         return dataclasses.replace(
             files,
-            kernel=_opened(stack, self._appliance.kernel),
-            initrd=_memory_file(stack, "initrd", _whole_initrd(self._appliance)),
+            kernel=opened(stack, self._appliance.kernel),
+            initrd=memory_file(stack, "initrd", _whole_initrd(self._appliance)),
         )
 
     def _may_write(self) -> int:
@@ -246,27 +223,7 @@ class ApplianceVM:
         Raises:
             ApplianceError: QEMU cannot open it.
         """
-        layers = [self._open_layer(layer, deadline) for layer in chain]
-        name = f"disk{index}"
-        device = qemu_args.disk_device(name, index, sector_size)
-        self._monitor.execute("blockdev-add", deadline, qemu_args.disk_node(name, layers))
-        self._monitor.execute("device_add", deadline, device)
-
-    def _open_layer(self, layer: PluggedLayer, deadline: Deadline) -> OpenLayer:
-        sets = [self._pass(descriptor, deadline) for descriptor in layer.descriptors]
-        if layer.describe is not None:
-            content = layer.describe([qemu_args.fd_path(number) for number in sets])
-            with contextlib.ExitStack() as ours:
-                written = _memory_file(ours, "descriptor", content)
-                sets = [self._pass(_reopened(ours, written, os.O_RDONLY), deadline)]
-        return OpenLayer(layer.driver, sets[0], layer.block_device, layer.start, layer.length)
-
-    def _pass(self, descriptor: int, deadline: Deadline) -> int:
-        """Hand an open file over; the number of the descriptor set that holds it."""
-        number = next(self._fd_sets)
-        self._monitor.send_descriptor(descriptor)
-        self._monitor.execute("add-fd", deadline, {"fdset-id": number})
-        return number
+        self._plugger.plug(index, chain, deadline, sector_size)
 
     def call(
         self, op: str, deadline: Deadline, on_rows: RowsHandler | None = None, **args: object
@@ -311,7 +268,7 @@ class LocalAppliance:
     def __enter__(self) -> LocalAppliance:
         with contextlib.ExitStack() as stack:
             ours, peer = _socket_pair(stack)
-            messages = _memory_file(stack, "messages", b"")
+            messages = memory_file(stack, "messages", b"")
             stack.enter_context(
                 _running(
                     bound_to_us([*self.agent, str(self._directory), str(peer.fileno())]),
@@ -356,26 +313,6 @@ def hello(agent: Agent, deadline: Deadline) -> None:
 def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
     ours, peer = socket.socketpair()
     return stack.enter_context(ours), stack.enter_context(peer)
-
-
-def _opened(stack: contextlib.ExitStack, path: Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    return descriptor
-
-
-def _memory_file(stack: contextlib.ExitStack, name: str, content: bytes) -> int:
-    descriptor = os.memfd_create(f"fleetscan-{name}", os.MFD_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    os.write(descriptor, content)
-    return descriptor
-
-
-def _reopened(stack: contextlib.ExitStack, descriptor: int, flags: int) -> int:
-    """The same file under another access mode: a descriptor set is matched by its mode."""
-    again = os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
-    stack.callback(os.close, again)
-    return again
 
 
 @functools.cache

@@ -94,7 +94,7 @@ def _checksum(image: bytearray, start: int, length: int) -> None:
     image[start + 4 : start + 8] = struct.pack("<I", checksum)
 
 
-def _crc32c(data: bytes) -> int:
+def _crc32c(data: bytearray) -> int:
     register = 0xFFFF_FFFF
     for byte in data:
         register ^= byte

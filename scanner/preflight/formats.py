@@ -18,6 +18,11 @@ from scanner.preflight.plan import Format
 FORMATS: tuple[Format, ...] = get_args(Format)
 """Names of the formats that can be opened."""
 
+_QEMU_NAMES: dict[str, Format] = {"vpc": "vhd"}  # as overlays state them
+
+ARCHIVE_SUFFIX = ".ova"
+"""Suffix, in lower case, of archives that hold the disks of a machine."""
+
 # None: the content tells.
 _SUFFIX_CLAIMS: dict[str, str | None] = {
     ".qcow2": "qcow2",
@@ -34,15 +39,13 @@ _SUFFIX_CLAIMS: dict[str, str | None] = {
     ".vdi": "vdi",
     ".hdd": "parallels",
     ".qed": "qed",
+    ARCHIVE_SUFFIX: "ova",  # an archive itself is no image, its members are
 }
 
-ARCHIVE_SUFFIX = ".ova"
-"""Suffix, in lower case, of archives that hold the disks of a machine."""
-
-DISK_SUFFIXES = frozenset(_SUFFIX_CLAIMS) - {".iso"}
+DISK_SUFFIXES = frozenset(_SUFFIX_CLAIMS) - {".iso", ARCHIVE_SUFFIX}
 """Suffixes, in lower case, of an archive's members that are disks, not discs put in a drive."""
 
-IMAGE_SUFFIXES = frozenset({*_SUFFIX_CLAIMS, ARCHIVE_SUFFIX})
+IMAGE_SUFFIXES = frozenset(_SUFFIX_CLAIMS)
 """Suffixes, in lower case, of the files that a folder's machines are made of."""
 
 # (offset, magic, format), from each format's own specification.
@@ -150,7 +153,7 @@ def _format_of_content(read: Read, file_size: int) -> str | None:
 
 def _supported(name: str) -> Format:
     for known in FORMATS:
-        if name == known:
+        if known == _QEMU_NAMES.get(name, name):
             return known
     raise PreflightError(
         f"format {name} is not supported",

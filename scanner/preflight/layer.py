@@ -114,8 +114,15 @@ def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | 
         driver, part = "raw", image.plain_bytes
     return Examined(
         layer=Layer(
-            *(path, chosen, file_device(status), status.st_ino, size, status.st_mtime_ns),
-            *(driver, start, part),
+            path=path,
+            format=chosen,
+            device=file_device(status),
+            inode=status.st_ino,
+            size=size,
+            mtime_ns=status.st_mtime_ns,
+            driver=driver,
+            start=start,
+            length=part,
             cid=image.cid if image.extents else None,
         ),
         image=image,
@@ -196,11 +203,12 @@ def reader(fd: int, start: int = 0, length: int | None = None) -> Read:
     Args:
         fd: the file.
         start: where the part begins, in bytes.
-        length: its length in bytes; None for all that follows.
+        length: its length in bytes; None for all that the file has now.
     """
+    end = file_size(fd) - start if length is None else length
 
     def read(offset: int, count: int) -> bytes:
-        most = count if length is None else max(0, min(count, length - offset))
-        return os.pread(fd, most, start + offset)
+        most = min(count, end - offset)
+        return os.pread(fd, most, start + offset) if most > 0 else b""
 
     return read

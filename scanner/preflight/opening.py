@@ -7,7 +7,7 @@ import functools
 import os
 import stat
 
-from appliance.vm import PluggedLayer
+from appliance.plugging import PluggedLayer
 from scanner.preflight import vmdk
 from scanner.preflight.plan import DiskPlan, Layer, open_layer
 

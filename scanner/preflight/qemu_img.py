@@ -108,7 +108,11 @@ def run_limited(argv: list[str], limits: Limits, fd: int) -> bytes:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)},
+        env={
+            "LC_ALL": "C",
+            "PATH": os.environ.get("PATH", os.defpath),
+            "MALLOC_ARENA_MAX": "1",  # an arena a thread would soon fill the address space
+        },
         pass_fds=(fd,),
         process_group=0,
     ) as process:

@@ -46,8 +46,9 @@ def read_image(read: Read, file_size: int, deadline: float) -> Image:
     header_offset, size, kind = fields[3], fields[9], fields[13]
     _malformed.unless(size > 0 and size % SECTOR == 0, f"size {size}")
     if kind == _FIXED:
-        # A guest's own data when it begins like a dynamic image's copy of the footer.
-        _malformed.unless(size <= end, f"{size} bytes in a file of {file_size}")
+        # All of the file but its footer: a guest that writes a footer at the end of its raw disk
+        # must not hide a part of the disk by it.
+        _malformed.unless(size == end, f"{size} bytes in a file of {file_size}")
         return Image(size, first_block=0, plain_bytes=size)
     if kind == _DIFFERENCING:
         raise PreflightError(

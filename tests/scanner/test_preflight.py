@@ -207,6 +207,7 @@ def test_depth_is_counted_in_layers(tmp_path: Path) -> None:
         ("a.img", b"WithoutFreeSpace", "truncated"),
         ("a.img", b"QED\0", "format qed is not supported"),
         ("a.VMDK", bytes(512), "named .vmdk but has no vmdk header"),
+        ("a.ova", bytes(512), "named .ova but has no ova header"),
         ("a.raw", b"KDMV", "named .raw but begins with a vmdk header"),
         ("a.vhd", b"vhdxfile", "named .vhd but begins with a vhdx header"),
         ("a.qcow2", bytes(512), "named .qcow2 but has no qcow2 header"),

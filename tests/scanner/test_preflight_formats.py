@@ -20,6 +20,7 @@ from scanner.errors import PreflightError
 from scanner.preflight import DiskPlan, Policy, examine, vmdk
 from scanner.preflight.formats import FORMATS, read_image
 from scanner.preflight.image import ByteOrder, ExtentReference, Image
+from scanner.preflight.layer import reader
 from scanner.preflight.plan import Format
 from scanner.sources import Disk
 from tests.disk_images import leave_log
@@ -88,11 +89,19 @@ def made(tmp_path_factory: pytest.TempPathFactory, content: Path) -> Callable[[K
 
 
 def parsed(kind: Kind, data: bytes) -> Image:
-    def read(offset: int, length: int) -> bytes:
-        assert 0 <= length <= 1 << 20
-        return data[offset : offset + length] if offset >= 0 else b""
+    fd = os.memfd_create("image")
+    try:
+        os.write(fd, data)
+        read = reader(fd)
 
-    return read_image(kind.name, read, len(data), time.monotonic() + 5)
+        def limited(offset: int, length: int) -> bytes:
+            assert offset >= 0
+            assert 0 <= length <= 1 << 20
+            return read(offset, length)
+
+        return read_image(kind.name, limited, len(data), time.monotonic() + 5)
+    finally:
+        os.close(fd)
 
 
 def refusal(path: Path, stated: str | None = None, policy: Policy | None = None) -> str:
@@ -347,6 +356,13 @@ def test_a_descriptor_of_ours_names_what_it_is_told_and_nothing_of_the_image(
     image = read_image("vmdk", lambda at, size: text[at : at + size], len(text), time.monotonic())
     assert [extent.file.decode() for extent in image.extents] == paths
     assert image.cid == (1, 0xFFFF_FFFF)
+
+
+def test_an_overlay_may_name_its_backing_format_as_qemu_does(tmp_path: Path) -> None:
+    for command in ("-f vpc base.vhd 8M", "-f qcow2 -b base.vhd -F vpc top.qcow2"):
+        subprocess.run(["qemu-img", "create", "-q", *command.split()], check=True, cwd=tmp_path)
+    plan = examine(Disk(str(tmp_path / "top.qcow2")), Policy())
+    assert [layer.driver for layer in plan.layers] == ["qcow2", "vpc"]
 
 
 def test_a_vmdk_over_another_is_a_chain(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from appliance import accelerator, build, initrd, template
-from appliance.vm import ApplianceVM, PluggedLayer
+from appliance.plugging import PluggedLayer
+from appliance.vm import ApplianceVM
 from scanner.errors import ApplianceError
 from scanner.inspect import InspectOptions, inspect_machine
 from scanner.sources.base import Disk, Machine

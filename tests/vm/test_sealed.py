@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from appliance import qemu_args
+from appliance.plugging import PluggedLayer
 from appliance.session import Limits
-from appliance.vm import ApplianceVM, PluggedLayer
+from appliance.vm import ApplianceVM
 from tests.vm.machines import Host, checksum, eventually, has_ended, prepared, qemus, soon
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
