@@ -28,6 +28,7 @@ class PluggedLayer:
         length: length of the image, in bytes; None for the rest of the file.
         describe: makes the file that the driver reads, of the paths under which QEMU finds the
             others; None when the driver reads the image's own file.
+        overlay: a qcow2 image, open for reading, that the driver reads on top of the file.
     """
 
     driver: str
@@ -36,6 +37,7 @@ class PluggedLayer:
     start: int = 0
     length: int | None = None
     describe: Callable[[Sequence[str]], bytes] | None = None
+    overlay: int | None = None
 
 
 class Plugger:
@@ -66,7 +68,14 @@ class Plugger:
             with contextlib.ExitStack() as ours:
                 written = memory_file(ours, "descriptor", content)
                 sets = [self._pass(reopened(ours, written, os.O_RDONLY), deadline)]
-        return OpenLayer(layer.driver, sets[0], layer.block_device, layer.start, layer.length)
+        return OpenLayer(
+            layer.driver,
+            sets[0],
+            layer.block_device,
+            layer.start,
+            layer.length,
+            overlay=None if layer.overlay is None else self._pass(layer.overlay, deadline),
+        )
 
     def _pass(self, descriptor: int, deadline: Deadline) -> int:
         """Hand an open file over; the number of the descriptor set that holds it."""

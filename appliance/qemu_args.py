@@ -119,6 +119,8 @@ class OpenLayer:
         block_device: whether the file is a block device.
         start: where in the file the image begins, in bytes.
         length: length of the image, in bytes; None for the rest of the file.
+        overlay: number of the descriptor set that holds a qcow2 image, which the driver reads on
+            top of the file.
     """
 
     driver: str
@@ -126,6 +128,7 @@ class OpenLayer:
     block_device: bool = False
     start: int = 0
     length: int | None = None
+    overlay: int | None = None
 
 
 def fd_path(fd_set: int) -> str:
@@ -247,19 +250,22 @@ def disk_node(name: str, chain: Sequence[OpenLayer]) -> dict[str, object]:
 
 def _content(layer: OpenLayer) -> dict[str, object]:
     """Where a layer's driver finds its bytes."""
-    file = _file_node(layer)
-    if layer.length is None:
-        return {"file": file}
-    part: dict[str, object] = {"offset": layer.start, "size": layer.length, "file": file}
+    file = _file_node(layer.fd_set, block_device=layer.block_device)
+    part: dict[str, object] = {"file": file}
+    if layer.length is not None:
+        part |= {"offset": layer.start, "size": layer.length}
     if layer.driver == "raw":
         return part
-    return {"file": {"driver": "raw", **_READ_ONLY, **part}}
+    if layer.overlay is not None:
+        top = {"driver": "qcow2", **_READ_ONLY, "file": _file_node(layer.overlay)}
+        return {"file": {**top, "backing": {"driver": "raw", **_READ_ONLY, **part}}}
+    return {"file": file if layer.length is None else {"driver": "raw", **_READ_ONLY, **part}}
 
 
-def _file_node(layer: OpenLayer) -> dict[str, object]:
+def _file_node(fd_set: int, *, block_device: bool = False) -> dict[str, object]:
     return {
-        "driver": "host_device" if layer.block_device else "file",
-        "filename": fd_path(layer.fd_set),
+        "driver": "host_device" if block_device else "file",
+        "filename": fd_path(fd_set),
         "locking": "off",
         **_READ_ONLY,
     }

@@ -74,8 +74,13 @@ def archive(
     return path
 
 
-def leave_log(image: bytearray) -> None:
-    """Give a vhdx a log with one entry that would have to be replayed ([MS-VHDX], 2.3)."""
+def leave_log(image: bytearray, zeroed: int = 8 << 20) -> None:
+    """Give a vhdx a log that would have to be replayed, of one entry ([MS-VHDX], 2.3).
+
+    Args:
+        image: the file's content.
+        zeroed: the page of the file that the entry fills with zeros, in bytes from its beginning.
+    """
     guid = uuid.UUID(int=5).bytes_le
     for header in (64 << 10, 128 << 10):
         image[header + 48 : header + 64] = guid
@@ -84,7 +89,7 @@ def leave_log(image: bytearray) -> None:
     size = len(image)
     entry = struct.pack("<4sIIIQII16sQQ", b"loge", 0, 4096, 0, 1, 1, 0, guid, size, size)
     image[log : log + 4096] = bytes(4096)
-    image[log : log + 96] = entry + struct.pack("<4sIQQQ", b"zero", 0, 4096, 8 << 20, 1)
+    image[log : log + 96] = entry + struct.pack("<4sIQQQ", b"zero", 0, 4096, zeroed, 1)
     _checksum(image, log, 4096)
 
 

@@ -23,7 +23,7 @@ from scanner.preflight.plan import (
     file_size,
     open_checked,
 )
-from scanner.preflight.qemu_img import image_info
+from scanner.preflight.qemu_img import UnreplayedLogError, image_info
 
 _DRIVERS: dict[Format, Driver] = {
     "raw": "raw",
@@ -147,7 +147,11 @@ def _confirmed(fd: int, found: Examined, policy: Policy) -> Examined:
             "only a part of a disk, which another file describes",
             hint="scan the small .vmdk file beside it that names this one",
         )
-    info = image_info(fd, layer.driver, policy.limits, layer.start, layer.length)
+    try:
+        info = image_info(fd, layer.driver, policy.limits, layer.start, layer.length)
+    except UnreplayedLogError:
+        # qemu-img reads it once its log is replayed, when the disk is opened.
+        return replace(found, layer=replace(layer, replay=True), image=replace(image, mark="dirty"))
     return replace(found, image=_agreed(layer.format, image, info))
 
 

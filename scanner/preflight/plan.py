@@ -70,6 +70,7 @@ class Layer:
         driver: QEMU's driver that reads it.
         start: where in the file the image begins, in bytes.
         length: how much of the file the driver gets, in bytes; None for all that follows.
+        replay: it has a log that must be replayed, onto an overlay, before it is read.
         extents: the files that hold the disk's content, when this one only describes it.
         cid: the content ids of a vmdk that only describes a disk.
     """
@@ -83,6 +84,7 @@ class Layer:
     driver: Driver
     start: int = 0
     length: int | None = None
+    replay: bool = False
     extents: tuple[Extent, ...] = ()
     cid: tuple[int, int] | None = None
 

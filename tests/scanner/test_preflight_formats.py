@@ -21,7 +21,8 @@ from scanner.preflight import DiskPlan, Policy, examine, vmdk
 from scanner.preflight.formats import FORMATS, read_image
 from scanner.preflight.image import ByteOrder, ExtentReference, Image
 from scanner.preflight.layer import reader
-from scanner.preflight.plan import Format
+from scanner.preflight.plan import Format, Limits
+from scanner.preflight.qemu_img import replay_log
 from scanner.sources import Disk
 from tests.disk_images import leave_log
 
@@ -241,15 +242,30 @@ def test_a_differencing_vhd_is_refused_in_clear_words(made: Callable[[Kind], byt
         parsed(KINDS[2], vhd_with(made(KINDS[2]), 63, b"\4"))
 
 
-def test_a_vhdx_whose_log_is_not_replayed_is_refused_in_clear_words(
+def test_a_vhdx_whose_log_is_not_replayed_is_marked_so(
     made: Callable[[Kind], bytes], tmp_path: Path
 ) -> None:
     image = bytearray(made(KINDS[4]))
     leave_log(image)
     path = tmp_path / "a.vhdx"
     path.write_bytes(image)
-    assert "its log must be replayed, which would change it" in refusal(path)
+    plan = examine(Disk(str(path)), Policy())
+    assert (plan.mark, [layer.replay for layer in plan.layers]) == ("dirty", [True])
     assert path.read_bytes() == image
+
+
+def test_a_log_that_cannot_be_replayed_is_an_error_in_time(
+    made: Callable[[Kind], bytes], tmp_path: Path
+) -> None:
+    image = bytearray(made(KINDS[4]))
+    leave_log(image)
+    (tmp_path / "a.vhdx").write_bytes(image)
+    with (
+        (tmp_path / "a.vhdx").open("rb") as stream,
+        (tmp_path / "overlay").open("w+b") as overlay,
+        pytest.raises(PreflightError),
+    ):
+        replay_log(stream.fileno(), Limits(), 512, len(image), overlay.fileno())
 
 
 class TestExtents:

@@ -15,7 +15,7 @@ from scanner.preflight import Policy, examine
 from scanner.preflight.opening import open_disk
 from scanner.sources import Disk, find_machines
 from scanner.store.staging import MemorySink
-from tests.disk_images import archive, gpt_disk
+from tests.disk_images import archive, gpt_disk, leave_log
 from tests.vm.machines import checksum, image_of, prepared, small_system, soon
 from tests.vm.ordinary import Tables, tables_of
 
@@ -221,3 +221,25 @@ def test_extents_of_all_kinds_are_put_together_in_order(
     head = ["# Disk DescriptorFile", "version=1", "CID=00000001", "parentCID=ffffffff"]
     (tmp_path / "all.vmdk").write_text("\n".join([*head, 'createType="custom"', *lines, ""]))
     assert scanned(tmp_path) == twin
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_vhdx_is_read_as_its_log_would_leave_it_and_stays_as_it_is(
+    partitioned: dict[int, Path], small_sectors: Tables, tmp_path: Path, archived: bool
+) -> None:
+    path = tmp_path / "a.vhdx"
+    convert(partitioned[512], path, KINDS[11])
+    image = bytearray(path.read_bytes())
+    place = image.index(b"small\n")  # the system's name
+    leave_log(image, place // 4096 * 4096)
+    path.write_bytes(image)
+    if archived:
+        archive(tmp_path / "a.ova", [path])
+        path.unlink()
+        path = tmp_path / "a.ova"
+    before = checksum(path)
+    found = scanned(path)
+    assert [row["hostname"] for row in small_sectors["operating_systems"]] == ["small"]
+    assert [row["hostname"] for row in found["operating_systems"]] == ["\0" * 6]
+    assert [row["mark"] for row in rows_of(path, "disks")] == ["dirty"]
+    assert checksum(path) == before
