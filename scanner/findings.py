@@ -17,7 +17,7 @@ from appliance.qemu_args import RanBy
 from scanner.errors import FleetscanError
 from scanner.preflight import DiskPlan
 from scanner.preflight.image import Snapshot
-from scanner.schema import MICROSECOND, Origin, Scope, escape, microseconds
+from scanner.schema import MICROSECOND, Origin, Scope, microseconds
 from scanner.sources.base import Disk as SourceDisk
 from scanner.sources.base import Machine
 from scanner.tables import load_tables
@@ -214,8 +214,8 @@ class Findings:
 def _snapshot_row(disk: int, snapshot: Snapshot) -> DiskSnapshot:
     return DiskSnapshot(
         disk=disk,
-        snapshot_id=escape(os.fsdecode(snapshot.id)),
-        name=escape(os.fsdecode(snapshot.name)),
+        snapshot_id=os.fsdecode(snapshot.id),
+        name=os.fsdecode(snapshot.name),
         created=microseconds(snapshot.created_ns),
         virtual_size=snapshot.virtual_size,
         state_size=snapshot.state_size,

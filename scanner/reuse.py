@@ -99,8 +99,10 @@ def _known_machines(facts: Path, run_id: str, appliance: str) -> dict[str, _Know
             {"appliance": appliance},
         )
         disks: dict[str, list[_KnownDisk]] = {}
-        columns = "machine_id, path, format, member, backing_chain, extents"
-        for row in read(f"SELECT {columns} FROM disks ORDER BY disk"):  # noqa: S608 - our own words
+        for row in read(
+            "SELECT machine_id, path, format, member, backing_chain, extents "
+            "FROM disks ORDER BY disk"
+        ):
             files = (*row["backing_chain"], *(row["extents"] or ()))
             disk = _KnownDisk(row["path"], row["format"], row["member"], files)
             disks.setdefault(row["machine_id"], []).append(disk)

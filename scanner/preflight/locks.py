@@ -13,6 +13,7 @@ import fcntl
 import os
 import stat
 import struct
+from pathlib import Path
 
 _PERMISSION_BASE = 100
 _WRITE, _RESIZE = 1, 3  # BLK_PERM_WRITE, _WRITE_UNCHANGED (2), BLK_PERM_RESIZE
@@ -21,10 +22,7 @@ _FLOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux: type, whence
 
 def has_lock_folder(path: str) -> bool:
     """Whether VMware keeps lock files for an image, in the folder ``NAME.lck`` beside it."""
-    try:
-        return any(name.endswith(".lck") for name in os.listdir(f"{path}.lck"))  # noqa: PTH208 - no paths wanted
-    except OSError:
-        return False
+    return any(Path(f"{path}.lck").glob("*.lck"))
 
 
 def is_written(fd: int) -> bool:
