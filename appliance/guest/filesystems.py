@@ -6,18 +6,14 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from glob import glob
 from typing import Literal
 
+from appliance.guest import mapping
 from appliance.guest.disks import BlockDevice
 from appliance.guest.mounting import READ_ONLY, mount
-from appliance.guest.setup import WORK
 from appliance.guest.tools import ToolError, run
 
 Journal = Literal["clean", "replayed", "ignored"]
-
-_OVERLAY_BYTES = 256 << 20  # as a sparse file in memory; a replay touches a journal's worth
-_CHUNK_SECTORS = 8
 
 # Mount options: always; and, as last resort, those that leave the journal alone.
 _OPTIONS = {"xfs": "nouuid"}
@@ -127,7 +123,7 @@ def _mount_whatever_its_journal(
             raise
         original = error
     try:
-        filesystem.source = _overlay(filesystem.device)
+        filesystem.source = mapping.overlay(filesystem.device.path, filesystem.device.size)
         mount(filesystem.source, top, kind, READ_ONLY, options)
         filesystem.journal = "replayed"
     except (OSError, ToolError):
@@ -152,33 +148,6 @@ def mount_options(kind: str, companions: Sequence[str] = (), subvolume: int | No
         words.append(f"subvolid={5 if subvolume is None else subvolume}")
         words += [f"device={path}" for path in companions]
     return ",".join(words)
-
-
-def _overlay(device: BlockDevice) -> str:
-    """A writable device over a read-only one; what is written stays in memory and is lost."""
-    name = f"overlay-{os.path.basename(os.path.realpath(device.path))}"
-    store = f"{WORK}/{name}"
-    with open(store, "wb") as stream:
-        stream.truncate(_OVERLAY_BYTES)
-    run(["modprobe", "-a", "loop", "dm_snapshot"])
-    loop = run(["losetup", "--find", "--show", store]).strip()
-    sectors = device.size // 512
-    table = f"0 {sectors} snapshot {os.path.realpath(device.path)} {loop} N {_CHUNK_SECTORS}"
-    run(["dmsetup", "create", name, "--noudevsync", "--table", table])
-    return _mapped_device(name)
-
-
-def _mapped_device(name: str) -> str:
-    """The kernel's own node of a device-mapper device: without udev there is none by its name.
-
-    Raises:
-        FileNotFoundError: there is no such device.
-    """
-    for place in glob("/sys/block/dm-*"):
-        with open(f"{place}/dm/name") as stream:
-            if stream.read().strip() == name:
-                return f"/dev/{os.path.basename(place)}"
-    raise FileNotFoundError(errno.ENOENT, "no such device-mapper device", name)
 
 
 def _explain(filesystem: Filesystem, error: OSError) -> str:

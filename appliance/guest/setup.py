@@ -9,9 +9,9 @@ import os
 import time
 from glob import glob
 
+from appliance.guest.lvm import LVM_CONFIG
 from appliance.guest.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from appliance.guest.tools import run
-from appliance.guest.volumes import LVM_CONFIG
 
 WORK = "/tmp/work"  # noqa: S108 - the appliance's own memory; nobody else is in there
 """Where overlays and copies are kept: memory, as everything writable in the appliance."""
@@ -46,6 +46,8 @@ def mount_pseudo_filesystems() -> None:
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     os.environ["LC_ALL"] = "C.UTF-8"
     os.environ["TMPDIR"] = WORK
+    # There is no udev: these make their device nodes themselves.
+    os.environ["DM_DISABLE_UDEV"] = os.environ["MDADM_NO_UDEV"] = "1"
 
 
 def load_modules() -> None:

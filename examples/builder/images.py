@@ -101,6 +101,8 @@ EXTRA = (
     Image("rpm-bdb", (Disk("rpm-bdb.raw", "128M"),), tree="rpm"),
     Image("luks", (Disk("luks.raw", "128M"),)),
     Image("logical", (Disk("logical.raw", "256M"),), tree="rpm"),
+    Image("md", tuple(Disk(f"md/disk{number}.raw", "112M") for number in range(4))),
+    Image("locked", (Disk("locked.raw", "168M"),)),
     Image("zero", (Disk("zero.raw"),), cut_from="bare-ext4", needs=("bare-ext4",)),
 )
 """What tests/vm scans beside them."""

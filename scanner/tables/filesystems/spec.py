@@ -36,4 +36,9 @@ class Filesystem:
     available: U64 | None = column("Free space for ordinary users.", unit="bytes")
     inodes: U64 | None = column("Inodes in all; 0 where the filesystem makes them as needed.")
     inodes_used: U64 | None = column("Inodes in use.")
+    stack: tuple[str, ...] = column(
+        "Devices that it lies on below its own, nearest first, down to whole disks: "
+        "their rows are in volumes, partitions and disks.",
+        example="/dev/sda2",
+    )
     error: str | None = column("Why it could not be mounted.")

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.guest.arrays import device_path
 from appliance.guest.disks import BlockDevice, parse_export
+from appliance.guest.encryption import Key, open_container
 from appliance.guest.filesystems import Subvolume, parse_subvolumes
-from appliance.guest.volumes import closed_luks, parse_lvs
+from appliance.guest.lvm import parse_lvs
 
 # -- blkid -o export -------------------------------------------------------------------------
 
@@ -119,16 +121,46 @@ def test_reports_without_volumes_have_none() -> None:
 # -- LUKS ------------------------------------------------------------------------------------
 
 
-def test_an_encrypted_container_is_named_with_its_version() -> None:
-    probe = {"TYPE": "crypto_LUKS", "UUID": "u", "VERSION": "2"}
-    devices = [
-        BlockDevice("/dev/sda1", 100, probe={"TYPE": "ext4"}),
-        BlockDevice("/dev/sda2", 200, probe=probe),
-    ]
-    (volume,) = closed_luks(devices)
+LUKS = BlockDevice("/dev/sda2", 200, probe={"TYPE": "crypto_LUKS", "UUID": "aB", "VERSION": "2"})
+
+
+def test_an_encrypted_container_without_a_key_is_named_with_its_version() -> None:
+    volume = open_container(LUKS, [Key("other", b"secret")])
     assert (volume.name, volume.layout, volume.size) == ("/dev/sda2", "luks2", 200)
-    assert (volume.active, volume.uuid) == (False, "u")
-    assert "no key was given" in (volume.error or "")
+    assert (volume.active, volume.uuid, volume.device) == (False, "aB", None)
+    assert volume.error == "encrypted (LUKS), and no key was given"
+
+
+@pytest.mark.parametrize(
+    ("selector", "wanted"),
+    [("all", True), ("Ab", True), ("/dev/sda2", True), ("/dev/sda", False), ("", False)],
+)
+def test_a_key_is_for_everything_or_one_container(selector: str, wanted: bool) -> None:
+    assert Key(selector, b"secret").is_for(LUKS) is wanted
+
+
+def test_a_key_is_never_shown() -> None:
+    assert "secret" not in repr(Key("all", b"secret"))
+
+
+# -- mdadm -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "path"),
+    [
+        ("host:0", "/dev/md0"),
+        ("host:home", "/dev/md/home"),
+        ("127", "/dev/md127"),
+        ("host:../../vda", "/dev/md/sda9"),
+        ("a:b/c", "/dev/md/sda9"),
+        ("host:..", "/dev/md/sda9"),
+        (None, "/dev/md/sda9"),
+    ],
+)
+def test_an_array_is_called_as_its_guest_calls_it(label: str | None, path: str) -> None:
+    probe = {} if label is None else {"LABEL": label}
+    assert device_path(BlockDevice("/dev/sda9", 1, probe=probe)) == path
 
 
 # -- btrfs subvolume list --------------------------------------------------------------------
