@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,7 +22,11 @@ _IGNORE_JOURNAL = {
     "ext4": "noload",
     "xfs": "norecovery,nouuid",
     "btrfs": "rescue=nologreplay",
+    "nilfs2": "norecovery",
 }
+# The driver's name, where it is not blkid's.
+_DRIVERS = {"ntfs": "ntfs3"}
+_UFS_TYPES = {"1": "44bsd", "2": "ufs2"}  # the kernel's ufs.rst, by blkid's VERSION
 _NOT_FILES = {"swap", "LVM2_member", "crypto_LUKS", "linux_raid_member"}
 
 
@@ -104,11 +108,11 @@ def _mount_whatever_its_journal(
     filesystem: Filesystem, top: str, companions: Sequence[str]
 ) -> None:
     kind = filesystem.type
-    options = mount_options(kind, companions)
+    driver = _DRIVERS.get(kind, kind)
+    options = mount_options(filesystem.device.probe, companions)
     try:
-        mount(filesystem.device.path, top, kind, READ_ONLY, options)
-        if kind in _IGNORE_JOURNAL:
-            filesystem.journal = "clean"
+        _mount_shared(filesystem, top, driver, options)
+        filesystem.journal = _journal(filesystem)
         return
     except OSError as error:
         # What a filesystem says that would replay its journal but must not write: EROFS; XFS and
@@ -124,7 +128,7 @@ def _mount_whatever_its_journal(
         original = error
     try:
         filesystem.source = mapping.overlay(filesystem.device.path, filesystem.device.size)
-        mount(filesystem.source, top, kind, READ_ONLY, options)
+        mount(filesystem.source, top, driver, READ_ONLY, options)
         filesystem.journal = "replayed"
     except (OSError, ToolError):
         filesystem.source = filesystem.device.path
@@ -135,15 +139,47 @@ def _mount_whatever_its_journal(
         filesystem.journal = "ignored"
 
 
-def mount_options(kind: str, companions: Sequence[str] = (), subvolume: int | None = None) -> str:
-    """Options for mounting a filesystem of a type read-only.
+def _mount_shared(filesystem: Filesystem, top: str, driver: str, options: str) -> None:
+    """Mount a device, also where another filesystem holds the whole disk, as on hybrid ISOs.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    try:
+        mount(filesystem.source, top, driver, READ_ONLY, options)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        filesystem.source = mapping.loop(filesystem.device.path)
+        mount(filesystem.source, top, driver, READ_ONLY, options)
+
+
+def _journal(filesystem: Filesystem) -> Journal | None:
+    """What a filesystem that could be mounted without writing says of its journal."""
+    if filesystem.type in _IGNORE_JOURNAL:
+        return "clean"
+    if filesystem.type != "ntfs":
+        return None
+    # Mounted read-only, ntfs3 replays nothing, and says whether the volume was left dirty.
+    name = os.path.basename(os.path.realpath(filesystem.source))
+    with open(f"/proc/fs/ntfs3/{name}/volinfo") as stream:
+        return "ignored" if "dirty" in stream.read() else "clean"
+
+
+def mount_options(
+    probe: Mapping[str, str], companions: Sequence[str] = (), subvolume: int | None = None
+) -> str:
+    """Options for mounting a filesystem read-only.
 
     Args:
-        kind: its type.
+        probe: what blkid says of it.
         companions: further devices of the same btrfs filesystem.
         subvolume: btrfs: id of the subvolume wanted; its top when None.
     """
+    kind = probe["TYPE"]
     words = [_OPTIONS[kind]] if kind in _OPTIONS else []
+    if kind == "ufs":
+        words.append(f"ufstype={_UFS_TYPES.get(probe.get('VERSION', ''), '44bsd')}")
     if kind == "btrfs":
         words.append(f"subvolid={5 if subvolume is None else subvolume}")
         words += [f"device={path}" for path in companions]

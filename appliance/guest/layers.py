@@ -8,11 +8,10 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from appliance.guest import arrays, disks, encryption
+from appliance.guest import arrays, disks, encryption, mapping
 from appliance.guest.disks import BlockDevice
 from appliance.guest.encryption import Key
 from appliance.guest.lvm import LogicalVolumes
-from appliance.guest.tools import run
 from scanner.tables.volumes.spec import Volume
 
 _MOST_LAYERS = 8  # deeper than anybody builds; an image may try to go on for ever
@@ -46,7 +45,6 @@ class Layers:
         self._keys = keys
         self._logical = LogicalVolumes()
         self._others: list[Volume] = []
-        self._names: dict[str, str] = {}
 
     @property
     def volumes(self) -> list[Volume]:
@@ -91,11 +89,11 @@ class Layers:
         return _opened(found)
 
     def _logical_volumes(self, fresh: Sequence[BlockDevice]) -> list[BlockDevice]:
-        if not any(device.probe.get("TYPE") == "LVM2_member" for device in fresh):
+        members = [device for device in fresh if device.probe.get("TYPE") == "LVM2_member"]
+        if not members:
             return []
-        self._names |= {os.path.realpath(device.path): device.path for device in fresh}
         known = {device.path for device in self.opened}
-        found = _opened(self._logical.open(self._names))
+        found = _opened(self._logical.open(members))
         return [device for device in found if device.path not in known]
 
     def _inside(self, fresh: Sequence[BlockDevice]) -> list[BlockDevice]:
@@ -112,9 +110,7 @@ class Layers:
 def _partitions_inside(volume: BlockDevice) -> list[BlockDevice]:
     name = os.path.basename(os.path.realpath(volume.path))
     if name.startswith("dm-"):  # in which the kernel looks for none, but for this way round
-        run(["modprobe", "loop"])
-        command = ["losetup", "--read-only", "--partscan", "--find", "--show", volume.path]
-        name = os.path.basename(run(command).strip())
+        name = os.path.basename(mapping.loop(volume.path, partitions=True))
     return disks.partitions(volume, name)
 
 

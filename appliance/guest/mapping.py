@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from appliance.guest.setup import WORK
-from appliance.guest.tools import run
+from appliance.guest.tools import WORK, run
 
 _OVERLAY_BYTES = 256 << 20  # as a sparse file in memory; a replay touches a journal's worth
 _CHUNK_SECTORS = 8
@@ -56,6 +55,21 @@ def read_only(devices: Sequence[tuple[str, int]]) -> dict[str, str]:
     ]
     run(["dmsetup", "create", "--concise", ";".join(tables)])
     return {path: f"/dev/mapper/{name}" for name, (path, _) in zip(names, devices, strict=True)}
+
+
+def loop(path: str, *, partitions: bool = False) -> str:
+    """A read-only device with the content of another, which may be in use.
+
+    Args:
+        path: the device.
+        partitions: have the kernel look for partitions in it.
+
+    Raises:
+        ToolError: there can be no more of them.
+    """
+    run(["modprobe", "loop"])
+    wanted = ["--partscan"] if partitions else []
+    return run(["losetup", "--read-only", *wanted, "--find", "--show", path]).strip()
 
 
 def _kernel_name(path: str) -> str:

@@ -11,10 +11,7 @@ from glob import glob
 
 from appliance.guest.lvm import LVM_CONFIG
 from appliance.guest.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
-from appliance.guest.tools import run
-
-WORK = "/tmp/work"  # noqa: S108 - the appliance's own memory; nobody else is in there
-"""Where overlays and copies are kept: memory, as everything writable in the appliance."""
+from appliance.guest.tools import WORK, run
 
 _WORK_OPTIONS = "size=320m,mode=700"
 _PORT_SECONDS = 10.0

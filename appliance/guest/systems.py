@@ -191,7 +191,7 @@ class Assembler:
             for device in self._devices
             if device.probe.get("UUID") == filesystem.device.probe.get("UUID")
         ]
-        options = mount_options(filesystem.type, companions, identifier)
+        options = mount_options(filesystem.device.probe, companions, identifier)
         mount(filesystem.source, target, filesystem.type, READ_ONLY, options)
 
 

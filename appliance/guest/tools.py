@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+WORK = "/tmp/work"  # noqa: S108 - the appliance's own memory; nobody else is in there
+"""Where overlays and copies are kept: memory, as everything writable in the appliance."""
+
 _OUTPUT_LIMIT = 8 << 20
 _ERROR_TEXT = 300
 _BLOCK = 1 << 16
