@@ -100,14 +100,24 @@ def _disk(name: str, index: int) -> BlockDevice:
     )
 
 
-def partitions(whole: BlockDevice, name: str = "") -> list[BlockDevice]:
+def kernel_name(path: str) -> str:
+    """The kernel's own name of a block device, such as ``dm-3`` for ``/dev/vg0/root``.
+
+    Raises:
+        OSError: there is no such device.
+    """
+    number = os.stat(path).st_rdev
+    place = f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
+    return os.path.basename(os.path.realpath(place))
+
+
+def partitions(whole: BlockDevice, name: str) -> list[BlockDevice]:
     """The partitions that the kernel found on a disk or volume, by number.
 
     Args:
         whole: the disk or volume.
-        name: the kernel's name of what it looked at, unless that is the end of the path.
+        name: the kernel's name of what it looked at.
     """
-    name = name or os.path.basename(os.path.realpath(whole.path))
     found = []
     for entry in os.listdir(f"/sys/block/{name}"):
         folder = f"/sys/block/{name}/{entry}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from appliance.guest import mapping
-from appliance.guest.disks import BlockDevice
+from appliance.guest.disks import BlockDevice, kernel_name
 from appliance.guest.mounting import READ_ONLY, mount
 from appliance.guest.tools import ToolError, run
 
@@ -161,7 +161,7 @@ def _journal(filesystem: Filesystem) -> Journal | None:
     if filesystem.type != "ntfs":
         return None
     # Mounted read-only, ntfs3 replays nothing, and says whether the volume was left dirty.
-    name = os.path.basename(os.path.realpath(filesystem.source))
+    name = kernel_name(filesystem.source)
     with open(f"/proc/fs/ntfs3/{name}/volinfo") as stream:
         return "ignored" if "dirty" in stream.read() else "clean"
 

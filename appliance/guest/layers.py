@@ -108,7 +108,7 @@ class Layers:
 
 
 def _partitions_inside(volume: BlockDevice) -> list[BlockDevice]:
-    name = os.path.basename(os.path.realpath(volume.path))
+    name = disks.kernel_name(volume.path)
     if name.startswith("dm-"):  # in which the kernel looks for none, but for this way round
         name = os.path.basename(mapping.loop(volume.path, partitions=True))
     return disks.partitions(volume, name)

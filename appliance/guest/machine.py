@@ -96,7 +96,7 @@ class DiskMachine:
         """
         self.disks = disks.wait_for_disks(wanted)
         for disk in self.disks:
-            self.partitions += disks.partitions(disk)
+            self.partitions += disks.partitions(disk, os.path.basename(disk.path))
         with self._warning("partitions and filesystems cannot be told"):
             disks.probe([*self.disks, *self.partitions])
         self._forget_copies()

@@ -109,7 +109,7 @@ EXTRA = (
     Image("md", tuple(Disk(f"md/disk{number}.raw", "112M") for number in range(4))),
     Image("locked", (Disk("locked.raw", "168M"),)),
     Image("lvm", (Disk("lvm/disk0.raw", "200M"), Disk("lvm/disk1.raw", "200M"))),
-    Image("layouts", tuple(Disk(f"layouts/disk{number}.raw", "32M") for number in range(3))),
+    Image("layouts", tuple(Disk(f"layouts/disk{number}.raw", "136M") for number in range(3))),
     Image(
         "filesystems",
         (Disk("filesystems/disk0.raw", "320M"), Disk("filesystems/disk1.raw", "16M")),

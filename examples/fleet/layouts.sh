@@ -3,12 +3,12 @@
 . ./lib.sh
 
 for number in $(seq 1 127); do
-    echo "size=64KiB, name=\"part$number\""
+    echo "size=1MiB, name=\"part$number\""
 done | { cat; echo 'name="last"'; } | sfdisk --quiet --label gpt --no-tell-kernel "$DISK0"
 
 echo 'start=2048, type=a5' | sfdisk --quiet --label dos "$DISK1"
-# One partition, "a", over the whole slice: b enters its label, n makes it, t gives it a type.
-printf '%s\n' b y n a '' '' w | fdisk --wipe never "$DISK1" >&2
+# Two partitions in the slice: b enters its label, n makes one, t gives it a type (7: 4.2BSD).
+printf '%s\n' b y n a 4096 +16M t a 7 n b 65536 +8M t b 7 w | fdisk --wipe never "$DISK1" >&2
 blockdev --rereadpt "$DISK1"
 
 lvm pvcreate --quiet "$DISK2"

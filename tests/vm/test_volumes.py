@@ -185,7 +185,145 @@ def test_without_keys_the_containers_are_named_and_nothing_more(
     assert errors == {"encrypted (LUKS), and no key was given"}
 
 
-@pytest.mark.parametrize("name", ["md", "locked"])
+# -- logical volumes --------------------------------------------------------------------------
+
+OPENED = (
+    ("copied", "linear"),
+    ("abroad", "linear"),
+    ("cached", "cache"),
+    ("linear", "linear"),
+    ("linear-before", "linear"),
+    ("mirror", "raid,raid1"),
+    ("raid5", "raid,raid5,raid5_ls"),
+    ("striped", "striped"),
+    ("thin", "thin,sparse"),
+    ("thin-before", "thin,sparse"),
+    ("whole", "linear"),
+)
+
+
+def test_logical_volumes_are_what_lvs_reports(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    names = ("group_name", "name", "size", "layout", "uuid")
+    rows = [row for row in inspected("lvm").rows("volumes") if row["size"] is not None]
+    lines = (line.split() for line in expected("lvm").text("lvs").splitlines())
+    wanted = [[group, name, int(size), *rest] for group, name, size, *rest in lines]
+    assert sorted([row[name] for name in names] for row in rows) == sorted(
+        line for line in wanted if line[0] != "exported"
+    )
+
+
+@pytest.mark.parametrize(("name", "layout"), OPENED)
+def test_a_volume_of_this_kind_is_opened(name: str, layout: str, inspected: Inspect) -> None:
+    volume = by_name(inspected("lvm"))[name]
+    assert (volume["active"], volume["layout"], volume["error"]) == (True, layout, None)
+    (filesystem,) = [
+        row for row in inspected("lvm").rows("filesystems") if row["device"] == volume["device"]
+    ]
+    assert (filesystem["mounted"], filesystem["label"]) == (True, name.removesuffix("-before"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("torn", "lies partly on a device that is missing"),
+        ("/dev/sda4", "its volume group exported is exported"),
+        ("/dev/sdb5", "a copy of the physical volume /dev/sda5, which is opened instead"),
+    ],
+)
+def test_what_cannot_be_opened_is_named_with_the_reason(
+    name: str, reason: str, inspected: Inspect
+) -> None:
+    volume = by_name(inspected("lvm"))[name]
+    assert (volume["active"], volume["device"], volume["error"]) == (False, None, reason)
+
+
+def test_snapshots_are_told_and_members_are_devices_of_the_machine(inspected: Inspect) -> None:
+    volumes = by_name(inspected("lvm"))
+    assert {name for name, row in volumes.items() if row["snapshot"]} == {
+        "linear-before",
+        "thin-before",
+    }
+    assert set(volumes["raid5"]["members"]) == {"/dev/sda1", "/dev/sda2", "/dev/sdb1"}
+    assert set(volumes["thin"]["members"]) <= {"/dev/sda1", "/dev/sda2", "/dev/sdb1", "/dev/sdb2"}
+
+
+# -- partition tables -------------------------------------------------------------------------
+
+
+def test_partitions_of_every_table_are_what_partx_reports(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    rows = inspected("layouts").rows("partitions")
+    schemes = {"gpt": "gpt", "dos": "mbr", "freebsd": "bsd"}
+    for name, inside in (("partx", False), ("inside", True)):
+        found = [
+            (row["number"], row["start"] // 512, row["size"] // 512, row["scheme"])
+            for row in rows
+            if (row["disk"] is None) is inside
+        ]
+        lines = (line.split() for line in expected("layouts").text(name).splitlines())
+        assert found == [
+            (int(number), int(start), int(sectors), schemes[scheme])
+            for number, start, sectors, scheme in lines
+        ]
+
+
+def test_a_table_inside_a_volume_names_the_volume_and_its_filesystems_are_read(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    found = inspected("layouts")
+    parents = {row["device"]: row["parent"] for row in found.rows("partitions")}
+    rows = [row for row in found.rows("filesystems") if row["mounted"]]
+    assert {parents[row["device"]] for row in rows} == {"/dev/hosts/guest"}
+    assert [row["label"] for row in rows] == ["boot", "root"]
+    assert rows[0]["stack"] == ["/dev/hosts/guest", "/dev/sdc"]
+
+
+# -- filesystems ------------------------------------------------------------------------------
+
+
+def test_filesystems_of_every_kind_are_what_blkid_reports(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    names = ("type", "uuid", "label", "version")
+    rows = inspected("filesystems").rows("filesystems")
+    found = sorted((tuple(row[name] for name in names) for row in rows), key=str)
+    wanted = [fields for fields in expected("filesystems").filesystems() if fields[0] is not None]
+    assert found == wanted
+
+
+def test_their_usage_is_what_df_reports(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    names = ("size", "used", "available", "inodes", "inodes_used")
+    rows = {row["device"]: row for row in inspected("filesystems").rows("filesystems")}
+    for line in expected("filesystems").text("df").splitlines():
+        number, *fields = line.split()
+        row = rows[f"/dev/sda{number}"]
+        wanted = [None if field == "-" else int(field) for field in fields]
+        assert [row[name] for name in names] == wanted, row["type"]
+
+
+def test_one_that_linux_cannot_mount_is_named(inspected: Inspect) -> None:
+    rows = {row["device"]: row for row in inspected("filesystems").rows("filesystems")}
+    assert rows["/dev/sda15"]["error"] == "the appliance's kernel cannot mount VMFS"
+    assert [row["type"] for row in rows.values() if not row["mounted"]] == ["swap", "VMFS"]
+
+
+def test_an_ntfs_that_was_not_unmounted_is_read_and_says_so(inspected: Inspect) -> None:
+    rows = {row["label"]: row["journal"] for row in inspected("filesystems").rows("filesystems")}
+    assert (rows["ntfs"], rows["ntfs-dirty"]) == ("clean", "ignored")
+
+
+def test_an_apple_partition_map_is_read(inspected: Inspect) -> None:
+    rows = [row for row in inspected("filesystems").rows("partitions") if row["disk"] == 1]
+    assert {row["scheme"] for row in rows} == {"apm"}
+    assert [row["type"] for row in rows][2] == "Apple_HFS"
+
+
+@pytest.mark.parametrize("name", ["md", "locked", "lvm", "layouts", "filesystems"])
 def test_disk_files_stay_as_they_were(name: str, inspected: Inspect) -> None:
     found = inspected(name)
     assert (found.after, found.leftovers) == (found.before, [])

@@ -13,7 +13,15 @@ Scheme = Literal["gpt", "mbr", "apm", "bsd", "other"]
 
 # Source: the kernel's block/partitions/msdos.c; 0x85 is Linux' own extended partition.
 _EXTENDED_TYPES = frozenset({"0x5", "0xf", "0x85"})
-_SCHEMES: Mapping[str, Scheme] = {"gpt": "gpt", "dos": "mbr", "mac": "apm", "bsd": "bsd"}
+_SCHEMES: Mapping[str, Scheme] = {
+    "gpt": "gpt",
+    "dos": "mbr",
+    "mac": "apm",
+    "bsd": "bsd",
+    "freebsd": "bsd",
+    "netbsd": "bsd",
+    "openbsd": "bsd",
+}
 _GPT_LEGACY_BOOT = 1 << 2  # UEFI specification, GPT partition attributes, bit 2
 _MBR_ACTIVE = 0x80
 

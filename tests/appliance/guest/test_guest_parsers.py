@@ -12,7 +12,7 @@ from appliance.guest.arrays import device_path
 from appliance.guest.disks import BlockDevice, parse_export
 from appliance.guest.encryption import Key, open_container
 from appliance.guest.filesystems import Subvolume, parse_subvolumes
-from appliance.guest.lvm import parse_lvs
+from appliance.guest.lvm import exported, parse_lvs
 
 # -- blkid -o export -------------------------------------------------------------------------
 
@@ -100,9 +100,11 @@ def test_volumes_of_equal_name_in_two_groups_are_two() -> None:
     assert [volume.group_name for volume in parse_lvs(report(segment(), other))] == ["vg", "other"]
 
 
-@pytest.mark.parametrize(("error", "told"), [("", "could not be activated"), ("why", "why")])
-def test_a_volume_that_stays_closed_says_why(error: str, told: str) -> None:
-    (volume,) = parse_lvs(report(segment()), error, lambda path: False)
+@pytest.mark.parametrize(
+    ("errors", "told"), [({}, "could not be activated"), ({"vg": "why", "b": "not"}, "why")]
+)
+def test_a_volume_that_stays_closed_says_why(errors: dict[str, str], told: str) -> None:
+    (volume,) = parse_lvs(report(segment()), errors, lambda path: False)
     assert (volume.device, volume.active, volume.error) == (None, False, told)
 
 
@@ -111,6 +113,42 @@ def test_snapshots_and_volumes_without_path_or_members() -> None:
         report(segment(lv_role="public,snapshot,thicksnapshot", lv_path="", devices=""))
     )
     assert (volume.snapshot, volume.device, volume.members) == (True, None, ())
+
+
+def test_members_are_followed_through_hidden_volumes_to_devices() -> None:
+    parts = [
+        segment(lv_name="thin", lv_uuid="1", devices="", pool_lv="pool"),
+        segment(
+            lv_name="pool",
+            lv_uuid="2",
+            lv_layout="thin,pool",
+            devices="pool_tdata(0)",
+            metadata_lv="[pool_tmeta]",
+        ),
+        segment(lv_name="[pool_tdata]", lv_uuid="3", devices="/dev/sda1(7)"),
+        segment(lv_name="[pool_tmeta]", lv_uuid="4", devices="/dev/sdb1(0)"),
+    ]
+    thin, pool = parse_lvs(report(*parts))
+    assert (thin.name, thin.members) == ("thin", ("/dev/sda1", "/dev/sdb1"))
+    assert (pool.active, pool.error) == (False, None), "nobody opens a pool itself"
+
+
+def test_volumes_that_lie_on_each_other_have_no_members() -> None:
+    parts = [
+        segment(lv_name="a", lv_uuid="1", devices="b(0),a(0)"),
+        segment(lv_name="[b]", lv_uuid="2", devices="a(0)"),
+    ]
+    assert [volume.members for volume in parse_lvs(report(*parts))] == [()]
+
+
+def test_a_physical_volume_of_an_exported_group_is_named() -> None:
+    names = ("pv_name", "pv_uuid", "vg_name", "vg_exported")
+    entries = [
+        dict(zip(names, values, strict=True))
+        for values in (("/dev/sda1", "1", "vg", ""), ("/dev/sda2", "2", "old", "exported"))
+    ]
+    (volume,) = exported(json.dumps({"report": [{"pv": entries}]}))
+    assert (volume.name, volume.error) == ("/dev/sda2", "its volume group old is exported")
 
 
 def test_reports_without_volumes_have_none() -> None:
