@@ -18,7 +18,8 @@ _PORT_SECONDS = 10.0
 
 _MODULES = ("virtio_scsi", "sd_mod", "virtio-rng")
 _TEMPLATE_MODULES = (
-    *("ext4", "xfs", "btrfs", "vfat", "nls_utf8", "nls_cp437", "nls_ascii", "nls_iso8859_1"),
+    *("ext4", "xfs", "btrfs", "vfat", "ntfs3"),
+    *("nls_utf8", "nls_cp437", "nls_ascii", "nls_iso8859_1"),
     *("dm_mod", "dm_snapshot", "loop"),
 )
 _WARM_COMMANDS = (

@@ -12,6 +12,7 @@ from appliance.guest.arrays import device_path
 from appliance.guest.disks import BlockDevice, parse_export
 from appliance.guest.encryption import Key, open_container
 from appliance.guest.filesystems import Subvolume, parse_subvolumes
+from appliance.guest.layers import closed
 from appliance.guest.lvm import exported, parse_lvs
 
 # -- blkid -o export -------------------------------------------------------------------------
@@ -167,6 +168,23 @@ def test_an_encrypted_container_without_a_key_is_named_with_its_version() -> Non
     assert (volume.name, volume.layout, volume.size) == ("/dev/sda2", "luks2", 200)
     assert (volume.active, volume.uuid, volume.device) == (False, "aB", None)
     assert volume.error == "encrypted (LUKS), and no key was given"
+
+
+def test_a_bitlocker_volume_without_a_key_is_named() -> None:
+    device = BlockDevice("/dev/sda3", 300, probe={"TYPE": "BitLocker"})
+    volume = open_container(device, [])
+    assert (volume.kind, volume.layout, volume.active) == ("bitlocker", "bitlocker", False)
+    assert volume.error == "encrypted (BitLocker), and no key was given"
+
+
+def test_volumes_that_are_never_opened_are_named() -> None:
+    kinds = {"bcache": "bcache", "isw_raid_member": "raid", "ext4": None}
+    devices = [BlockDevice(f"/dev/{kind}", 1, probe={"TYPE": kind}) for kind in kinds]
+    found = {volume.members[0]: volume for volume in closed(devices)}
+    assert {path: volume.kind for path, volume in found.items()} == {
+        f"/dev/{kind}": word for kind, word in kinds.items() if word
+    }
+    assert all(volume.error and not volume.active for volume in found.values())
 
 
 @pytest.mark.parametrize(
