@@ -41,6 +41,7 @@ from scanner.findings import Findings, Status
 from scanner.preflight.opening import open_disk
 from scanner.schema import MICROSECOND, Origin, Scope, Table
 from scanner.sources.base import Machine
+from scanner.sources.keys import KeySource, KeyUnavailableError, read_keys
 from scanner.store.arrow import decode_rows, rows_to_arrow
 from scanner.store.staging import RowSink
 from scanner.tables import load_tables
@@ -56,6 +57,9 @@ _NAME, _TEXT, _DEVICE = 1000, 500, 100  # characters that are kept of what a gue
 
 # What takes longer than this to get a template made it just now, or waited for who did.
 _MADE_SECONDS = 1.0
+
+# LUKS2 derives keys in up to 1 GiB of memory unless told otherwise (cryptsetup-luksFormat(8)).
+_UNLOCKING_MIB = 1536
 
 # Dear tables come last, so that the others are there when time runs out.
 _LAST = ("files",)
@@ -73,6 +77,7 @@ class InspectOptions:
         allowed_directories: where backing files may lie, besides the top image's directory.
         memory_mib: memory of the appliance.
         run_id: the run that the facts are written to; empty outside of a run.
+        keys: where keys for encrypted volumes of every machine are to be had.
         template: start from a clone of the host's template; else boot afresh.
     """
 
@@ -83,6 +88,7 @@ class InspectOptions:
     memory_mib: int = 512
     run_id: str = ""
     template: bool = True
+    keys: tuple[KeySource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ class _Inspection:
         self._found = Findings(machine)
         self._deadline = Deadline(options.deadline, "the machine's scan")
         self._limits = Limits()
+        self._keys = (*machine.keys, *options.keys)
 
     def run(self, read: Callable[[], None], attempt: int) -> MachineSummary:
         """Read the machine and write the rows about the scan itself."""
@@ -220,7 +227,8 @@ class _Inspection:
         chosen = accelerator.choose(appliance)
         self._found.ran_by = chosen
         self._found.appliance = appliance_address(appliance)
-        options = VMOptions(chosen, self._options.memory_mib)
+        memory_mib = max(self._options.memory_mib, _UNLOCKING_MIB if self._keys else 0)
+        options = VMOptions(chosen, memory_mib)
         prepared = self._template(appliance, options) if self._options.template else None
         deadline = self._deadline.within(accelerator.BOOT_SECONDS[chosen], "the appliance's start")
         if prepared is None:
@@ -260,7 +268,13 @@ class _Inspection:
 
     def _discover(self, agent: Agent) -> None:
         wanted = list(self._found.plans)
-        answer = agent.call("discover", self._deadline, disks=wanted, files=self._options.files)
+        answer = agent.call(
+            "discover",
+            self._deadline,
+            disks=wanted,
+            files=self._options.files,
+            keys=self._read_keys(),
+        )
         try:
             discovery = _Discovery.model_validate(answer)
         except ValidationError as error:
@@ -272,6 +286,19 @@ class _Inspection:
         self._found.warnings += [_short(text, _TEXT) for text in discovery.warnings]
         for index, device in zip(wanted, discovery.devices, strict=False):
             self._found.name_disk(index, _short(device, _DEVICE))
+
+    def _read_keys(self) -> list[dict[str, str]]:
+        """The keys as they go on the wire; what cannot be read is a warning."""
+        keys = []
+        for source in self._keys:
+            try:
+                keys += [
+                    {"selector": selector, "secret": secret.hex()}
+                    for selector, secret in read_keys([source])
+                ]
+            except KeyUnavailableError as error:
+                self._found.warnings.append(str(error))
+        return keys
 
     def _collect(self, agent: Agent) -> None:
         tables = [table for table in load_tables().values() if table.origin is Origin.GUEST]

@@ -11,10 +11,11 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Protocol
 
 from appliance import wire
+from appliance.guest.encryption import Key
 from appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
 from appliance.guest.root import Root, ScanOptions
 from appliance.wire import FrameKind
@@ -81,10 +82,19 @@ class Agent:
                 load_collector(table.name)
         return {}
 
-    def discover(self, disks: list[int], files: str) -> object:
-        """Find volumes, filesystems and roots on the disks that were plugged."""
+    def discover(
+        self, disks: list[int], files: str, keys: Sequence[Mapping[str, str]] = ()
+    ) -> object:
+        """Find volumes, filesystems and roots on the disks that were plugged.
+
+        Args:
+            disks: their places on the machine.
+            files: which directory entries the ``files`` table keeps.
+            keys: for encrypted volumes: ``selector``, and ``secret`` in hexadecimal digits.
+        """
         self._options = ScanOptions(files=files)  # type: ignore[arg-type] # our own host's word
-        self._machine.discover(disks, self._options, self.log)
+        given = [Key(key["selector"], bytes.fromhex(key["secret"])) for key in keys]
+        self._machine.discover(disks, self._options, given, self.log)
         return {
             "devices": self._machine.devices(),
             "roots": [schema.escape(root.name) for root in self._machine.roots],

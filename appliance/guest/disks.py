@@ -25,8 +25,10 @@ class BlockDevice:
         size: length in bytes.
         disk: index of the disk it is on; None for volumes.
         partition: number in the partition table; None for disks and volumes.
-        start: offset on its disk in bytes.
+        start: offset on its disk or volume in bytes.
         sector_size: logical sector size in bytes.
+        members: the devices that it lies on: a partition's disk or volume, a volume's members.
+        snapshot: whether it shows an earlier state of another volume.
         probe: what blkid found, by its own names (TYPE, UUID, PART_ENTRY_TYPE ...).
     """
 
@@ -36,6 +38,8 @@ class BlockDevice:
     partition: int | None = None
     start: int = 0
     sector_size: int = 512
+    members: tuple[str, ...] = ()
+    snapshot: bool = False
     probe: dict[str, str] = field(default_factory=dict)
 
 
@@ -96,9 +100,24 @@ def _disk(name: str, index: int) -> BlockDevice:
     )
 
 
-def partitions(disk: BlockDevice) -> list[BlockDevice]:
-    """The partitions that the kernel found on a disk, by number."""
-    name = os.path.basename(disk.path)
+def kernel_name(path: str) -> str:
+    """The kernel's own name of a block device, such as ``dm-3`` for ``/dev/vg0/root``.
+
+    Raises:
+        OSError: there is no such device.
+    """
+    number = os.stat(path).st_rdev
+    place = f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
+    return os.path.basename(os.path.realpath(place))
+
+
+def partitions(whole: BlockDevice, name: str) -> list[BlockDevice]:
+    """The partitions that the kernel found on a disk or volume, by number.
+
+    Args:
+        whole: the disk or volume.
+        name: the kernel's name of what it looked at.
+    """
     found = []
     for entry in os.listdir(f"/sys/block/{name}"):
         folder = f"/sys/block/{name}/{entry}"
@@ -106,24 +125,37 @@ def partitions(disk: BlockDevice) -> list[BlockDevice]:
             device = BlockDevice(
                 path=f"/dev/{entry}",
                 size=_number(f"{folder}/size") * _SECTOR,
-                disk=disk.disk,
+                disk=whole.disk,
                 partition=_number(f"{folder}/partition"),
                 start=_number(f"{folder}/start") * _SECTOR,
-                sector_size=disk.sector_size,
+                sector_size=whole.sector_size,
+                members=(whole.path,),
+                snapshot=whole.snapshot,
             )
             found.append(device)
     return sorted(found, key=lambda device: device.partition or 0)
 
 
-def volume(path: str) -> BlockDevice:
+def volume(path: str, members: tuple[str, ...] = (), *, snapshot: bool = False) -> BlockDevice:
     """An opened volume.
+
+    Args:
+        path: its device.
+        members: the devices it lies on.
+        snapshot: whether it shows an earlier state of another volume.
 
     Raises:
         OSError: there is no such device.
     """
     number = os.stat(path).st_rdev
     place = f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
-    return BlockDevice(path=path, size=_number(f"{place}/size") * _SECTOR)
+    return BlockDevice(
+        path=path,
+        size=_number(f"{place}/size") * _SECTOR,
+        sector_size=_number(f"{place}/queue/logical_block_size"),
+        members=members,
+        snapshot=snapshot,
+    )
 
 
 def _number(path: str) -> int:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from glob import glob
 from typing import Literal
 
-from appliance.guest.disks import BlockDevice
+from appliance.guest import mapping
+from appliance.guest.disks import BlockDevice, kernel_name
 from appliance.guest.mounting import READ_ONLY, mount
-from appliance.guest.setup import WORK
 from appliance.guest.tools import ToolError, run
 
 Journal = Literal["clean", "replayed", "ignored"]
-
-_OVERLAY_BYTES = 256 << 20  # as a sparse file in memory; a replay touches a journal's worth
-_CHUNK_SECTORS = 8
 
 # Mount options: always; and, as last resort, those that leave the journal alone.
 _OPTIONS = {"xfs": "nouuid"}
@@ -26,7 +22,11 @@ _IGNORE_JOURNAL = {
     "ext4": "noload",
     "xfs": "norecovery,nouuid",
     "btrfs": "rescue=nologreplay",
+    "nilfs2": "norecovery",
 }
+# The driver's name, where it is not blkid's.
+_DRIVERS = {"ntfs": "ntfs3"}
+_UFS_TYPES = {"1": "44bsd", "2": "ufs2"}  # the kernel's ufs.rst, by blkid's VERSION
 _NOT_FILES = {"swap", "LVM2_member", "crypto_LUKS", "linux_raid_member"}
 
 
@@ -108,11 +108,11 @@ def _mount_whatever_its_journal(
     filesystem: Filesystem, top: str, companions: Sequence[str]
 ) -> None:
     kind = filesystem.type
-    options = mount_options(kind, companions)
+    driver = _DRIVERS.get(kind, kind)
+    options = mount_options(filesystem.device.probe, companions)
     try:
-        mount(filesystem.device.path, top, kind, READ_ONLY, options)
-        if kind in _IGNORE_JOURNAL:
-            filesystem.journal = "clean"
+        _mount_shared(filesystem, top, driver, options)
+        filesystem.journal = _journal(filesystem)
         return
     except OSError as error:
         # What a filesystem says that would replay its journal but must not write: EROFS; XFS and
@@ -127,8 +127,8 @@ def _mount_whatever_its_journal(
             raise
         original = error
     try:
-        filesystem.source = _overlay(filesystem.device)
-        mount(filesystem.source, top, kind, READ_ONLY, options)
+        filesystem.source = mapping.overlay(filesystem.device.path, filesystem.device.size)
+        mount(filesystem.source, top, driver, READ_ONLY, options)
         filesystem.journal = "replayed"
     except (OSError, ToolError):
         filesystem.source = filesystem.device.path
@@ -139,46 +139,51 @@ def _mount_whatever_its_journal(
         filesystem.journal = "ignored"
 
 
-def mount_options(kind: str, companions: Sequence[str] = (), subvolume: int | None = None) -> str:
-    """Options for mounting a filesystem of a type read-only.
+def _mount_shared(filesystem: Filesystem, top: str, driver: str, options: str) -> None:
+    """Mount a device, also where another filesystem holds the whole disk, as on hybrid ISOs.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    try:
+        mount(filesystem.source, top, driver, READ_ONLY, options)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        filesystem.source = mapping.loop(filesystem.device.path)
+        mount(filesystem.source, top, driver, READ_ONLY, options)
+
+
+def _journal(filesystem: Filesystem) -> Journal | None:
+    """What a filesystem that could be mounted without writing says of its journal."""
+    if filesystem.type in _IGNORE_JOURNAL:
+        return "clean"
+    if filesystem.type != "ntfs":
+        return None
+    # Mounted read-only, ntfs3 replays nothing, and says whether the volume was left dirty.
+    name = kernel_name(filesystem.source)
+    with open(f"/proc/fs/ntfs3/{name}/volinfo") as stream:
+        return "ignored" if "dirty" in stream.read() else "clean"
+
+
+def mount_options(
+    probe: Mapping[str, str], companions: Sequence[str] = (), subvolume: int | None = None
+) -> str:
+    """Options for mounting a filesystem read-only.
 
     Args:
-        kind: its type.
+        probe: what blkid says of it.
         companions: further devices of the same btrfs filesystem.
         subvolume: btrfs: id of the subvolume wanted; its top when None.
     """
+    kind = probe["TYPE"]
     words = [_OPTIONS[kind]] if kind in _OPTIONS else []
+    if kind == "ufs":
+        words.append(f"ufstype={_UFS_TYPES.get(probe.get('VERSION', ''), '44bsd')}")
     if kind == "btrfs":
         words.append(f"subvolid={5 if subvolume is None else subvolume}")
         words += [f"device={path}" for path in companions]
     return ",".join(words)
-
-
-def _overlay(device: BlockDevice) -> str:
-    """A writable device over a read-only one; what is written stays in memory and is lost."""
-    name = f"overlay-{os.path.basename(os.path.realpath(device.path))}"
-    store = f"{WORK}/{name}"
-    with open(store, "wb") as stream:
-        stream.truncate(_OVERLAY_BYTES)
-    run(["modprobe", "-a", "loop", "dm_snapshot"])
-    loop = run(["losetup", "--find", "--show", store]).strip()
-    sectors = device.size // 512
-    table = f"0 {sectors} snapshot {os.path.realpath(device.path)} {loop} N {_CHUNK_SECTORS}"
-    run(["dmsetup", "create", name, "--noudevsync", "--table", table])
-    return _mapped_device(name)
-
-
-def _mapped_device(name: str) -> str:
-    """The kernel's own node of a device-mapper device: without udev there is none by its name.
-
-    Raises:
-        FileNotFoundError: there is no such device.
-    """
-    for place in glob("/sys/block/dm-*"):
-        with open(f"{place}/dm/name") as stream:
-            if stream.read().strip() == name:
-                return f"/dev/{os.path.basename(place)}"
-    raise FileNotFoundError(errno.ENOENT, "no such device-mapper device", name)
 
 
 def _explain(filesystem: Filesystem, error: OSError) -> str:

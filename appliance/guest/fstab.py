@@ -70,12 +70,25 @@ def _unquote(source: str) -> str:
     return f"{tag}={value.strip(chr(34))}" if equals else source
 
 
-def resolve(source: str, devices: Sequence[BlockDevice]) -> BlockDevice | None:
+def parse_crypttab(text: str) -> dict[str, str]:
+    """The name of each encrypted volume that is opened at boot, and its container's source."""
+    lines = (_BLANKS.split(line.strip(" \t\r")) for line in text.split("\n"))
+    return {
+        fields[0]: _unquote(fields[1])
+        for fields in lines
+        if len(fields) > 1 and not fields[0].startswith("#")
+    }
+
+
+def resolve(
+    source: str, devices: Sequence[BlockDevice], encrypted: Mapping[str, str] | None = None
+) -> BlockDevice | None:
     """The device that an fstab source means on this machine.
 
     Args:
         source: first field of the entry.
         devices: every block device of the machine, probed.
+        encrypted: name to container of the system's encrypted volumes, from its crypttab.
     """
     tag, equals, value = source.partition("=")
     if equals and tag in _TAGS:
@@ -85,15 +98,28 @@ def resolve(source: str, devices: Sequence[BlockDevice]) -> BlockDevice | None:
         return _by_probe(devices, _TAGS[match[1].upper()], text)
     by_path = {device.path: device for device in devices}
     if mapped := re.match(r"^/dev/mapper/(.+)$", source):
-        return by_path.get(source) or by_path.get(_logical_volume(mapped[1]))
+        found = by_path.get(source) or by_path.get(_logical_volume(mapped[1]))
+        return found or _decrypted((encrypted or {}).get(mapped[1], ""), devices)
+    if numbered := re.match(r"^/dev/md/(\d+)$", source):
+        source = f"/dev/md{numbered[1]}"
     return by_path.get(source) if _is_volume(source, by_path) else _by_place(source, devices)
 
 
 def _by_probe(devices: Sequence[BlockDevice], name: str, value: str) -> BlockDevice | None:
     # UUIDs are compared as libblkid does: letters' case makes no difference.
     fold = str.casefold if name.endswith("UUID") else str
-    for device in devices:
+    # A snapshot of a volume bears the same names as the volume itself.
+    for device in sorted(devices, key=lambda device: device.snapshot):
         if name in device.probe and fold(device.probe[name]) == fold(value):
+            return device
+    return None
+
+
+def _decrypted(source: str, devices: Sequence[BlockDevice]) -> BlockDevice | None:
+    """What an encrypted container holds, once it was opened."""
+    container = resolve(source, devices)
+    for device in devices if container else ():
+        if device.partition is None and container and device.members == (container.path,):
             return device
     return None
 

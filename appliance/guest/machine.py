@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from appliance.guest import disks, filesystems, systems, volumes
+from appliance.guest import arrays, disks, filesystems, systems
 from appliance.guest.disks import BlockDevice
+from appliance.guest.encryption import Key
 from appliance.guest.filesystems import Filesystem
+from appliance.guest.layers import Layers
 from appliance.guest.root import Mount, Root, ScanOptions
 from scanner.schema import NotApplicable
 from scanner.tables.volumes.spec import Volume
@@ -34,7 +36,11 @@ class GuestMachine(Protocol):
         """Take the host's entropy and time."""
 
     def discover(
-        self, wanted: Sequence[int], options: ScanOptions, log: Callable[[str], None]
+        self,
+        wanted: Sequence[int],
+        options: ScanOptions,
+        keys: Sequence[Key],
+        log: Callable[[str], None],
     ) -> None:
         """Find everything on the disks that were plugged at these places."""
 
@@ -49,7 +55,7 @@ class DiskMachine:
     Attributes:
         disks: the whole disks, in the order they were plugged.
         partitions: their partitions, by disk and number.
-        volumes: logical volumes, and encrypted containers that stayed closed.
+        volumes: what was put together or opened of them, and what stayed closed.
         filesystems: what each device that is not further divided holds.
         roots: the operating systems, their trees mounted.
         warnings: what could not be opened, a line each.
@@ -75,7 +81,11 @@ class DiskMachine:
             os.close(descriptor)
 
     def discover(
-        self, wanted: Sequence[int], options: ScanOptions, log: Callable[[str], None]
+        self,
+        wanted: Sequence[int],
+        options: ScanOptions,
+        keys: Sequence[Key],
+        log: Callable[[str], None],
     ) -> None:
         """Find volumes, filesystems and roots on the disks that were plugged.
 
@@ -86,12 +96,11 @@ class DiskMachine:
         """
         self.disks = disks.wait_for_disks(wanted)
         for disk in self.disks:
-            self.partitions += disks.partitions(disk)
+            self.partitions += disks.partitions(disk, os.path.basename(disk.path))
         with self._warning("partitions and filesystems cannot be told"):
             disks.probe([*self.disks, *self.partitions])
-        with self._warning("logical volumes cannot be opened"):
-            self._open_volumes()
-        self._note_closed()
+        self._forget_copies()
+        self._open_volumes(keys)
         self._open_filesystems()
         self._assemble_roots(options)
 
@@ -108,23 +117,35 @@ class DiskMachine:
         return [disk.path for disk in self.disks]
 
     def all_devices(self) -> list[BlockDevice]:
-        """Disks, partitions and opened volumes."""
-        return [*self.disks, *self.partitions, *self._opened]
+        """Disks, partitions and opened volumes; what they lie on comes before them."""
+        inside = {device.path for device in self._opened}
+        outer = [device for device in self.partitions if device.path not in inside]
+        return [*self.disks, *outer, *self._opened]
 
-    def _open_volumes(self) -> None:
-        plain = [*self.disks, *self.partitions]
-        if any(device.probe.get("TYPE") == "LVM2_member" for device in plain):
-            found, error = volumes.open_lvm()
-            self.volumes += found
-            self._opened += [disks.volume(item.device) for item in found if item.device]
-            disks.probe(self._opened)
-            if error:
-                self.warnings.append(f"not every logical volume could be opened: {error}")
+    def _forget_copies(self) -> None:
+        """Pass over the partitions of RAID members: they are the array's, seen through one disk."""
+        members = {disk.path for disk in self.disks if disk.probe.get("TYPE") == arrays.MEMBER}
+        self.partitions = [item for item in self.partitions if item.members[0] not in members]
 
-    def _note_closed(self) -> None:
-        closed = list(volumes.closed_luks(self.all_devices()))
-        self.volumes += closed
-        self.warnings += [f"{item.name}: {item.error}" for item in closed]
+    def stack(self, path: str) -> list[str]:
+        """The devices that a device lies on, nearest first, down to whole disks."""
+        members = {device.path: device.members for device in self.all_devices()}
+        found: list[str] = []
+        waiting = [path]
+        for name in waiting:
+            new = [member for member in members.get(name, ()) if member not in waiting]
+            found += new
+            waiting += new
+        return found
+
+    def _open_volumes(self, keys: Sequence[Key]) -> None:
+        layers = Layers(keys)
+        layers.open([*self.disks, *self.partitions])
+        self._opened = layers.opened
+        self.partitions += layers.partitions
+        self.volumes = layers.volumes
+        self.warnings += layers.warnings
+        self.warnings += [f"{item.name}: {item.error}" for item in self.volumes if item.error]
 
     def _open_filesystems(self) -> None:
         holding = [device for device in self.all_devices() if "TYPE" in device.probe]
@@ -171,6 +192,7 @@ def _as_volume(filesystem: Filesystem, subvolume: filesystems.Subvolume) -> Volu
         members=(filesystem.device.path,),
         active=True,
         snapshot=bool(subvolume.parent_uuid),
+        degraded=None,
         error=None,
     )
 
@@ -187,7 +209,11 @@ class DirectoryMachine:
         """Nothing: the host's entropy and time are in force already."""
 
     def discover(
-        self, wanted: Sequence[int], options: ScanOptions, log: Callable[[str], None]
+        self,
+        wanted: Sequence[int],
+        options: ScanOptions,
+        keys: Sequence[Key],
+        log: Callable[[str], None],
     ) -> None:
         """Take the directory as the only root.
 

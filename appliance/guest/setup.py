@@ -10,19 +10,17 @@ import time
 from glob import glob
 
 from appliance.guest import blkid, resident
+from appliance.guest.lvm import LVM_CONFIG
 from appliance.guest.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
-from appliance.guest.tools import run
-from appliance.guest.volumes import LVM_CONFIG
-
-WORK = "/tmp/work"  # noqa: S108 - the appliance's own memory; nobody else is in there
-"""Where overlays and copies are kept: memory, as everything writable in the appliance."""
+from appliance.guest.tools import WORK, run
 
 _WORK_OPTIONS = "size=320m,mode=700"
 _PORT_SECONDS = 10.0
 
 _MODULES = ("virtio_scsi", "sd_mod", "virtio-rng")
 _TEMPLATE_MODULES = (
-    *("ext4", "xfs", "btrfs", "vfat", "nls_utf8", "nls_cp437", "nls_ascii", "nls_iso8859_1"),
+    *("ext4", "xfs", "btrfs", "vfat", "ntfs3"),
+    *("nls_utf8", "nls_cp437", "nls_ascii", "nls_iso8859_1"),
     *("dm_mod", "dm_snapshot", "loop"),
 )
 _WARM_COMMANDS = (
@@ -46,6 +44,8 @@ def mount_pseudo_filesystems() -> None:
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     os.environ["LC_ALL"] = "C.UTF-8"
     os.environ["TMPDIR"] = WORK
+    # There is no udev: these make their device nodes themselves.
+    os.environ["DM_DISABLE_UDEV"] = os.environ["MDADM_NO_UDEV"] = "1"
 
 
 def load_modules() -> None:

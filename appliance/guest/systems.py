@@ -50,7 +50,7 @@ class Candidate:
 def find_roots(filesystems: Sequence[Filesystem]) -> Iterator[Candidate]:
     """The operating systems on mounted filesystems."""
     for filesystem in filesystems:
-        if filesystem.top is None:
+        if filesystem.top is None or filesystem.device.snapshot:
             continue
         at_top = _holds_system(filesystem.top)
         if at_top:
@@ -113,11 +113,15 @@ class Assembler:
         numbers = {os.stat(top).st_dev: candidate.filesystem.device.path}
         mounts: list[Mount] = []
         with Root(candidate.name, top) as bare:
+            encrypted = fstab.parse_crypttab(bare.try_text("/etc/crypttab") or "")
             entries = fstab.parse(bare.try_text("/etc/fstab") or "")
             if not any(entry.path == "/" for entry in entries):
                 mounts.append(self._unlisted(candidate))
             for entry in sorted(entries, key=lambda entry: entry.path.count("/")):
-                mounts.append(self._mount_entry(bare, entry, candidate, numbers))
+                device = None
+                if entry.names_device:
+                    device = fstab.resolve(entry.source, self._devices, encrypted)
+                mounts.append(self._mount_entry(bare, entry, device, candidate, numbers))
         return Root(candidate.name, top, tuple(mounts), self._options, numbers)
 
     def _unlisted(self, candidate: Candidate) -> Mount:
@@ -126,9 +130,13 @@ class Assembler:
         return Mount("/", filesystem.device.path, True, type=filesystem.type, subvolume=subvolume)
 
     def _mount_entry(
-        self, bare: Root, entry: fstab.Entry, candidate: Candidate, numbers: dict[int, str]
+        self,
+        bare: Root,
+        entry: fstab.Entry,
+        device: BlockDevice | None,
+        candidate: Candidate,
+        numbers: dict[int, str],
     ) -> Mount:
-        device = fstab.resolve(entry.source, self._devices) if entry.names_device else None
         subvolume = _option(entry.options, "subvol")
         mounted, error = False, None
         if entry.path == "/":
@@ -183,7 +191,7 @@ class Assembler:
             for device in self._devices
             if device.probe.get("UUID") == filesystem.device.probe.get("UUID")
         ]
-        options = mount_options(filesystem.type, companions, identifier)
+        options = mount_options(filesystem.device.probe, companions, identifier)
         mount(filesystem.source, target, filesystem.type, READ_ONLY, options)
 
 

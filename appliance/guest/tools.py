@@ -7,16 +7,27 @@ from collections.abc import Sequence
 
 from appliance.guest import resident
 
+WORK = "/tmp/work"  # noqa: S108 - the appliance's own memory; nobody else is in there
+"""Where overlays and copies are kept: memory, as everything writable in the appliance."""
+
 _OUTPUT_LIMIT = 8 << 20
 _ERROR_TEXT = 300
 _BLOCK = 1 << 16
 
 
 class ToolError(OSError):
-    """A program of the appliance failed; its message is the last of what it printed."""
+    """A program of the appliance failed; its message is the last of what it printed.
+
+    Attributes:
+        status: its exit status; None when it did not end with one.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-def run(command: Sequence[str], *, accept: Sequence[int] = (0,)) -> str:
+def run(command: Sequence[str], *, accept: Sequence[int] = (0,), stdin: bytes = b"") -> str:
     """Run a program and return what it printed, undecodable bytes as surrogates.
 
     There is no time limit here: the host has one for all that the agent does.
@@ -24,6 +35,7 @@ def run(command: Sequence[str], *, accept: Sequence[int] = (0,)) -> str:
     Args:
         command: the program and its arguments.
         accept: exit statuses that are not failures.
+        stdin: what it reads from standard input.
 
     Raises:
         ToolError: it is not there, failed, or printed more than 8 MiB.
@@ -31,23 +43,33 @@ def run(command: Sequence[str], *, accept: Sequence[int] = (0,)) -> str:
     # posix_spawn instead of subprocess, whose code costs under emulation as much to translate as
     # most of these programs take to run.
     errors = os.memfd_create("stderr")
-    nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    given = _input(stdin)
     output, to_output = os.pipe()
     try:
-        process = spawn(command, (nothing, to_output, errors))
+        process = spawn(command, (given, to_output, errors))
         os.close(to_output)
         to_output = -1
         printed = _read_all(output)
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         if status not in accept:
-            raise ToolError(_explain(command[0], status, _tail(errors) or printed))
+            raise ToolError(_explain(command[0], status, _tail(errors) or printed), status)
     finally:
-        for descriptor in (errors, nothing, output, to_output):
+        for descriptor in (errors, given, output, to_output):
             if descriptor >= 0:
                 os.close(descriptor)
     if len(printed) > _OUTPUT_LIMIT:
         raise ToolError(f"{command[0]} printed more than {_OUTPUT_LIMIT} bytes")
     return printed.decode("utf-8", "surrogateescape")
+
+
+def _input(data: bytes) -> int:
+    """A descriptor that reads as the data."""
+    if not data:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.memfd_create("stdin")
+    os.write(descriptor, data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def spawn(command: Sequence[str], descriptors: Sequence[int]) -> int:

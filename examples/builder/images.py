@@ -18,8 +18,13 @@ TREES = {
         "vim git emacs-el nodejs adwaita-icon-theme gnome-icon-theme",
     ),
     "rpm": ("", ""),
+    "tools": (
+        "trixie",
+        "erofs-utils exfatprogs f2fs-tools jfsutils makefs nilfs-tools squashfs-tools udftools "
+        "xorriso",
+    ),
 }
-"""Name to Debian suite and packages; rpm is made from fleet/rpm."""
+"""Name to Debian suite and packages; rpm is made from fleet/rpm; tools make odd filesystems."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,15 @@ EXTRA = (
     Image("rpm-bdb", (Disk("rpm-bdb.raw", "128M"),), tree="rpm"),
     Image("luks", (Disk("luks.raw", "128M"),)),
     Image("logical", (Disk("logical.raw", "256M"),), tree="rpm"),
+    Image("md", tuple(Disk(f"md/disk{number}.raw", "112M") for number in range(4))),
+    Image("locked", (Disk("locked.raw", "168M"),)),
+    Image("lvm", (Disk("lvm/disk0.raw", "200M"), Disk("lvm/disk1.raw", "200M"))),
+    Image("layouts", tuple(Disk(f"layouts/disk{number}.raw", "136M") for number in range(3))),
+    Image(
+        "filesystems",
+        (Disk("filesystems/disk0.raw", "320M"), Disk("filesystems/disk1.raw", "16M")),
+        tree="tools",
+    ),
     Image("zero", (Disk("zero.raw"),), cut_from="bare-ext4", needs=("bare-ext4",)),
 )
 """What tests/vm scans beside them."""

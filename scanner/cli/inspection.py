@@ -17,6 +17,7 @@ from scanner.cli.options import (
     Deadline,
     Files,
     FilesMode,
+    Keys,
     Live,
     OutputFormat,
     Template,
@@ -35,6 +36,7 @@ Row = dict[str, Any]
 _EXAMPLES = examples(
     "fleetscan inspect -a debian12.qcow2",
     "fleetscan inspect -a os.img -a data.img --format raw --output json",
+    "fleetscan inspect -a laptop.qcow2 --key all:file:laptop.key",
     "fleetscan inspect --directory /mnt --files none",
 )
 
@@ -58,6 +60,7 @@ def inspect(
     live: Live = False,
     template: Template = True,
     allow_dir: AllowedDirectories = None,
+    key: Keys = None,
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
@@ -67,6 +70,7 @@ def inspect(
     """
     from scanner.inspect import InspectOptions
     from scanner.preflight.formats import FORMATS
+    from scanner.sources.keys import parse_key
 
     if bool(disks) == bool(directory):
         raise UsageError("give either disks with -a or a tree with --directory")
@@ -81,6 +85,7 @@ def inspect(
         live=live,
         template=template,
         allowed_directories=tuple(str(folder.absolute()) for folder in allow_dir or ()),
+        keys=tuple(parse_key(text, Path()) for text in key or ()),
     )
     # Rows lie on disk meanwhile: a machine may have millions of files.
     with tempfile.TemporaryDirectory(prefix="fleetscan-inspect-") as folder:

@@ -57,6 +57,15 @@ Template = Annotated[
         help="Clone the host's booted appliance for each machine, or boot it anew each time.",
     ),
 ]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="SELECTOR:file:PATH",
+        help="A key for encrypted volumes, or env:NAME or command:WORDS instead of file:PATH; "
+        "SELECTOR is all, a UUID or a device; may be repeated.",
+    ),
+]
 AllowedDirectories = Annotated[
     list[Path] | None,
     typer.Option(

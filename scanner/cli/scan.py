@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,7 @@ from scanner.cli.options import (
     Facts,
     Files,
     FilesMode,
+    Keys,
     Live,
     OutputFormat,
     Template,
@@ -42,6 +43,7 @@ class ScanSettings:
     live: bool
     allowed_directories: list[str]
     template: bool = True
+    keys: list[str] = field(default_factory=list)
 
 
 _EXAMPLES = examples(
@@ -71,6 +73,7 @@ def scan(
     deadline: Deadline = 900,
     live: Live = False,
     allow_dir: AllowedDirectories = None,
+    key: Keys = None,
     include: Annotated[
         list[str] | None,
         typer.Option(metavar="GLOB", help="Only machines whose id matches; may be repeated."),
@@ -106,6 +109,7 @@ def scan(
     lists disks is one machine of several.
     """
     from scanner.cluster import ClusterOptions
+    from scanner.sources.keys import parse_key
 
     cluster = ClusterOptions(slots, scheduler, dashboard)
     if resume:
@@ -122,6 +126,7 @@ def scan(
             live=live,
             allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
             template=template,
+            keys=[str(parse_key(text, Path())) for text in key or ()],
         )
         run = None
     return _scan(facts, settings, run, cluster, output_format, quiet=quiet, rescan=rescan)
@@ -155,6 +160,7 @@ def _scan(
     from scanner.progress import FleetProgress
     from scanner.reuse import EarlierFacts
     from scanner.sources import find_machines
+    from scanner.sources.keys import parse_key
     from scanner.store.runs import Store
 
     if not settings.sources:
@@ -173,6 +179,7 @@ def _scan(
             allowed_directories=tuple(settings.allowed_directories),
             run_id=run.run_id,
             template=settings.template,
+            keys=tuple(parse_key(text, Path()) for text in settings.keys),
         ),
         earlier=earlier,
         cluster=cluster,

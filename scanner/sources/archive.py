@@ -16,24 +16,28 @@ from scanner.preflight.formats import ARCHIVE_SUFFIX, DISK_SUFFIXES
 from scanner.preflight.layer import reader
 from scanner.preflight.plan import file_size, open_checked
 from scanner.sources.base import Disk, Machine
+from scanner.sources.keys import KeySource
 
 _SEVERAL_SYSTEMS = b"VirtualSystemCollection"  # the element that groups machines (DSP0243)
 _MAX_DESCRIPTOR = 1 << 20  # bytes; those of single machines have some ten thousand
 
 
-def machine_of(machine_id: str, disks: Sequence[Disk], source: str) -> Machine:
+def machine_of(
+    machine_id: str, disks: Sequence[Disk], source: str, *, keys: tuple[KeySource, ...] = ()
+) -> Machine:
     """A machine of these disks, archives replaced by the disks that they hold.
 
     Args:
         machine_id: what it is called.
         disks: as the source names them.
         source: what the user named.
+        keys: where keys for its encrypted volumes are to be had.
     """
     try:
         held = [found for disk in disks for found in _disks_of(disk)]
     except PreflightError as error:
         return Machine(machine_id, tuple(disks), source, str(error))
-    return Machine(machine_id, tuple(held), source)
+    return Machine(machine_id, tuple(held), source, keys=keys)
 
 
 def _disks_of(disk: Disk) -> tuple[Disk, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scanner.sources.keys import KeySource
+
 
 @dataclass(frozen=True)
 class Disk:
@@ -28,6 +30,7 @@ class Machine:
         machine_id: stable from run to run; unique among the machines of a scan.
         disks: its disks, in the order in which the machine sees them.
         source: what the user named and the machine was found in.
+        keys: where keys for its encrypted volumes are to be had.
         error: why the source knows that the machine cannot be scanned; None when it may be.
     """
 
@@ -35,3 +38,4 @@ class Machine:
     disks: tuple[Disk, ...]
     source: str
     error: str | None = None
+    keys: tuple[KeySource, ...] = ()

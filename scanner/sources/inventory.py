@@ -8,6 +8,12 @@ YAML and JSON hold a list of machines, or an object whose ``machines`` is that l
           - /srv/images/web01.qcow2
           - {path: data/web01.img, format: raw}
 
+Keys for encrypted volumes are named, never given (see :mod:`scanner.sources.keys`)::
+
+      - id: web02
+        disks: [web02.qcow2]
+        keys: ["all:file:/etc/fleetscan/web02.key"]
+
 CSV has the columns ``id``, ``path`` and, if wanted, ``format``; one line a disk, the lines of
 one machine in the order of its disks. Relative paths start from the inventory's own folder.
 """
@@ -28,6 +34,13 @@ from scanner.errors import UsageError
 from scanner.preflight.plan import Format
 from scanner.sources.archive import machine_of
 from scanner.sources.base import Disk, Machine
+from scanner.sources.keys import KeySource, parse_key
+
+
+def _checked_key(text: str) -> str:
+    parse_key(text, Path())
+    return text
+
 
 _SIZE_LIMIT = 64 << 20
 """Largest inventory read, in bytes: several hundred thousand machines."""
@@ -36,6 +49,8 @@ _Text = Annotated[str, pydantic.StringConstraints(min_length=1, pattern=r"^[^\x0
 _MachineId = Annotated[
     str, pydantic.StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
+
+_Key = Annotated[_Text, pydantic.AfterValidator(_checked_key)]
 
 
 class DiskEntry(pydantic.BaseModel):
@@ -59,6 +74,7 @@ class MachineFile(pydantic.BaseModel):
 
     id: _MachineId | None = None
     disks: list[DiskEntry] = pydantic.Field(min_length=1)
+    keys: list[_Key] = []
 
 
 class MachineEntry(pydantic.BaseModel):
@@ -68,6 +84,7 @@ class MachineEntry(pydantic.BaseModel):
 
     id: _MachineId
     disks: list[DiskEntry] = pydantic.Field(min_length=1)
+    keys: list[_Key] = []
 
 
 class Inventory(pydantic.BaseModel):
@@ -107,7 +124,10 @@ def inventory_machines(source: str) -> list[Machine]:
             lambda where: _yaml_line(text, where if nested else where[1:]),
         )
     base = path.absolute().parent
-    return [machine_of(entry.id, _disks(entry.disks, base), source) for entry in inventory.machines]
+    return [
+        machine_of(entry.id, _disks(entry.disks, base), source, keys=_keys(entry.keys, base))
+        for entry in inventory.machines
+    ]
 
 
 def read_machine_file(path: Path, default_id: str, source: str) -> Machine:
@@ -119,12 +139,17 @@ def read_machine_file(path: Path, default_id: str, source: str) -> Machine:
     text = _read(path)
     data = _parse_yaml(path, text)
     entry = _validate(MachineFile, data, path, lambda where: _yaml_line(text, where))
-    disks = _disks(entry.disks, path.absolute().parent)
-    return machine_of(entry.id or default_id, disks, source)
+    base = path.absolute().parent
+    disks = _disks(entry.disks, base)
+    return machine_of(entry.id or default_id, disks, source, keys=_keys(entry.keys, base))
 
 
 def _disks(entries: Iterable[DiskEntry], base: Path) -> tuple[Disk, ...]:
     return tuple(Disk(str(base / entry.path), entry.format) for entry in entries)
+
+
+def _keys(texts: Iterable[str], base: Path) -> tuple[KeySource, ...]:
+    return tuple(parse_key(text, base) for text in texts)
 
 
 def _read(path: Path) -> str:

@@ -238,6 +238,7 @@ def _filesystems() -> Iterator[Filesystem]:
             available=4 << 30,
             inodes=1 << 19,
             inodes_used=1 << 17,
+            stack=("/dev/sda",),
             error=None,
         )
 

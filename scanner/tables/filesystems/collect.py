@@ -22,17 +22,20 @@ def collect(machine: GuestMachine) -> Iterator[Filesystem]:
         OSError: some could not be mounted; their rows are yielded before.
     """
     closed = []
-    for opened in need_disks(machine).filesystems:
-        yield _to_row(opened)
+    disk_machine = need_disks(machine)
+    for opened in disk_machine.filesystems:
+        yield _to_row(opened, tuple(disk_machine.stack(opened.device.path)))
         if opened.error:
             closed.append(f"{opened.device.path}: {opened.error}")
     if closed:
         raise OSError("; ".join(closed))
 
 
-def _to_row(opened: Opened) -> Filesystem:
+def _to_row(opened: Opened, stack: tuple[str, ...]) -> Filesystem:
     usage = os.statvfs(opened.top) if opened.top else None
     unit = usage.f_frsize if usage else 0
+    # The kernel says "all ones" of inodes that a filesystem does not count; Python reads it signed.
+    counted = usage is not None and usage.f_files >= 0
     probe = opened.device.probe
     return Filesystem(
         device=opened.device.path,
@@ -48,8 +51,9 @@ def _to_row(opened: Opened) -> Filesystem:
         used=(usage.f_blocks - usage.f_bfree) * unit if usage else None,
         free=usage.f_bfree * unit if usage else None,
         available=usage.f_bavail * unit if usage else None,
-        inodes=usage.f_files if usage else None,
-        inodes_used=usage.f_files - usage.f_ffree if usage else None,
+        inodes=usage.f_files if usage and counted else None,
+        inodes_used=usage.f_files - usage.f_ffree if usage and counted else None,
+        stack=stack,
         error=opened.error,
     )
 

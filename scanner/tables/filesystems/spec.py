@@ -27,13 +27,21 @@ class Filesystem:
     journal: Literal["clean", "replayed", "ignored"] | None = column(
         "clean: nothing to replay; replayed: replayed on a throw-away overlay in the "
         "appliance's memory, never onto the image; ignored: could not be replayed, so facts "
-        "may be older than the guest's last writes. Null for filesystems without a journal."
+        "may be older than the guest's last writes. Null for filesystems without a journal, "
+        "and those that do not tell."
     )
     block_size: U32 | None = column("Fundamental block size.", unit="bytes")
     size: U64 | None = column("Size, as df counts it.", unit="bytes")
     used: U64 | None = column("Used space.", unit="bytes")
     free: U64 | None = column("Free space, root's reserve included.", unit="bytes")
     available: U64 | None = column("Free space for ordinary users.", unit="bytes")
-    inodes: U64 | None = column("Inodes in all; 0 where the filesystem makes them as needed.")
+    inodes: U64 | None = column(
+        "Inodes in all; 0 where the filesystem makes them as needed; null where it cannot tell."
+    )
     inodes_used: U64 | None = column("Inodes in use.")
+    stack: tuple[str, ...] = column(
+        "Devices that it lies on below its own, nearest first, down to whole disks: "
+        "their rows are in volumes, partitions and disks.",
+        example="/dev/sda2",
+    )
     error: str | None = column("Why it could not be mounted.")

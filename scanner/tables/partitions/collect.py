@@ -9,8 +9,19 @@ from appliance.guest.disks import BlockDevice
 from appliance.guest.machine import GuestMachine, need_disks
 from scanner.tables.partitions.spec import Partition
 
+Scheme = Literal["gpt", "mbr", "apm", "bsd", "other"]
+
 # Source: the kernel's block/partitions/msdos.c; 0x85 is Linux' own extended partition.
 _EXTENDED_TYPES = frozenset({"0x5", "0xf", "0x85"})
+_SCHEMES: Mapping[str, Scheme] = {
+    "gpt": "gpt",
+    "dos": "mbr",
+    "mac": "apm",
+    "bsd": "bsd",
+    "freebsd": "bsd",
+    "netbsd": "bsd",
+    "openbsd": "bsd",
+}
 _GPT_LEGACY_BOOT = 1 << 2  # UEFI specification, GPT partition attributes, bit 2
 _MBR_ACTIVE = 0x80
 
@@ -22,13 +33,14 @@ def collect(machine: GuestMachine) -> Iterator[Partition]:
 
 
 def to_row(device: BlockDevice) -> Partition:
-    """A row from what blkid says of a partition's entry."""
+    """A row from what the kernel and blkid say of a partition."""
     probe = device.probe
     scheme = _scheme(probe.get("PART_ENTRY_SCHEME", ""))
     start = device.start
     return Partition(
         device=device.path,
-        disk=device.disk or 0,
+        parent=device.members[0],
+        disk=device.disk,
         number=device.partition or 0,
         scheme=scheme,
         role=_role(scheme, device.partition or 0, probe),
@@ -43,14 +55,12 @@ def to_row(device: BlockDevice) -> Partition:
     )
 
 
-def _scheme(name: str) -> Literal["gpt", "mbr", "other"]:
-    if name == "gpt":
-        return "gpt"
-    return "mbr" if name == "dos" else "other"
+def _scheme(name: str) -> Scheme:
+    return _SCHEMES.get(name, "other")
 
 
 def _role(
-    scheme: str, number: int, probe: Mapping[str, str]
+    scheme: Scheme, number: int, probe: Mapping[str, str]
 ) -> Literal["primary", "extended", "logical"]:
     if scheme != "mbr":
         return "primary"
@@ -65,5 +75,5 @@ def _type(value: str | None) -> str | None:
     return f"0x{int(value, 16):02x}"
 
 
-def _bootable(scheme: str, flags: int) -> bool:
+def _bootable(scheme: Scheme, flags: int) -> bool:
     return bool(flags & (_GPT_LEGACY_BOOT if scheme == "gpt" else _MBR_ACTIVE))

@@ -9,16 +9,17 @@ from scanner.schema import U16, U32, U64, Scope, column, table
 
 @table(scope=Scope.MACHINE)
 class Partition:
-    """Partitions of the machine's disks, with their alignment."""
+    """Partitions of the machine's disks and volumes, with their alignment."""
 
     device: str = column("Device name inside the appliance.", example="/dev/sda1")
-    disk: U16 = column("The disk it is on, as in disks.disk.")
+    parent: str = column("The disk or volume that it is part of.", example="/dev/sda")
+    disk: U16 | None = column("The disk it is on, as in disks.disk; null inside a volume.")
     number: U16 = column("Number in the partition table; logical ones count from 5.")
-    scheme: Literal["gpt", "mbr", "other"] = column("Kind of partition table.")
+    scheme: Literal["gpt", "mbr", "apm", "bsd", "other"] = column("Kind of partition table.")
     role: Literal["primary", "extended", "logical"] = column(
         "Place in the partition table; GPT knows primary ones only."
     )
-    start: U64 = column("Offset from the disk's beginning.", unit="bytes")
+    start: U64 = column("Offset from its parent's beginning.", unit="bytes")
     size: U64 = column("Length.", unit="bytes")
     alignment: U64 = column(
         "Largest power of two that divides the start; below 4096 writes are slow, "

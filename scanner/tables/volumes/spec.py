@@ -9,9 +9,11 @@ from scanner.schema import U64, Scope, column, table
 
 @table(scope=Scope.MACHINE)
 class Volume:
-    """Logical volumes, encrypted containers and btrfs subvolumes."""
+    """Logical volumes, RAID arrays, encrypted containers and btrfs subvolumes."""
 
-    kind: Literal["lvm", "luks", "btrfs_subvolume"] = column("What made the volume.")
+    kind: Literal["lvm", "md", "luks", "bitlocker", "bcache", "raid", "btrfs_subvolume"] = column(
+        "What made the volume; raid is one of a controller's firmware or of another system."
+    )
     device: str | None = column(
         "Device name inside the appliance; null when it is not open.", example="/dev/vg0/root"
     )
@@ -24,4 +26,7 @@ class Volume:
     members: tuple[str, ...] = column("Devices it lies on.", example="/dev/sda2")
     active: bool = column("Whether it could be opened here.")
     snapshot: bool = column("Whether it is a snapshot of another volume.")
+    degraded: bool | None = column(
+        "Whether members are missing that redundancy makes up for; null where that is not known."
+    )
     error: str | None = column("Why it could not be opened.")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.guest.disks import BlockDevice
-from appliance.guest.fstab import Entry, parse, resolve
+from appliance.guest.fstab import Entry, parse, parse_crypttab, resolve
 from tests.strategies import guest_texts
 
 ROOT_UUID = "6f1a4a3e-4f6c-4d3e-9b57-666c65657473"
@@ -226,3 +226,34 @@ def test_every_volumes_mapper_name_leads_to_it(group: str, name: str) -> None:
 )
 def test_what_names_no_device_leads_to_none(source: str) -> None:
     assert found(source) is None
+
+
+# -- crypttab --------------------------------------------------------------------------------
+
+
+def test_a_crypttab_names_containers() -> None:
+    text = '# <target> <source>\nroot_crypt UUID="aB" none luks\n\n  data\t/dev/sda3\nalone\n'
+    assert parse_crypttab(text) == {"root_crypt": "UUID=aB", "data": "/dev/sda3"}
+
+
+def test_a_mapping_of_the_crypttab_is_what_its_container_holds() -> None:
+    container = BlockDevice("/dev/sda2", 9, disk=0, partition=2, probe={"UUID": "AB"})
+    opened = BlockDevice("/dev/mapper/luks-sda2", 8, members=("/dev/sda2",))
+    inside = BlockDevice("/dev/loop0p1", 7, partition=1, members=("/dev/mapper/luks-sda2",))
+    devices = [container, inside, opened]
+    table = {"root_crypt": "UUID=ab", "loop": "/dev/mapper/loop"}
+    assert resolve("/dev/mapper/root_crypt", devices, table) is opened
+    assert resolve("/dev/mapper/root_crypt", [container], table) is None
+    assert resolve("/dev/mapper/loop", devices, table) is None
+
+
+def test_an_array_is_found_by_both_of_its_numbered_names() -> None:
+    array = BlockDevice("/dev/md0", 1)
+    assert resolve("/dev/md/0", [array]) is array
+    assert resolve("/dev/md0", [array]) is array
+
+
+def test_a_volume_goes_before_its_snapshot_of_the_same_name() -> None:
+    snapshot = BlockDevice("/dev/vg/before", 1, snapshot=True, probe={"UUID": "1"})
+    volume = BlockDevice("/dev/vg/root", 1, probe={"UUID": "1"})
+    assert resolve("UUID=1", [snapshot, volume]) is volume

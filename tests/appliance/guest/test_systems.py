@@ -159,4 +159,9 @@ def test_a_subvolume_that_has_gone_is_passed_over(tmp_path: Path) -> None:
 def test_mount_options_are_those_of_the_type(
     kind: str, companions: list[str], number: int | None, options: str
 ) -> None:
-    assert mount_options(kind, companions, number) == options
+    assert mount_options({"TYPE": kind}, companions, number) == options
+
+
+@pytest.mark.parametrize(("version", "wanted"), [("1", "44bsd"), ("2", "ufs2"), ("", "44bsd")])
+def test_the_variant_of_ufs_is_told_to_its_driver(version: str, wanted: str) -> None:
+    assert mount_options({"TYPE": "ufs", "VERSION": version}) == f"ufstype={wanted}"

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scanner.errors import UsageError
+from scanner.sources.inventory import inventory_machines
+from scanner.sources.keys import KEY_LIMIT, KeySource, KeyUnavailableError, parse_key, read_keys
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("all:file:/etc/key", KeySource("all", "file", "/etc/key")),
+        ("all:file:key", KeySource("all", "file", "/base/key")),
+        ("/dev/sda2:env:KEY", KeySource("/dev/sda2", "env", "KEY")),
+        ("uuid:command:pass show a:b", KeySource("uuid", "command", "pass show a:b")),
+    ],
+)
+def test_a_key_is_written_as_selector_kind_and_value(text: str, source: KeySource) -> None:
+    assert parse_key(text, Path("/base")) == source
+    assert parse_key(str(source), Path()) == source
+
+
+@pytest.mark.parametrize("text", ["", "all", "all:key:hunter2", ":file:x", "all:file:", "hunter2"])
+def test_a_malformed_key_is_refused_without_being_shown(text: str) -> None:
+    with pytest.raises(UsageError, match="not of the form") as caught:
+        parse_key(text, Path())
+    assert "hunter2" not in str(caught.value) + caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        (b"word", [b"word"]),
+        (b"word\n", [b"word", b"word\n"]),
+        (b"word\r\n", [b"word", b"word\r\n"]),
+        (b"\0\n\xff", [b"\0\n\xff"]),
+        (b"\n", [b"\n"]),
+    ],
+)
+def test_a_file_is_tried_without_its_line_end_and_as_it_is(
+    content: bytes, keys: list[bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_bytes(content)
+    source = parse_key("all:file:key", tmp_path)
+    assert list(read_keys([source])) == [("all", key) for key in keys]
+
+
+def test_a_variable_and_a_command_give_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "one")
+    sources = [KeySource("a", "env", "SOME_KEY"), KeySource("b", "command", "printf 'two words'")]
+    assert list(read_keys(sources)) == [("a", b"one"), ("b", b"two words")]
+
+
+def test_a_command_is_not_given_to_a_shell(tmp_path: Path) -> None:
+    list(read_keys([KeySource("a", "command", f"echo > {tmp_path}/file; true")]))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        KeySource("a", "file", "/nonexistent"),
+        KeySource("a", "env", "NO_SUCH_VARIABLE"),
+        KeySource("a", "command", "false"),
+        KeySource("a", "command", "sh -c 'echo secret; exit 3'"),
+        KeySource("a", "command", "no-such-program"),
+        KeySource("a", "command", "'"),
+        KeySource("a", "file", "/dev/null"),
+    ],
+)
+def test_a_key_that_cannot_be_had_says_from_where_and_not_what(source: KeySource) -> None:
+    with pytest.raises(KeyUnavailableError, match=source.kind) as caught:
+        list(read_keys([source]))
+    assert not str(caught.value).endswith("secret")
+
+
+def test_a_key_has_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"x" * (KEY_LIMIT + 1))
+    with pytest.raises(KeyUnavailableError, match="longer than"):
+        list(read_keys([parse_key("all:file:key", tmp_path)]))
+
+
+def test_an_inventory_names_keys_beside_itself(tmp_path: Path) -> None:
+    inventory = tmp_path / "fleet.yaml"
+    inventory.write_text('- id: a\n  disks: [a.raw]\n  keys: ["all:file:a.key"]\n')
+    (machine,) = inventory_machines(str(inventory))
+    assert machine.keys == (KeySource("all", "file", str(tmp_path / "a.key")),)
+
+
+def test_an_inventory_with_a_malformed_key_is_refused_by_its_line(tmp_path: Path) -> None:
+    inventory = tmp_path / "fleet.yaml"
+    inventory.write_text('- id: a\n  disks: [a.raw]\n  keys:\n    - "hunter2"\n')
+    with pytest.raises(UsageError, match=r"fleet.yaml:4: .*not of the form") as caught:
+        inventory_machines(str(inventory))
+    assert "hunter2" not in str(caught.value)
