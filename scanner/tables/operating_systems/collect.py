@@ -7,16 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar
 
 from appliance.guest.root import Root
+from scanner.tables import release as release_files
 from scanner.tables.operating_systems import elf
-from scanner.tables.operating_systems.release import (
-    OLDER_FILES,
-    Release,
-    from_os_release,
-    parse_assignments,
-    refine,
-    version_numbers,
-)
 from scanner.tables.operating_systems.spec import InitSystem, OperatingSystem, PackageFormat
+from scanner.tables.release import Release, parse_assignments, version_numbers
 
 T = TypeVar("T")
 
@@ -73,7 +67,7 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
             problems.append(f"{fact}: {where}{error.strerror}")
             return otherwise
 
-    release = probe("release", find_release, Release())
+    release = probe("release", release_files.find, Release())
     major, minor = version_numbers(release.version)
     yield OperatingSystem(
         family=_family(root, release),
@@ -96,22 +90,6 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
     )
     if problems:
         raise OSError("; ".join(problems))
-
-
-def find_release(root: Root) -> Release:
-    """What the release files say, os-release(5) before older ones."""
-    release = None
-    text = root.try_text("/etc/os-release")
-    if text is None:
-        text = root.try_text("/usr/lib/os-release")
-    if text is not None:
-        release = from_os_release(text)
-    for path, parse in OLDER_FILES:
-        text = root.try_text(path)
-        older = parse(text) if text is not None else None
-        if older is not None:
-            release = refine(release, older) if release else older
-    return release or Release()
 
 
 def _family(root: Root, release: Release) -> Literal["linux", "other"]:

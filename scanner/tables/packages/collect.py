@@ -1,4 +1,4 @@
-"""Packages on record, from dpkg's and rpm's databases."""
+"""Packages on record, from the databases of package managers."""
 
 from __future__ import annotations
 
@@ -6,24 +6,41 @@ from collections.abc import Iterator
 
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
-from scanner.tables.packages import dpkg, rpmdb
+from scanner.tables import release
+from scanner.tables.packages import apk, dpkg, pacman, rpmdb
+from scanner.tables.packages.purl import Distribution
 from scanner.tables.packages.spec import Package
+
+_DATABASES = (dpkg, rpmdb, apk, pacman)
+"""Readers of databases: ``is_present`` tells whether the root has one, ``collect`` its rows."""
 
 
 def collect(root: Root) -> Iterator[Package]:
     """One row a package, of every database that the root has.
 
     Raises:
-        NotApplicable: the root has neither a dpkg nor an rpm database.
+        NotApplicable: the root has no package database.
         ValueError: a database is damaged or cannot be read; raised after the rows it still gave.
     """
-    has_dpkg, rpm = dpkg.is_present(root), rpmdb.find(root)
-    if not has_dpkg and rpm is None:
-        raise NotApplicable("no dpkg or rpm database")
+    found = [database for database in _DATABASES if database.is_present(root)]
+    if not found:
+        raise NotApplicable("no package database")
     problems: list[str] = []
-    if has_dpkg:
-        yield from dpkg.collect(root, problems)
-    if rpm is not None:
-        yield from rpmdb.collect(root, rpm, problems)
+    distribution = _distribution(root, problems)
+    for database in found:
+        yield from database.collect(root, distribution, problems)
     if problems:
         raise ValueError("; ".join(problems))
+
+
+def _distribution(root: Root, problems: list[str]) -> Distribution:
+    try:
+        text = release.read_os_release(root)
+        if text is not None:
+            stated = release.parse_assignments(text)
+            return Distribution(stated.get("ID", "").lower(), stated.get("VERSION_ID", ""))
+        older = release.find(root)
+        return Distribution(older.distro or "", older.version or "")
+    except OSError as error:
+        problems.append(f"the distribution that purl names cannot be told: {error.strerror}")
+        return Distribution()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from appliance.guest.root import Root
 from scanner import schema
+from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.spec import Package, Status
 
 STATUS = "/var/lib/dpkg/status"
@@ -47,17 +48,18 @@ def is_present(root: Root) -> bool:
     return root.exists(STATUS) or root.is_dir(STATUS_D)
 
 
-def collect(root: Root, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
     """One row a package that dpkg-query lists: all but those on record as not installed.
 
     Args:
         root: the root; its database may be damaged.
+        distribution: what the packages were made for.
         problems: gets a message for each file that is.
     """
     times = _install_times(root, problems)
     rows = 0
     for record in _records(root, problems):
-        if package := from_record(record, times):
+        if package := from_record(record, times, distribution):
             rows += 1
             yield package
     if times and not rows and not problems:
@@ -120,12 +122,15 @@ def is_sound(record: Record) -> bool:
     return versionless or (words[2] in _STATES and bool(record.get("Version")))
 
 
-def from_record(record: Record, install_times: Mapping[str, int]) -> Package | None:
+def from_record(
+    record: Record, install_times: Mapping[str, int], distribution: Distribution
+) -> Package | None:
     """The row for a sound record; None for a package on record as not installed.
 
     Args:
         record: the fields.
         install_times: microseconds by the name that the package's files have in ``info``.
+        distribution: what the package was made for.
     """
     wanted, _, state = record["Status"].split()
     if state == _NOT_INSTALLED:
@@ -146,6 +151,14 @@ def from_record(record: Record, install_times: Mapping[str, int]) -> Package | N
         architecture=architecture,
         status=_STATES[state],
         held=wanted == "hold",
+        purl=purl(
+            "deb",
+            name.lower(),
+            version,
+            distribution.id or "debian",
+            arch=architecture,
+            distro=distribution.qualifier,
+        ),
         source_name=source[1] if source else name,
         source_version=(source[2] if source else None) or version or None,
         vendor=record.get("Maintainer") or None,
@@ -154,6 +167,7 @@ def from_record(record: Record, install_times: Mapping[str, int]) -> Package | N
         summary=record.get("Description") or None,
         installed_size=int(size) * _UNIT if _SIZE.fullmatch(size) else None,
         installed_at=installed_at,
+        path=None,
     )
 
 

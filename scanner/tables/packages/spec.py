@@ -16,12 +16,19 @@ Status = Literal[
     "triggers-pending",
 ]
 
+Manager = Literal[
+    "dpkg",
+    "rpm",
+    "apk",
+    "pacman",
+]
+
 
 @table()
 class Package:
     """Packages on record, in the terms of their own ecosystem."""
 
-    manager: Literal["dpkg", "rpm"] = column("Package database it is recorded in.")
+    manager: Manager = column("What has it on record: a package manager or a language's tools.")
     name: str = column("Package name.", example="openssl")
     version: str = column(
         "Whole version as the ecosystem's own tool prints it: epoch, upstream version, "
@@ -38,7 +45,11 @@ class Package:
         "State of the package; only dpkg knows others than installed, and packages it has on "
         "record as not-installed have no row."
     )
-    held: bool = column("Held back by the package manager's own mark; rpm has none.")
+    held: bool = column("Held back by the package manager's own mark, where it has one.")
+    purl: str = column(
+        "Package URL; its type is generic where none is registered for the ecosystem.",
+        example="pkg:deb/debian/openssl@3.0.15-1~deb12u1?arch=amd64&distro=debian-12",
+    )
     source_name: str | None = column(
         "Source package it was built from; a dpkg package that names none is its own."
     )
@@ -50,4 +61,7 @@ class Package:
     installed_size: U64 | None = column("Size on disk as recorded.", unit="bytes")
     installed_at: Timestamp | None = column(
         "When it was last installed or upgraded: rpm's record, or the age of dpkg's list of files."
+    )
+    path: str | None = column(
+        "Where a package that no database lists was found; null for those of a system's database."
     )

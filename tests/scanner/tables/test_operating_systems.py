@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.tables.operating_systems import elf, release
+from scanner.tables import release
+from scanner.tables.operating_systems import elf
 from scanner.tables.operating_systems.collect import release_order
-from scanner.tables.operating_systems.release import Release
+from scanner.tables.release import Release
 from tests.strategies import guest_texts
 
 

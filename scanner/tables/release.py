@@ -1,6 +1,7 @@
 """Which distribution a root is: os-release(5), and the release files from before it.
 
-Parsers from text to :class:`Release`. Guest-safe: standard library only.
+Parsers from text to :class:`Release`, and :func:`find`, which opens the files. Guest-safe:
+standard library only.
 """
 
 from __future__ import annotations
@@ -8,6 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+from appliance.guest.root import Root
+
+OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
+"""Places of os-release(5); the first that is there counts."""
 
 _OS_RELEASE_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _ESCAPED_IN_DOUBLE_QUOTES = re.compile(r'\\(["\\$`])')
@@ -49,6 +55,34 @@ class Release:
     codename: str | None = None
     variant: str | None = None
     support_end: str | None = None
+
+
+def find(root: Root) -> Release:
+    """What a root's release files say, os-release(5) before older ones.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    text = read_os_release(root)
+    found = None if text is None else from_os_release(text)
+    for path, parse in OLDER_FILES:
+        text = root.try_text(path)
+        older = parse(text) if text is not None else None
+        if older is not None:
+            found = refine(found, older) if found else older
+    return found or Release()
+
+
+def read_os_release(root: Root) -> str | None:
+    """A root's os-release(5); None when it has none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    for path in OS_RELEASE:
+        if (text := root.try_text(path)) is not None:
+            return text
+    return None
 
 
 def parse_assignments(text: str) -> dict[str, str]:
