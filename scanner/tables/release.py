@@ -12,7 +12,11 @@ from dataclasses import dataclass, replace
 
 from appliance.guest.root import Root
 
-OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
+OS_RELEASE = (
+    "/etc/os-release",
+    "/usr/lib/os-release",
+    "/nix/var/nix/profiles/system/etc/os-release",  # NixOS before it was first started
+)
 """Places of os-release(5); the first that is there counts."""
 
 _OS_RELEASE_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
@@ -34,7 +38,26 @@ _RED_HAT_IDS = (
     ("Rocky Linux", "rocky"),
     ("Mandrake", "mandrake"),
     ("Mandriva", "mandriva"),
+    ("OpenMandriva", "openmandriva"),
 )
+# What lsb_release calls them, where that is not os-release's ID in other letters.
+_LSB_IDS = {
+    "altlinux": "altlinux",
+    "amazonami": "amzn",
+    "archlinux": "arch",
+    "elementary os": "elementary",
+    "mandrivalinux": "mandriva",
+    "manjarolinux": "manjaro",
+    "redhatenterpriselinux": "rhel",
+    "redhatenterpriseserver": "rhel",
+    "suse linux": "sles",
+}
+# "ALT Linux 7.0.5 Centaurus"
+_NAMED = re.compile(r"(.+?) ([0-9][^ (]*) *\(?([^()]*)\)?.*")
+_PLD = re.compile(r"([0-9][^ ]*) PLD Linux(?: \((.*)\))?.*")
+_NETBSD = re.compile(r"NetBSD ([0-9][^/\s]*)")
+_MOTD = re.compile(r"(OpenBSD|NetBSD|FreeBSD) ([0-9]+\.[0-9]+)")
+_DISK_INFO = re.compile(r"(.+?) ([0-9][0-9.]*)(?: LTS)? [\"_](.+?)[\"_] - ")
 # "SUSE Linux Enterprise Server 11 (x86_64)", "openSUSE 13.2 (x86_64)"
 _SUSE = re.compile(r"(.+?)\s+[0-9][^ ]*(?:\s+\(.*\))?\s*")
 _SUSE_IDS = (
@@ -65,7 +88,11 @@ def find(root: Root) -> Release:
     """
     text = read_os_release(root)
     found = None if text is None else from_os_release(text)
+    names = {f"/etc/{name}" for name in root.listdir("/etc")}  # dearer to try them one by one
     for path, parse in OLDER_FILES:
+        top, _, _ = path.removeprefix("/etc/").partition("/")
+        if path.startswith("/etc/") and f"/etc/{top}" not in names:
+            continue
         text = root.try_text(path)
         older = parse(text) if text is not None else None
         if older is not None:
@@ -142,7 +169,7 @@ def from_lsb_release(text: str) -> Release | None:
         return None
     version = fields.get("DISTRIB_RELEASE", "")
     return Release(
-        distro=distro.lower(),
+        distro=_LSB_IDS.get(distro.lower(), distro.lower()),
         product=fields.get("DISTRIB_DESCRIPTION") or f"{distro} {version}".strip(),
         version=version or None,
         codename=fields.get("DISTRIB_CODENAME") or None,
@@ -200,6 +227,85 @@ def from_slackware_version(text: str) -> Release | None:
     return _plain("slackware", "Slackware", _first_line(text).split(" ")[-1])
 
 
+def from_alt_release(text: str) -> Release | None:
+    """Read /etc/altlinux-release: ``ALT Server 10.1 (Mendelevium)``; None in another form."""
+    match = _NAMED.fullmatch(_first_line(text))
+    return match and Release(
+        "altlinux", product=match[0], version=match[2], codename=match[3] or None
+    )
+
+
+def from_frugalware_release(text: str) -> Release | None:
+    """Read /etc/frugalware-release: ``Frugalware 1.9 (Arcturus)``; None in another form."""
+    match = _NAMED.fullmatch(_first_line(text))
+    return match and Release(
+        "frugalware", product=match[0], version=match[2], codename=match[3] or None
+    )
+
+
+def from_pld_release(text: str) -> Release | None:
+    """Read /etc/pld-release: ``3.0 PLD Linux (Th)``; None in another form."""
+    match = _PLD.fullmatch(_first_line(text))
+    return match and Release("pld", product=match[0], version=match[1], codename=match[2])
+
+
+def from_cirros_version(text: str) -> Release | None:
+    """Read /etc/cirros/version: ``0.6.2``; None if empty."""
+    return _plain("cirros", "CirrOS", _first_line(text))
+
+
+def from_netbsd_release(text: str) -> Release | None:
+    """Read NetBSD's /etc/release: ``NetBSD 9.3/amd64``; None in another form."""
+    match = _NETBSD.match(text)
+    return match and Release("netbsd", product=f"NetBSD {match[1]}", version=match[1])
+
+
+def from_motd(text: str) -> Release | None:
+    """Read the first line of a BSD's /etc/motd: ``OpenBSD 7.4 (GENERIC.MP) #1397: ...``.
+
+    None when the line has another form; its owner may have changed it.
+    """
+    match = _MOTD.match(text)
+    return match and Release(match[1].lower(), product=f"{match[1]} {match[2]}", version=match[2])
+
+
+def from_freebsd_version(text: str) -> Release | None:
+    """Read FreeBSD's program /bin/freebsd-version, which says ``USERLAND_VERSION="13.2-..."``."""
+    stated = parse_assignments(text).get("USERLAND_VERSION", "")
+    numbers = _NUMBERS.match(stated)
+    if numbers is None:
+        return None
+    return Release("freebsd", product=f"FreeBSD {stated}", version=numbers[0])
+
+
+def from_disk_info(text: str) -> Release | None:
+    """Read .disk/info of Debian's and Ubuntu's media; None in another form.
+
+    ``Debian GNU/Linux 12.5.0 "Bookworm" - Official amd64 NETINST 20240210-11:27``
+    """
+    match = _DISK_INFO.match(_first_line(text))
+    return match and Release(
+        re.split("[ -]", match[1])[0].lower(),  # Ubuntu's say "Ubuntu-Server" as well
+        product=f"{match[1]} {match[2]}",
+        version=match[2],
+        codename=match[3].split(" ")[0].lower(),
+    )
+
+
+def from_tree_info(text: str) -> Release | None:
+    """Read .treeinfo of Fedora's and Red Hat's media; None when it names no family."""
+    fields = parse_assignments(re.sub(r"[ \t]*=[ \t]*", "=", text))
+    name, version = fields.get("family", ""), fields.get("version", "")
+    if not name:
+        return None
+    return Release(
+        _id_of(name, _RED_HAT_IDS),
+        product=f"{name} {version}".strip(),
+        version=version or None,
+        variant=fields.get("variant", "").lower() or None,
+    )
+
+
 def from_arch_release(_: str) -> Release:
     """/etc/arch-release, whose presence says all: it is empty and the system has no versions."""
     return Release("arch", product="Arch Linux")
@@ -210,7 +316,15 @@ def _plain(distro: str, name: str, version: str) -> Release | None:
 
 
 OLDER_FILES: tuple[tuple[str, Callable[[str], Release | None]], ...] = (
+    ("/etc/cirros/version", from_cirros_version),
+    ("/etc/openwrt_release", from_lsb_release),
     ("/etc/lsb-release", from_lsb_release),
+    ("/etc/altlinux-release", from_alt_release),
+    ("/etc/openmandriva-release", from_red_hat),
+    ("/etc/mandriva-release", from_red_hat),
+    ("/etc/mandrake-release", from_red_hat),
+    ("/etc/pld-release", from_pld_release),
+    ("/etc/frugalware-release", from_frugalware_release),
     ("/etc/centos-release", from_red_hat),
     ("/etc/rocky-release", from_red_hat),
     ("/etc/almalinux-release", from_red_hat),
@@ -226,8 +340,14 @@ OLDER_FILES: tuple[tuple[str, Callable[[str], Release | None]], ...] = (
     ("/etc/gentoo-release", from_gentoo_release),
     ("/etc/slackware-version", from_slackware_version),
     ("/etc/arch-release", from_arch_release),
+    ("/bin/freebsd-version", from_freebsd_version),
+    ("/etc/release", from_netbsd_release),
+    ("/etc/motd", from_motd),
+    ("/.disk/info", from_disk_info),
+    ("/.treeinfo", from_tree_info),
 )
-"""Release files older than os-release(5), those of derived distributions before their parents'."""
+"""Release files older than os-release(5), those of derived distributions before their parents';
+then those of the BSDs and of installation media."""
 
 
 def refine(release: Release, older: Release) -> Release:

@@ -337,7 +337,8 @@ class TestCheckAndReport:
         system: dict[str, Any] = dict.fromkeys(
             column.name for column in tables["operating_systems"].columns
         )
-        system |= {"family": "linux", "like": (), "kernels": ()}
+        system |= {"family": "linux", "form": "installed", "inspector_distro": "debian"}
+        system |= {"like": (), "kernels": ()}
         coverage = [
             Coverage(root=ROOT, table_name=name, status="ok", rows=1, seconds=0.0, error=None)
             for name in ("groups", "operating_systems")
