@@ -7,12 +7,44 @@ from collections.abc import Iterator
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
 from scanner.tables import release
-from scanner.tables.packages import apk, dpkg, pacman, rpmdb
+from scanner.tables.packages import (
+    apk,
+    dpkg,
+    flatpak,
+    freebsd,
+    nix,
+    opkg,
+    pacman,
+    pkgsrc,
+    portage,
+    rpmdb,
+    slackware,
+    snap,
+    xbps,
+)
 from scanner.tables.packages.purl import Distribution
 from scanner.tables.packages.spec import Package
 
-_DATABASES = (dpkg, rpmdb, apk, pacman)
-"""Readers of databases: ``is_present`` tells whether the root has one, ``collect`` its rows."""
+_DATABASES = (
+    dpkg,
+    rpmdb,
+    apk,
+    pacman,
+    portage,
+    xbps,
+    opkg,
+    slackware,
+    freebsd,
+    pkgsrc,
+    nix,
+    snap,
+    flatpak,
+)
+"""Readers: ``is_present`` tells whether a root has their database, ``collect`` gives its rows.
+
+``collect`` takes the root, its distribution, and a list to which it adds a message for whatever
+makes rows be missing.
+"""
 
 
 def collect(root: Root) -> Iterator[Package]:

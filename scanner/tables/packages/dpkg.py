@@ -23,11 +23,11 @@ LIMIT = 64 << 20
 
 _FIELD = re.compile(
     r"\n(Package|Version|Architecture|Status|Source|Maintainer|Section|Installed-Size"
-    r"|Description):[ \t]*(.*)"
+    r"|Description|Installed-Time):[ \t]*(.*)"
 )
 _SIZE = re.compile(r"[0-9]{1,15}")
 _SOURCE = re.compile(r"([^ (]+)(?: *\((.*)\))?")
-_STATES: Mapping[str, Status] = {
+STATES: Mapping[str, Status] = {
     "installed": "installed",
     "config-files": "config-files",
     "half-installed": "half-installed",
@@ -36,6 +36,8 @@ _STATES: Mapping[str, Status] = {
     "triggers-awaited": "triggers-awaited",
     "triggers-pending": "triggers-pending",
 }
+"""States of a package that has, or had, files here."""
+
 _NOT_INSTALLED = "not-installed"
 _UNIT = 1024  # Installed-Size counts KiB (deb-substvars(5))
 
@@ -70,7 +72,7 @@ def _records(root: Root, problems: list[str]) -> Iterator[Record]:
     merged: dict[tuple[str, str], Record] = {}
     updates = [f"{UPDATES}/{name}" for name in root.listdir(UPDATES) if name.isdigit()]
     for path in (STATUS, *updates):
-        text = _read(root, path, problems)
+        text = read(root, path, problems)
         if text and not text.endswith("\n"):  # dpkg itself refuses such a file
             problems.append(f"{path}: ends in the middle of a line")
             text = text.rpartition("\n\n")[0]
@@ -79,11 +81,12 @@ def _records(root: Root, problems: list[str]) -> Iterator[Record]:
     yield from merged.values()
     for path in root.glob(STATUS_D):
         if not path.endswith(".md5sums"):
-            text = _read(root, path, problems)
+            text = read(root, path, problems)
             yield from _sound(path, text, problems, default="install ok installed")
 
 
-def _read(root: Root, path: str, problems: list[str]) -> str:
+def read(root: Root, path: str, problems: list[str]) -> str:
+    """A status file's text; empty where it is missing, or unreadable, which is a problem."""
     try:
         return root.try_text(path, LIMIT) or ""
     except OSError as error:
@@ -119,7 +122,7 @@ def is_sound(record: Record) -> bool:
         return False
     # A package whose first unpacking failed has no version yet.
     versionless = words[2] in (_NOT_INSTALLED, "half-installed")
-    return versionless or (words[2] in _STATES and bool(record.get("Version")))
+    return versionless or (words[2] in STATES and bool(record.get("Version")))
 
 
 def from_record(
@@ -149,7 +152,7 @@ def from_record(
         upstream_version=upstream,
         release=revision,
         architecture=architecture,
-        status=_STATES[state],
+        status=STATES[state],
         held=wanted == "hold",
         purl=purl(
             "deb",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from appliance.guest.root import Root
 from scanner.schema import MICROSECOND
 from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import number, package
+from scanner.tables.packages.row import LATEST, number, package
 from scanner.tables.packages.spec import Package
 
 LOCAL = "/var/lib/pacman/local"
@@ -22,7 +22,6 @@ LIMIT = 1 << 20
 _NOT_A_PACKAGE = "ALPM_DB_VERSION"
 _FIELD = re.compile(r"%([A-Z0-9]+)%\n((?:[^%\n].*\n)*)")
 _VERSION = re.compile(r"(?:([0-9]{1,9}):)?(.*?)(?:-([^-]*))?")
-_LATEST = 1 << 40  # seconds; further than any column's end needs, and safe to multiply
 
 
 def is_present(root: Root) -> bool:
@@ -69,7 +68,7 @@ def from_fields(fields: dict[str, str], distribution: Distribution) -> Package:
     """The row for a package that has a name and a version."""
     name, version, architecture = fields["NAME"], fields["VERSION"], fields.get("ARCH", "")
     epoch, upstream, release = split_version(version)
-    installed = number(fields.get("INSTALLDATE"), _LATEST)
+    installed = number(fields.get("INSTALLDATE"), LATEST)
     base = fields.get("BASE")
     return package(
         "pacman",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from scanner.tables.packages.spec import Manager, Package
+from scanner.tables.packages.spec import Manager, Package, Status
+
+LATEST = 1 << 37
+"""Seconds since 1970 below which a recorded time counts; in the year 6325."""
 
 
 def package(
@@ -11,6 +14,7 @@ def package(
     version: str,
     purl: str,
     *,
+    status: Status = "installed",
     epoch: int | None = None,
     upstream_version: str | None = None,
     release: str | None = None,
@@ -26,7 +30,7 @@ def package(
     installed_at: int | None = None,
     path: str | None = None,
 ) -> Package:
-    """A package that is installed; empty text counts as nothing recorded."""
+    """A package, installed unless told; empty text counts as nothing recorded."""
     return Package(
         manager=manager,
         name=name,
@@ -35,7 +39,7 @@ def package(
         upstream_version=version if upstream_version is None else upstream_version,
         release=release or None,
         architecture=architecture or None,
-        status="installed",
+        status=status,
         held=held,
         purl=purl,
         source_name=source_name or None,
