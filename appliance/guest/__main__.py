@@ -81,9 +81,9 @@ class Agent:
                 load_collector(table.name)
         return {}
 
-    def discover(self, disks: list[int], files: str) -> object:
+    def discover(self, disks: list[int], files: str, packages: str = "known") -> object:
         """Find volumes, filesystems and roots on the disks that were plugged."""
-        self._options = ScanOptions(files=files)  # type: ignore[arg-type] # our own host's word
+        self._options = ScanOptions(files, packages)  # type: ignore[arg-type] # our own host's words
         self._machine.discover(disks, self._options, self.log)
         return {
             "devices": self._machine.devices(),

@@ -18,6 +18,8 @@ from scanner.cli.options import (
     FilesMode,
     Live,
     OutputFormat,
+    Packages,
+    PackagesMode,
     Template,
     Verbose,
     examples,
@@ -42,6 +44,7 @@ class ScanSettings:
     live: bool
     allowed_directories: list[str]
     template: bool = True
+    packages: str = "known"
 
 
 _EXAMPLES = examples(
@@ -68,6 +71,7 @@ def scan(
         typer.Option("-P", metavar="N", min=1, help="Machines at a time; by CPUs and memory."),
     ] = None,
     files: FilesMode = Files.ALL,
+    packages: PackagesMode = Packages.KNOWN,
     deadline: Deadline = 900,
     live: Live = False,
     allow_dir: AllowedDirectories = None,
@@ -118,6 +122,7 @@ def scan(
             include=include or [],
             exclude=exclude or [],
             files=files.value,
+            packages=packages.value,
             deadline=deadline,
             live=live,
             allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
@@ -168,6 +173,7 @@ def _scan(
     options = FleetOptions(
         machine=InspectOptions(
             files=settings.files,  # type: ignore[arg-type] # one of the enum's, by the command line
+            packages=settings.packages,  # type: ignore[arg-type] # likewise
             deadline=settings.deadline,
             live=settings.live,
             allowed_directories=tuple(settings.allowed_directories),

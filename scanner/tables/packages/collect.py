@@ -1,4 +1,4 @@
-"""Packages on record, from the databases of package managers."""
+"""Packages on record: the databases of package managers, and what languages' tools left."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scanner.tables.packages import (
     dpkg,
     flatpak,
     freebsd,
+    languages,
     nix,
     opkg,
     pacman,
@@ -48,19 +49,23 @@ makes rows be missing.
 
 
 def collect(root: Root) -> Iterator[Package]:
-    """One row a package, of every database that the root has.
+    """One row a package, of every database that the root has, then those of languages.
 
     Raises:
-        NotApplicable: the root has no package database.
+        NotApplicable: the root has no package database, nor packages of languages.
         ValueError: a database is damaged or cannot be read; raised after the rows it still gave.
     """
     found = [database for database in _DATABASES if database.is_present(root)]
-    if not found:
-        raise NotApplicable("no package database")
     problems: list[str] = []
     distribution = _distribution(root, problems)
     for database in found:
         yield from database.collect(root, distribution, problems)
+    anything = bool(found)
+    for package in languages.collect(root, problems):
+        anything = True
+        yield package
+    if not anything and not problems:
+        raise NotApplicable("no package database")
     if problems:
         raise ValueError("; ".join(problems))
 

@@ -30,12 +30,21 @@ Manager = Literal[
     "nix",
     "snap",
     "flatpak",
+    "python",
+    "npm",
+    "gem",
+    "java",
+    "go",
 ]
 
 
 @table()
 class Package:
-    """Packages on record, in the terms of their own ecosystem."""
+    """Packages on record, in the terms of their own ecosystem.
+
+    Those of languages are looked for where the system's own interpreters have them; with
+    ``--packages all`` everywhere, and in Java archives and Go programs as well.
+    """
 
     manager: Manager = column("What has it on record: a package manager or a language's tools.")
     name: str = column("Package name.", example="openssl")
