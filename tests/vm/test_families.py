@@ -27,6 +27,9 @@ SYSTEMS = {
     "ostree": (),
     "void": ("operating_systems/cases/void", "packages/cases/xbps", "packages/cases/python"),
 }
+SPLIT = ("operating_systems/cases/arch", "packages/cases/pacman", "packages/cases/ruby")
+"""A system whose /usr and /var are on disks of their own, the last two."""
+
 TREE = "0" * 64 + ".0"
 
 
@@ -63,7 +66,21 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Inspected:
         if not cases:
             deploy(top)
         disks.append(image_of(top, folder / f"{name}.raw"))
-    return inspect(*disks)
+    return inspect(*disks, *split(folder))
+
+
+def split(folder: Path) -> list[Path]:
+    """Images of a system and of what its fstab mounts."""
+    top = build(folder / "split", SPLIT)
+    (top / "etc/fstab").write_text(
+        "/dev/sdf / ext4 ro 0 1\n/dev/sdg /usr ext4 ro 0 2\n/dev/sdh /var ext4 ro 0 2\n"
+    )
+    images = []
+    for name in ("usr", "var"):
+        (top / name).rename(folder / name)
+        (top / name).mkdir()
+        images.append(image_of(folder / name, folder / f"split-{name}.raw"))
+    return [image_of(top, folder / "split.raw"), *images]
 
 
 def test_every_system_of_a_machine_is_found_and_told(machine: Inspected) -> None:
@@ -75,6 +92,7 @@ def test_every_system_of_a_machine_is_found_and_told(machine: Inspected) -> None
         ("/dev/sdc", "freebsd", "freebsd", "13.2", "fbsd.example.org", "pkg"),
         (f"/dev/sdd[/ostree/deploy/fcos/deploy/{TREE}]", "linux", "fedora", "39", "core", None),
         ("/dev/sde", "linux", "void", None, "void", "xbps"),
+        ("/dev/sdf", "linux", "arch", None, "archie", "pacman"),
     ]
     assert machine.before == machine.after
 
@@ -85,7 +103,7 @@ def test_packages_of_each_are_what_its_case_says(machine: Inspected) -> None:
         for row in machine.rows("packages")
     }
     expected = {("/dev/sdd", "snap", "core22", "")}
-    for letter, cases in zip("abcde", SYSTEMS.values(), strict=True):
+    for letter, cases in zip("abcdef", [*SYSTEMS.values(), SPLIT], strict=True):
         for case in cases:
             lines = (CASES / case / "expected.jsonl").read_text().splitlines()
             rows = [json.loads(line) for line in lines if '"purl"' in line]
@@ -101,5 +119,5 @@ def test_damage_in_one_system_is_told_of_it_alone(machine: Inspected) -> None:
         for row in machine.rows("coverage")
         if row["table_name"] == "packages" and row["status"] == "failed"
     }
-    assert list(failed) == ["/dev/sde"]
+    assert list(failed) == ["/dev/sde", "/dev/sdf"]
     assert "1 packages of languages unreadable" in failed["/dev/sde"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,10 +22,14 @@ from scanner.tables.packages.spec import Package
 LIMIT = 512 << 20
 """Largest archive that is looked into, in bytes."""
 
-_INNER_LIMIT = 64 << 20  # of an archive within another, which is unpacked to memory
+_INNER_LIMIT = 32 << 20  # of an archive within another, which is unpacked to memory
 _MEMBER_LIMIT = 1 << 20  # of a manifest or a pom.properties
-_MEMBERS = 200_000  # an archive's list of members is held in memory whole
+_LIST_LIMIT = 8 << 20  # of an archive's list of members, which is held in memory some ten times
 _DEPTH = 2  # a web application's archive holds libraries, and seldom those any more
+_LIST_END = b"PK\5\6"  # APPNOTE.TXT, 4.3.16
+_LIST_END_SIZE = 22
+_LOCATOR = b"PK\6\7"  # of the 64-bit form, in the twenty bytes before
+_TAIL = _LIST_END_SIZE + 20 + 0xFFFF  # a comment may follow
 _SUFFIXES = (".jar", ".war", ".ear", ".jpi", ".hpi")
 _POM = re.compile(r"META-INF/maven/[^/]+/[^/]+/pom\.properties")
 _PROPERTY = re.compile(r"(?m)^\s*(groupId|artifactId|version)\s*[=:]\s*(.*?)\s*$")
@@ -52,10 +57,8 @@ def read(root: Root, path: str) -> Iterator[Package]:
     if root.is_dir(path):
         return
     with root.open(path) as stream:
-        stream.seek(0, io.SEEK_END)
-        if stream.tell() > LIMIT:
+        if stream.seek(0, io.SEEK_END) > LIMIT:
             raise ValueError(f"larger than {LIMIT} bytes")
-        stream.seek(0)
         yield from from_archive(stream, path)
 
 
@@ -70,11 +73,10 @@ def from_archive(stream: BinaryIO, path: str, depth: int = _DEPTH) -> Iterator[P
     Raises:
         ValueError: it is damaged, or larger than the limits.
     """
+    _check_list(stream)
     try:
         with zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
-            if len(members) > _MEMBERS:
-                raise ValueError(f"more than {_MEMBERS} members")
             yield from _own(archive, members, path)
             for member in members:
                 if depth and member.filename.endswith(_SUFFIXES):
@@ -82,6 +84,23 @@ def from_archive(stream: BinaryIO, path: str, depth: int = _DEPTH) -> Iterator[P
                     yield from from_archive(inner, f"{path}!/{member.filename}", depth - 1)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise ValueError(f"damaged archive: {error}") from error
+
+
+def _check_list(stream: BinaryIO) -> None:
+    """Refuse an archive whose list of members is too long, before it is read.
+
+    Raises:
+        ValueError: it is, or the archive has none, or one in the 64-bit form.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, size - _TAIL))
+    tail = stream.read()
+    place = tail.rfind(_LIST_END)
+    if place < 0 or place + _LIST_END_SIZE > len(tail):
+        raise ValueError("damaged archive: it has no list of members")
+    (listed,) = struct.unpack_from("<I", tail, place + 12)
+    if listed > _LIST_LIMIT or tail[max(0, place - 20) :].startswith(_LOCATOR):
+        raise ValueError("its list of members is too long")
 
 
 def _own(

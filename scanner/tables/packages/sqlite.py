@@ -17,7 +17,7 @@ LIMIT = 256 << 20
 """Largest database that is copied, in bytes; 1,000 packages of FreeBSD take about 30 MiB."""
 
 _HEADER = struct.Struct(">16sH10xI")  # magic, bytes a page (1: 65536), pages: fileformat.html, 1.3
-_STEPS = 200_000_000
+_STEPS = 20_000_000
 """Most steps of SQLite's virtual machine that a query may take; a row takes about 100."""
 
 

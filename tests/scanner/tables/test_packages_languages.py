@@ -150,6 +150,13 @@ def test_an_archive_that_unpacks_without_end_is_refused(monkeypatch: pytest.Monk
         list(java.from_archive(io.BytesIO(bomb), "/bomb.jar"))
 
 
+def test_an_archive_with_too_long_a_list_of_members_is_refused() -> None:
+    content = bytearray(archive({"a": "b"}))
+    struct.pack_into("<I", content, len(content) - 10, 1 << 30)
+    with pytest.raises(ValueError, match="list of members is too long"):
+        list(java.from_archive(io.BytesIO(bytes(content)), "/x.jar"))
+
+
 def test_archives_within_each_other_end_at_a_depth() -> None:
     content = archive(pom("g", "deepest", "1"))
     for _ in range(9):
