@@ -37,6 +37,9 @@ Manager = Literal[
     "go",
 ]
 
+LANGUAGES: tuple[Manager, ...] = ("python", "npm", "gem", "java", "go")
+"""Managers of programming languages' packages, which share names with systems' packages."""
+
 
 @table()
 class Package:
