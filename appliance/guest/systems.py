@@ -33,7 +33,7 @@ _RELEASE_FILES = (
 )
 _SHELLS = ("bin/sh", "usr/bin/sh", "bin/busybox")
 _NIXOS = "nix/var/nix/profiles/system"  # all that a NixOS has before it was first started
-_MEDIA_FILES = (".disk/info", ".treeinfo")
+_MEDIA_FILES = (".disk/info", ".treeinfo", "LiveOS/squashfs.img", "live/filesystem.squashfs")
 _MEDIA_TYPES = ("iso9660", "udf", "vfat")
 
 
@@ -149,7 +149,7 @@ class Assembler:
         """
         os.mkdir(top)
         if candidate.deployment:
-            _bind_deployment(candidate.base, candidate.deployment, top)
+            _bind_below(candidate.base, candidate.deployment.directory, top)
         else:
             self._attach(candidate.filesystem, top, candidate.subvolume)
         numbers = {os.stat(top).st_dev: candidate.filesystem.device.path}
@@ -158,6 +158,8 @@ class Assembler:
             entries = fstab.parse(bare.try_text("/etc/fstab") or "")
             if not any(entry.path == "/" for entry in entries):
                 mounts.append(self._unlisted(candidate))
+            if candidate.deployment:
+                mounts.append(_mount_var(bare, candidate, candidate.deployment))
             for entry in sorted(entries, key=lambda entry: entry.path.count("/")):
                 mounts.append(self._mount_entry(bare, entry, candidate, numbers))
         return Root(candidate.name, top, tuple(mounts), self._options, numbers)
@@ -229,25 +231,30 @@ class Assembler:
         mount(filesystem.source, target, filesystem.type, READ_ONLY, options)
 
 
-def _bind_deployment(base: str, deployment: Deployment, top: str) -> None:
-    """Make a deployment's tree at ``top``, with the /var that all deployments share.
+def _mount_var(bare: Root, candidate: Candidate, deployment: Deployment) -> Mount:
+    """Mount the /var that all deployments share."""
+    error = None
+    try:
+        target = bare.open_fd("var", os.O_PATH | os.O_DIRECTORY)
+        try:
+            _bind_below(candidate.base, deployment.var, f"/proc/self/fd/{target}")
+        finally:
+            os.close(target)
+    except OSError as failure:
+        error = f"cannot be mounted on /var: {failure.strerror}"
+    filesystem = candidate.filesystem
+    path = filesystem.device.path
+    return Mount("/var", path, error is None, type=filesystem.type, error=error)
+
+
+def _bind_below(top: str, path: str, target: str) -> None:
+    """Bind a directory of a tree, its links resolved inside the tree.
 
     Raises:
         OSError: there is no such directory, or it cannot be mounted.
     """
-    with Root("", base) as physical:
-        _bind_below(physical, deployment.directory, top)
-        with Root("", top) as tree:
-            target = tree.open_fd("var", os.O_PATH | os.O_DIRECTORY)
-            try:
-                _bind_below(physical, deployment.var, f"/proc/self/fd/{target}")
-            finally:
-                os.close(target)
-
-
-def _bind_below(root: Root, path: str, target: str) -> None:
-    """Bind a directory of a root, its links resolved inside the root."""
-    source = root.open_fd(path, os.O_PATH | os.O_DIRECTORY)
+    with Root("", top) as tree:
+        source = tree.open_fd(path, os.O_PATH | os.O_DIRECTORY)
     try:
         bind(f"/proc/self/fd/{source}", target)
     finally:

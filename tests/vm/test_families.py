@@ -97,6 +97,14 @@ def test_every_system_of_a_machine_is_found_and_told(machine: Inspected) -> None
     assert machine.before == machine.after
 
 
+def test_a_deployment_has_the_var_of_all_deployments(machine: Inspected) -> None:
+    rows = [row for row in machine.rows("mountpoints") if row["root"].startswith("/dev/sdd")]
+    assert [(row["path"], row["device"], row["mounted"]) for row in rows] == [
+        ("/", "/dev/sdd", True),
+        ("/var", "/dev/sdd", True),
+    ]
+
+
 def test_packages_of_each_are_what_its_case_says(machine: Inspected) -> None:
     found = {
         (row["root"].partition("[")[0], row["manager"], row["name"], row["version"])

@@ -34,7 +34,7 @@ _LIVE_MARKS = (
     "/casper",  # Ubuntu
     "/live/filesystem.squashfs",  # Debian
     "/LiveOS/squashfs.img",  # Fedora
-    "/arch/x86_64/airootfs.sfs",
+    "/arch/x86_64/airootfs.sfs",  # Arch
 )
 
 _HOSTNAME_SETTINGS = (
@@ -113,8 +113,8 @@ def find_form(root: Root) -> Form:
     if any(map(root.exists, _LIVE_MARKS)):
         return "live"
     if any(map(root.exists, _MEDIA_MARKS)):
-        whole = "NETINST" in (root.try_text("/.disk/info") or "").upper()
-        return "netinst" if whole or _is_boot_tree(root) else "installer"
+        without_packages = "NETINST" in (root.try_text("/.disk/info") or "").upper()
+        return "netinst" if without_packages or _is_boot_tree(root) else "installer"
     return "container" if any(map(root.exists, _CONTAINER_MARKS)) else "installed"
 
 
