@@ -19,6 +19,8 @@ OS_RELEASE = (
 )
 """Places of os-release(5); the first that is there counts."""
 
+_LIMIT = 16 << 10  # bytes of a release file; real ones take up to 4 KiB
+
 _OS_RELEASE_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _ESCAPED_IN_DOUBLE_QUOTES = re.compile(r'\\(["\\$`])')
 _ESCAPED = re.compile(r"\\(.)")
@@ -90,13 +92,15 @@ def find(root: Root) -> Release:
     found = None if text is None else from_os_release(text)
     names = {f"/etc/{name}" for name in root.listdir("/etc")}  # dearer to try them one by one
     for path, parse in OLDER_FILES:
-        top, _, _ = path.removeprefix("/etc/").partition("/")
-        if path.startswith("/etc/") and f"/etc/{top}" not in names:
-            continue
-        text = root.try_text(path)
-        older = parse(text) if text is not None else None
-        if older is not None:
-            found = refine(found, older) if found else older
+        if "/".join(path.split("/", 3)[:3]) in names:
+            text = root.try_text(path, _LIMIT)
+            older = parse(text) if text is not None else None
+            if older is not None:
+                found = refine(found, older) if found else older
+    for path, parse in OTHER_FILES:
+        if found is None:
+            text = root.try_text(path, _LIMIT)
+            found = parse(text) if text is not None else None
     return found or Release()
 
 
@@ -107,7 +111,7 @@ def read_os_release(root: Root) -> str | None:
         OSError: it cannot be read.
     """
     for path in OS_RELEASE:
-        if (text := root.try_text(path)) is not None:
+        if (text := root.try_text(path, _LIMIT)) is not None:
             return text
     return None
 
@@ -340,14 +344,17 @@ OLDER_FILES: tuple[tuple[str, Callable[[str], Release | None]], ...] = (
     ("/etc/gentoo-release", from_gentoo_release),
     ("/etc/slackware-version", from_slackware_version),
     ("/etc/arch-release", from_arch_release),
+)
+"""Release files older than os-release(5), those of derived distributions before their parents'."""
+
+OTHER_FILES: tuple[tuple[str, Callable[[str], Release | None]], ...] = (
     ("/bin/freebsd-version", from_freebsd_version),
     ("/etc/release", from_netbsd_release),
     ("/etc/motd", from_motd),
     ("/.disk/info", from_disk_info),
     ("/.treeinfo", from_tree_info),
 )
-"""Release files older than os-release(5), those of derived distributions before their parents';
-then those of the BSDs and of installation media."""
+"""What tells the BSDs and installation media; the first that says something counts."""
 
 
 def refine(release: Release, older: Release) -> Release:

@@ -207,6 +207,6 @@ def test_any_text_is_a_release_or_none(text: str) -> None:
     release.from_os_release(f"ID={text}\nVERSION_ID={text}\nVERSION={text}\n{text}")
     release.version_numbers(text)
     release_order(text)
-    for _, parse in release.OLDER_FILES:
+    for _, parse in (*release.OLDER_FILES, *release.OTHER_FILES):
         parse(text)
         parse(f"{text} release {text} ({text})")
