@@ -45,11 +45,11 @@ def collect(root: Root, problems: list[str]) -> Iterator[Package]:
 
     Args:
         root: the root; its options say where to look.
-        problems: gets a message for each language of which rows may be missing.
+        problems: gets a message when rows may be missing.
     """
     everywhere = root.options.packages == "all"
     walked = walk(root, problems) if everywhere else _known(root)
-    damaged: list[str] = []
+    damaged, first = 0, ""
     for languages, directory, names in walked:
         for language in languages:
             for path in language.records(directory, names):
@@ -58,9 +58,10 @@ def collect(root: Root, problems: list[str]) -> Iterator[Package]:
                 except FileNotFoundError:
                     pass  # what an interrupted removal left is no package
                 except (OSError, ValueError, RecursionError) as error:
-                    damaged.append(f"{path}: {_reason(error)}")
+                    damaged += 1
+                    first = first or f"{path}: {_reason(error)}"
     if damaged:
-        problems.append(f"{len(damaged)} packages of languages unreadable, the first: {damaged[0]}")
+        problems.append(f"{damaged} packages of languages unreadable, the first: {first}")
 
 
 def _reason(error: Exception) -> str:
@@ -78,13 +79,14 @@ def walk(
 ) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
     """Every directory of the tree, with its entries that are no links."""
     languages = (*_CHEAP, *_DEAR)
-    pending, unread = [""], []
+    pending, unread, first = [""], 0, ""
     while pending and entries > 0:
         directory = pending.pop()
         try:
             names, below = _entries(root, directory or "/")
         except OSError as error:
-            unread.append(f"{directory}: {error.strerror}")
+            unread += 1
+            first = first or f"{directory}: {error.strerror}"
             continue
         entries -= len(names)
         pending += [f"{directory}/{name}" for name in below]
@@ -92,7 +94,7 @@ def walk(
     if pending:
         problems.append("looking for packages ended early: too many directory entries")
     if unread:
-        problems.append(f"{len(unread)} directories unreadable, the first: {unread[0]}")
+        problems.append(f"{unread} directories unreadable, the first: {first}")
 
 
 def _entries(root: Root, directory: str) -> tuple[list[str], list[str]]:
