@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from scanner.tables.packages.spec import LANGUAGES
+
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 """Names or shell patterns: ``*`` matches slashes too, ``?`` and ``[...]`` as usual."""
 
@@ -58,7 +60,7 @@ class _Check(BaseModel):
 
 
 class PackageCheck(_Check):
-    """Packages that must, or must not, be installed."""
+    """Packages of systems, not of languages, that must, or must not, be installed."""
 
     names: Patterns
     present: bool
@@ -66,7 +68,10 @@ class PackageCheck(_Check):
     def compile(self) -> CompiledCheck:
         """The check as SQL."""
         bind = _Binder()
-        found = f"{bind.matches('t.name', self.names)} AND t.status <> 'config-files'"
+        found = (
+            f"{bind.matches('t.name', self.names)} AND t.status <> 'config-files'"
+            f" AND NOT {bind.one_of('t.manager', LANGUAGES)}"
+        )
         if self.present:
             return _missing("packages", found, self.names, bind)
         return CompiledCheck(

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from appliance import accelerator, build, template
 from appliance.build import Appliance
-from appliance.guest.root import FilesMode
+from appliance.guest.root import FilesMode, PackagesMode
 from appliance.initrd import agent_id
 from appliance.qemu_args import VMOptions
 from appliance.session import Limits, printable
@@ -71,6 +71,7 @@ class InspectOptions:
 
     Attributes:
         files: which directory entries the ``files`` table keeps.
+        packages: where packages of languages are looked for.
         deadline: seconds that one machine may take in all, not counting those in which its host
             made the template, as the first machine on it finds.
         live: read images that a running guest is using.
@@ -82,6 +83,7 @@ class InspectOptions:
     """
 
     files: FilesMode = "all"
+    packages: PackagesMode = "known"
     deadline: float = 900.0
     live: bool = False
     allowed_directories: tuple[str, ...] = ()
@@ -274,6 +276,7 @@ class _Inspection:
             disks=wanted,
             files=self._options.files,
             keys=self._read_keys(),
+            packages=self._options.packages,
         )
         try:
             discovery = _Discovery.model_validate(answer)

@@ -83,16 +83,21 @@ class Agent:
         return {}
 
     def discover(
-        self, disks: list[int], files: str, keys: Sequence[Mapping[str, str]] = ()
+        self,
+        disks: list[int],
+        files: str,
+        packages: str = "known",
+        keys: Sequence[Mapping[str, str]] = (),
     ) -> object:
         """Find volumes, filesystems and roots on the disks that were plugged.
 
         Args:
             disks: their places on the machine.
             files: which directory entries the ``files`` table keeps.
+            packages: how far the ``packages`` table looks.
             keys: for encrypted volumes: ``selector``, and ``secret`` in hexadecimal digits.
         """
-        self._options = ScanOptions(files=files)  # type: ignore[arg-type] # our own host's word
+        self._options = ScanOptions(files, packages)  # type: ignore[arg-type] # our own host's words
         given = [Key(key["selector"], bytes.fromhex(key["secret"])) for key in keys]
         self._machine.discover(disks, self._options, given, self.log)
         return {

@@ -27,6 +27,7 @@ _RESOLVE_IN_ROOT = 0x10
 _READ_FLAGS = os.O_NOCTTY | os.O_NONBLOCK  # a FIFO or a terminal must not hold a collector up
 
 FilesMode = Literal["all", "notable", "none"]
+PackagesMode = Literal["known", "all"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,12 @@ class ScanOptions:
 
     Attributes:
         files: which directory entries the ``files`` table keeps.
+        packages: where to look for packages of languages: where their own tools put them, or
+            everywhere.
     """
 
     files: FilesMode = "all"
+    packages: PackagesMode = "known"
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from appliance.guest import fstab
+from appliance.guest import fstab, ostree
 from appliance.guest.disks import BlockDevice
 from appliance.guest.filesystems import Filesystem, Subvolume, mount_options
 from appliance.guest.mounting import READ_ONLY, bind, mount
+from appliance.guest.ostree import Deployment
 from appliance.guest.root import Mount, Root, ScanOptions
 
 _RELEASE_FILES = (
@@ -24,8 +25,16 @@ _RELEASE_FILES = (
     "etc/gentoo-release",
     "etc/slackware-version",
     "etc/system-release",
+    "etc/altlinux-release",
+    "etc/pld-release",
+    "etc/openwrt_release",
+    "etc/cirros/version",
+    "bin/freebsd-version",
 )
 _SHELLS = ("bin/sh", "usr/bin/sh", "bin/busybox")
+_NIXOS = "nix/var/nix/profiles/system"  # all that a NixOS has before it was first started
+_MEDIA_FILES = (".disk/info", ".treeinfo", "LiveOS/squashfs.img", "live/filesystem.squashfs")
+_MEDIA_TYPES = ("iso9660", "udf", "vfat")
 
 
 @dataclass(frozen=True)
@@ -35,16 +44,26 @@ class Candidate:
     Attributes:
         filesystem: the filesystem it is on.
         subvolume: btrfs: the subvolume it starts from, unless it is the top.
+        deployment: ostree: the deployment below that.
     """
 
     filesystem: Filesystem
     subvolume: Subvolume | None = None
+    deployment: Deployment | None = None
 
     @property
     def name(self) -> str:
         """Value of the ``root`` column, written as findmnt(8) writes a source."""
         device = self.filesystem.device.path
-        return f"{device}[/{self.subvolume.path}]" if self.subvolume else device
+        parts = [self.subvolume.path] if self.subvolume else []
+        parts += [self.deployment.directory] if self.deployment else []
+        return f"{device}[/{'/'.join(parts)}]" if parts else device
+
+    @property
+    def base(self) -> str:
+        """Where the filesystem, or the subvolume, is to be found here."""
+        top = self.filesystem.top or ""
+        return f"{top}/{self.subvolume.path}" if self.subvolume else top
 
 
 def find_roots(filesystems: Sequence[Filesystem]) -> Iterator[Candidate]:
@@ -52,9 +71,11 @@ def find_roots(filesystems: Sequence[Filesystem]) -> Iterator[Candidate]:
     for filesystem in filesystems:
         if filesystem.top is None or filesystem.device.snapshot:
             continue
-        at_top = _holds_system(filesystem.top)
+        at_top = _holds_system(filesystem.top, media=filesystem.type in _MEDIA_TYPES)
         if at_top:
             yield Candidate(filesystem)
+        else:
+            yield from _deployed(Candidate(filesystem))
         yield from _btrfs_roots(filesystem, filesystem.top, at_top=at_top)
 
 
@@ -69,14 +90,32 @@ def _btrfs_roots(filesystem: Filesystem, top: str, *, at_top: bool) -> Iterator[
     ]
     for subvolume in chosen or ([] if at_top else holding[-1:]):
         yield Candidate(filesystem, subvolume)
+    for subvolume in filesystem.subvolumes:
+        if subvolume not in holding and not subvolume.parent_uuid:
+            yield from _deployed(Candidate(filesystem, subvolume))
 
 
-def _holds_system(top: str) -> bool:
+def _deployed(candidate: Candidate) -> Iterator[Candidate]:
+    """The ostree deployments below a candidate that would be started."""
+    try:
+        root = Root("", candidate.base)
+    except OSError:
+        return
+    with root:
+        for deployment in ostree.deployments(root):
+            yield replace(candidate, deployment=deployment)
+
+
+def _holds_system(top: str, *, media: bool = False) -> bool:
     try:
         root = Root("", top)
     except OSError:
         return False
     with root:
+        if media and any(map(root.is_file, _MEDIA_FILES)):
+            return True
+        if root.is_link(_NIXOS):
+            return True
         if any(root.is_file(name) or root.is_link(name) for name in _RELEASE_FILES):
             return root.is_dir("etc") or root.is_dir("usr")
         has_shell = any(root.is_file(name) or root.is_link(name) for name in _SHELLS)
@@ -109,7 +148,10 @@ class Assembler:
             OSError: the root itself cannot be mounted.
         """
         os.mkdir(top)
-        self._attach(candidate.filesystem, top, candidate.subvolume)
+        if candidate.deployment:
+            _bind_below(candidate.base, candidate.deployment.directory, top)
+        else:
+            self._attach(candidate.filesystem, top, candidate.subvolume)
         numbers = {os.stat(top).st_dev: candidate.filesystem.device.path}
         mounts: list[Mount] = []
         with Root(candidate.name, top) as bare:
@@ -117,6 +159,8 @@ class Assembler:
             entries = fstab.parse(bare.try_text("/etc/fstab") or "")
             if not any(entry.path == "/" for entry in entries):
                 mounts.append(self._unlisted(candidate))
+            if candidate.deployment:
+                mounts.append(_mount_var(bare, candidate, candidate.deployment))
             for entry in sorted(entries, key=lambda entry: entry.path.count("/")):
                 device = None
                 if entry.names_device:
@@ -193,6 +237,36 @@ class Assembler:
         ]
         options = mount_options(filesystem.device.probe, companions, identifier)
         mount(filesystem.source, target, filesystem.type, READ_ONLY, options)
+
+
+def _mount_var(bare: Root, candidate: Candidate, deployment: Deployment) -> Mount:
+    """Mount the /var that all deployments share."""
+    error = None
+    try:
+        target = bare.open_fd("var", os.O_PATH | os.O_DIRECTORY)
+        try:
+            _bind_below(candidate.base, deployment.var, f"/proc/self/fd/{target}")
+        finally:
+            os.close(target)
+    except OSError as failure:
+        error = f"cannot be mounted on /var: {failure.strerror}"
+    filesystem = candidate.filesystem
+    path = filesystem.device.path
+    return Mount("/var", path, error is None, type=filesystem.type, error=error)
+
+
+def _bind_below(top: str, path: str, target: str) -> None:
+    """Bind a directory of a tree, its links resolved inside the tree.
+
+    Raises:
+        OSError: there is no such directory, or it cannot be mounted.
+    """
+    with Root("", top) as tree:
+        source = tree.open_fd(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        bind(f"/proc/self/fd/{source}", target)
+    finally:
+        os.close(source)
 
 
 def _wanted_subvolume(filesystem: Filesystem, options: Sequence[str]) -> Subvolume | None:

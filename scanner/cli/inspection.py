@@ -20,6 +20,8 @@ from scanner.cli.options import (
     Keys,
     Live,
     OutputFormat,
+    Packages,
+    PackagesMode,
     Template,
     Verbose,
     examples,
@@ -56,6 +58,7 @@ def inspect(
         typer.Option(metavar="DIR", help="A mounted tree instead; read by this very host."),
     ] = None,
     files: FilesMode = Files.ALL,
+    packages: PackagesMode = Packages.KNOWN,
     deadline: Deadline = 900,
     live: Live = False,
     template: Template = True,
@@ -81,6 +84,7 @@ def inspect(
         raise UsageError(f"{str(directory)!r} is not a directory")
     options = InspectOptions(
         files=files.value,
+        packages=packages.value,
         deadline=deadline,
         live=live,
         template=template,

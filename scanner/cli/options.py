@@ -19,6 +19,13 @@ class Files(enum.StrEnum):
     NONE = "none"
 
 
+class Packages(enum.StrEnum):
+    """Where packages of programming languages are looked for."""
+
+    KNOWN = "known"
+    ALL = "all"
+
+
 Facts = Annotated[
     Path,
     typer.Option(
@@ -43,6 +50,13 @@ Verbose = Annotated[
 ]
 FilesMode = Annotated[
     Files, typer.Option("--files", help="Which directory entries to list: see `tables files`.")
+]
+PackagesMode = Annotated[
+    Packages,
+    typer.Option(
+        "--packages",
+        help="Look for languages' packages where their tools put them, or in all files: dear.",
+    ),
 ]
 Deadline = Annotated[
     float, typer.Option("--deadline", metavar="SECONDS", min=1, help="Most time for one machine.")

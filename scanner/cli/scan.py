@@ -19,6 +19,8 @@ from scanner.cli.options import (
     Keys,
     Live,
     OutputFormat,
+    Packages,
+    PackagesMode,
     Template,
     Verbose,
     examples,
@@ -44,6 +46,7 @@ class ScanSettings:
     allowed_directories: list[str]
     template: bool = True
     keys: list[str] = field(default_factory=list)
+    packages: str = "known"
 
 
 _EXAMPLES = examples(
@@ -70,6 +73,7 @@ def scan(
         typer.Option("-P", metavar="N", min=1, help="Machines at a time; by CPUs and memory."),
     ] = None,
     files: FilesMode = Files.ALL,
+    packages: PackagesMode = Packages.KNOWN,
     deadline: Deadline = 900,
     live: Live = False,
     allow_dir: AllowedDirectories = None,
@@ -122,6 +126,7 @@ def scan(
             include=include or [],
             exclude=exclude or [],
             files=files.value,
+            packages=packages.value,
             deadline=deadline,
             live=live,
             allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
@@ -174,6 +179,7 @@ def _scan(
     options = FleetOptions(
         machine=InspectOptions(
             files=settings.files,  # type: ignore[arg-type] # one of the enum's, by the command line
+            packages=settings.packages,  # type: ignore[arg-type] # likewise
             deadline=settings.deadline,
             live=settings.live,
             allowed_directories=tuple(settings.allowed_directories),

@@ -209,6 +209,7 @@ def _packages(count: int) -> Iterator[Package]:
             architecture="amd64",
             status="installed",
             held=False,
+            purl=f"pkg:deb/debian/package-{number}@{version}?arch=amd64&distro=debian-12",
             source_name=f"source-{number // 3}",
             source_version=version,
             vendor="Debian maintainers",
@@ -217,6 +218,7 @@ def _packages(count: int) -> Iterator[Package]:
             summary=f"does what package {number} is for",
             installed_size=number * 4096,
             installed_at=_BEGUN * MICROSECOND,
+            path=None,
         )
 
 

@@ -24,6 +24,7 @@ PACKAGES: list[facts.Row] = [
     {"name": "telnetd", "version": "1"},
     {"name": "rsh-server", "version": "2"},
     {"name": "nis", "status": "config-files"},
+    {"name": "aide", "manager": "npm"},
 ]
 
 
@@ -32,7 +33,7 @@ PACKAGES: list[facts.Row] = [
     [
         ({"names": ["telnetd"], "present": False}, ["telnetd"]),
         ({"names": ["rsh-*", "telnet?"], "present": False}, ["rsh-server", "telnetd"]),
-        ({"names": ["nis", "telnet"], "present": False}, []),
+        ({"names": ["nis", "telnet", "aide"], "present": False}, []),
     ],
 )
 def test_packages_that_must_be_absent(check: dict[str, Any], found: list[str]) -> None:

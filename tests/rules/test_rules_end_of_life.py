@@ -32,6 +32,7 @@ def test_the_distributions_that_servers_run_are_listed() -> None:
         "centos",
         "debian",
         "fedora",
+        "freebsd",
         "ol",
         "opensuse-leap",
         "rhel",

@@ -337,7 +337,8 @@ class TestCheckAndReport:
         system: dict[str, Any] = dict.fromkeys(
             column.name for column in tables["operating_systems"].columns
         )
-        system |= {"family": "linux", "like": (), "kernels": ()}
+        system |= {"family": "linux", "form": "installed", "inspector_distro": "debian"}
+        system |= {"like": (), "kernels": ()}
         coverage = [
             Coverage(root=ROOT, table_name=name, status="ok", rows=1, seconds=0.0, error=None)
             for name in ("groups", "operating_systems")
@@ -466,9 +467,16 @@ class TestInspect:
         (tmp_path / "etc").mkdir()
         (tmp_path / "etc" / "os-release").write_text("ID=debian\nVERSION_ID=12\n")
         (tmp_path / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+        metadata = tmp_path / "opt/venv/x-1.dist-info/METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text("Name: x\nVersion: 1\n")
         arguments = ["inspect", "--directory", str(tmp_path), "--output", "json"]
+        assert run([*arguments, "--packages", "all"]) == exits.FINE
+        facts = json.loads(capsys.readouterr().out)
+        assert [package["purl"] for package in facts["packages"]] == ["pkg:pypi/x@1"]
         assert run(arguments) == exits.FINE
         facts = json.loads(capsys.readouterr().out)
+        assert facts["packages"] == []
         assert facts["operating_systems"][0]["distro"] == "debian"
         assert [user["name"] for user in facts["users"]] == ["root"]
         assert "etc/passwd" in "".join(entry["path"] for entry in facts["files"])

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from appliance.guest.root import Root
-from scanner.tables.operating_systems import elf
-from scanner.tables.operating_systems.release import (
-    OLDER_FILES,
-    Release,
-    from_os_release,
-    parse_assignments,
-    refine,
-    version_numbers,
-)
-from scanner.tables.operating_systems.spec import InitSystem, OperatingSystem, PackageFormat
+from scanner.tables import release as release_files
+from scanner.tables.operating_systems import bsd, elf, inspector, packaging
+from scanner.tables.operating_systems.spec import Family, Form, InitSystem, OperatingSystem
+from scanner.tables.release import Release, parse_assignments, version_numbers
 
 T = TypeVar("T")
 
@@ -30,31 +24,31 @@ _PROGRAMS = (
     "/usr/lib/systemd/systemd",
     "/lib/systemd/systemd",
     "/bin/bash",
+    "/nix/var/nix/profiles/system/systemd/lib/systemd/systemd",
 )
 _LINUX_PARTS = ("/etc", "/usr", "/bin", "/sbin")
-_NOT_LINUX = ("freebsd", "dragonfly", "midnightbsd", "openbsd", "netbsd", "illumos", "solaris")
+_NOT_LINUX = ("dragonfly", "midnightbsd", "illumos", "solaris")
+_CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
+_MEDIA_MARKS = ("/.disk/info", "/.treeinfo")
+_LIVE_MARKS = (
+    "/casper",  # Ubuntu
+    "/live/filesystem.squashfs",  # Debian
+    "/LiveOS/squashfs.img",  # Fedora
+    "/arch/x86_64/airootfs.sfs",  # Arch
+)
 
+_HOSTNAME_SETTINGS = (
+    ("/etc/sysconfig/network", "HOSTNAME"),
+    ("/etc/conf.d/hostname", "hostname"),
+    ("/etc/rc.conf", "hostname"),  # FreeBSD, NetBSD
+)
+_UCI_HOSTNAME = re.compile(r"(?m)^\s*option\s+hostname\s+['\"]?([^'\"\s]+)")  # OpenWrt
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
 _ZONE_LINK = re.compile(r".*zoneinfo/(?:posix/|right/)?(.+)")
 _KERNEL_IMAGE = re.compile(r"vmlinu[xz]-([0-9].*)")
 _RESCUE = "0-rescue-"  # Fedora's copy of some kernel under the machine id's name
 _RELEASE_PART = re.compile(r"[0-9]+|rc|[^0-9]+?(?=rc|[0-9]|$)")
-
-# First directory entry that exists decides; a Debian with rpm installed is still Debian.
-_PACKAGE_DATABASES: tuple[tuple[str, PackageFormat], ...] = (
-    ("/var/lib/dpkg/status", "dpkg"),
-    ("/var/lib/dpkg/status.d", "dpkg"),
-    ("/usr/lib/sysimage/rpm/rpmdb.sqlite", "rpm"),
-    ("/usr/lib/sysimage/rpm/Packages.db", "rpm"),
-    ("/usr/lib/sysimage/rpm/Packages", "rpm"),
-    ("/usr/share/rpm/rpmdb.sqlite", "rpm"),
-    ("/var/lib/rpm/rpmdb.sqlite", "rpm"),
-    ("/var/lib/rpm/Packages.db", "rpm"),
-    ("/var/lib/rpm/Packages", "rpm"),
-    ("/lib/apk/db/installed", "apk"),
-    ("/var/lib/pacman/local", "pacman"),
-)
 
 
 def collect(root: Root) -> Iterator[OperatingSystem]:
@@ -73,11 +67,16 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
             problems.append(f"{fact}: {where}{error.strerror}")
             return otherwise
 
-    release = probe("release", find_release, Release())
+    release = probe("release", release_files.find, Release())
+    if release.distro is None:
+        release = probe("release", bsd.find_release, Release())
+    package_format = packaging.find_format(root)
     major, minor = version_numbers(release.version)
     yield OperatingSystem(
         family=_family(root, release),
+        form=probe("form", find_form, "installed"),
         distro=release.distro,
+        inspector_distro=inspector.name(release.distro, release.like),
         like=release.like,
         product=release.product,
         version=release.version,
@@ -92,32 +91,38 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
         timezone=probe("timezone", find_timezone, None),
         init_system=probe("init_system", find_init_system, None),
         kernels=probe("kernels", find_kernels, ()),
-        package_format=find_package_format(root),
+        package_format=package_format,
+        package_manager=packaging.find_manager(root, package_format),
     )
     if problems:
         raise OSError("; ".join(problems))
 
 
-def find_release(root: Root) -> Release:
-    """What the release files say, os-release(5) before older ones."""
-    release = None
-    text = root.try_text("/etc/os-release")
-    if text is None:
-        text = root.try_text("/usr/lib/os-release")
-    if text is not None:
-        release = from_os_release(text)
-    for path, parse in OLDER_FILES:
-        text = root.try_text(path)
-        older = parse(text) if text is not None else None
-        if older is not None:
-            release = refine(release, older) if release else older
-    return release or Release()
-
-
-def _family(root: Root, release: Release) -> Literal["linux", "other"]:
+def _family(root: Root, release: Release) -> Family:
+    for name in bsd.FAMILIES:
+        if release.distro == name:
+            return name
     if release.distro in _NOT_LINUX:
         return "other"
-    return "linux" if any(map(root.is_dir, _LINUX_PARTS)) else "other"
+    parts = (*_LINUX_PARTS, "/nix/store")
+    return "linux" if release.distro or any(map(root.is_dir, parts)) else "other"
+
+
+def find_form(root: Root) -> Form:
+    """Whether it is an installed system, or media to install or to try one."""
+    if any(map(root.exists, _LIVE_MARKS)):
+        return "live"
+    if any(map(root.exists, _MEDIA_MARKS)):
+        without_packages = "NETINST" in (root.try_text("/.disk/info") or "").upper()
+        return "netinst" if without_packages or _is_boot_tree(root) else "installer"
+    return "container" if any(map(root.exists, _CONTAINER_MARKS)) else "installed"
+
+
+def _is_boot_tree(root: Root) -> bool:
+    # Fedora's and Red Hat's boot media: the installer, and no packages.
+    return root.exists("/.treeinfo") and not any(
+        map(root.is_dir, ("/Packages", "/BaseOS", "/AppStream", "/Server", "/Everything"))
+    )
 
 
 def find_architecture(root: Root) -> str | None:
@@ -131,14 +136,15 @@ def find_architecture(root: Root) -> str | None:
 
 def find_hostname(root: Root) -> str | None:
     """Static host name: hostname(5), then the files of distributions before it."""
-    for path in ("/etc/hostname", "/etc/HOSTNAME"):
+    for path in ("/etc/hostname", "/etc/HOSTNAME", "/etc/myname"):  # the last is a BSD's
         for line in (root.try_text(path) or "").split("\n"):
             if line.strip() and not line.lstrip().startswith("#"):
                 return line.strip()
-    for path, key in (("/etc/sysconfig/network", "HOSTNAME"), ("/etc/conf.d/hostname", "hostname")):
+    for path, key in _HOSTNAME_SETTINGS:
         if name := parse_assignments(root.try_text(path) or "").get(key):
             return name
-    return None
+    option = _UCI_HOSTNAME.search(root.try_text("/etc/config/system") or "")
+    return option[1] if option else None
 
 
 def find_machine_id(root: Root) -> str | None:
@@ -164,6 +170,10 @@ def find_timezone(root: Root) -> str | None:
 
 def find_init_system(root: Root) -> InitSystem | None:
     """What /sbin/init is, told by its link's target and by files beside it."""
+    if root.is_file("/etc/rc.subr"):  # the BSDs' library of start scripts
+        return "bsd"
+    if root.is_file("/sbin/procd"):
+        return "procd"
     target = root.readlink("/sbin/init") if root.is_link("/sbin/init") else ""
     program = target.rpartition("/")[2]
     if program == "systemd" or (not program and _without_init(root)):
@@ -181,7 +191,8 @@ def find_init_system(root: Root) -> InitSystem | None:
 
 def _without_init(root: Root) -> bool:
     # Images of systems that are told init= by their boot loader.
-    return not root.exists("/sbin/init") and root.is_file("/usr/lib/systemd/systemd")
+    programs = ("/usr/lib/systemd/systemd", "/nix/var/nix/profiles/system/systemd")
+    return not root.exists("/sbin/init") and any(map(root.exists, programs))
 
 
 def find_kernels(root: Root) -> tuple[str, ...]:
@@ -210,11 +221,3 @@ def release_order(release: str) -> tuple[tuple[int, int, str], ...]:
         else:
             parts.append((2, 0, part))
     return (*parts, (1, 0, ""))
-
-
-def find_package_format(root: Root) -> PackageFormat | None:
-    """Format of the first package database that is there."""
-    for path, name in _PACKAGE_DATABASES:
-        if root.exists(path):
-            return name
-    return None

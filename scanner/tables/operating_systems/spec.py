@@ -6,16 +6,47 @@ from typing import Literal
 
 from scanner.schema import U32, column, table
 
-InitSystem = Literal["systemd", "sysv", "openrc", "upstart", "busybox", "runit"]
-PackageFormat = Literal["dpkg", "rpm", "apk", "pacman"]
+InitSystem = Literal["systemd", "sysv", "openrc", "upstart", "busybox", "runit", "procd", "bsd"]
+PackageFormat = Literal[
+    "dpkg", "rpm", "apk", "pacman", "portage", "xbps", "opkg", "slackware", "pkg", "pkgsrc", "nix"
+]
+PackageManager = Literal[
+    "apt",
+    "dnf",
+    "yum",
+    "zypper",
+    "urpmi",
+    "tdnf",
+    "rpm-ostree",
+    "apk",
+    "pacman",
+    "portage",
+    "xbps",
+    "opkg",
+    "slackpkg",
+    "pkg",
+    "pkg_add",
+    "pkgin",
+    "nix",
+]
+Form = Literal["installed", "container", "installer", "netinst", "live"]
+Family = Literal["linux", "freebsd", "netbsd", "openbsd", "other"]
 
 
 @table()
 class OperatingSystem:
     """Operating systems found: identity, architecture, names."""
 
-    family: Literal["linux", "other"] = column("Kind of operating system.")
+    family: Family = column("Kind of operating system.")
+    form: Form = column(
+        "installed: a system of its own; container: a container's or chroot's files that say so "
+        "themselves; installer, netinst, live: installation or live media."
+    )
     distro: str | None = column("Lower-case identifier, os-release's ID.", example="debian")
+    inspector_distro: str = column(
+        "The distribution as virt-inspector names it; unknown where it has no name.",
+        example="redhat-based",
+    )
     like: tuple[str, ...] = column("Related distributions, os-release's ID_LIKE.")
     product: str | None = column("Full name for people.", example="Debian GNU/Linux 12 (bookworm)")
     version: str | None = column(
@@ -44,3 +75,6 @@ class OperatingSystem:
         "Releases of the kernels installed, oldest first.", example="6.1.0-18-amd64"
     )
     package_format: PackageFormat | None = column("Format of the package database.")
+    package_manager: PackageManager | None = column(
+        "Program that gets and updates packages, told by what is installed.", example="dnf"
+    )

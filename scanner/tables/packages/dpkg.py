@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from appliance.guest.root import Root
 from scanner import schema
+from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.spec import Package, Status
 
 STATUS = "/var/lib/dpkg/status"
@@ -22,11 +23,11 @@ LIMIT = 64 << 20
 
 _FIELD = re.compile(
     r"\n(Package|Version|Architecture|Status|Source|Maintainer|Section|Installed-Size"
-    r"|Description):[ \t]*(.*)"
+    r"|Description|Installed-Time):[ \t]*(.*)"
 )
 _SIZE = re.compile(r"[0-9]{1,15}")
 _SOURCE = re.compile(r"([^ (]+)(?: *\((.*)\))?")
-_STATES: Mapping[str, Status] = {
+STATES: Mapping[str, Status] = {
     "installed": "installed",
     "config-files": "config-files",
     "half-installed": "half-installed",
@@ -35,6 +36,8 @@ _STATES: Mapping[str, Status] = {
     "triggers-awaited": "triggers-awaited",
     "triggers-pending": "triggers-pending",
 }
+"""States of a package that has, or had, files here."""
+
 _NOT_INSTALLED = "not-installed"
 _UNIT = 1024  # Installed-Size counts KiB (deb-substvars(5))
 
@@ -47,17 +50,18 @@ def is_present(root: Root) -> bool:
     return root.exists(STATUS) or root.is_dir(STATUS_D)
 
 
-def collect(root: Root, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
     """One row a package that dpkg-query lists: all but those on record as not installed.
 
     Args:
         root: the root; its database may be damaged.
+        distribution: what the packages were made for.
         problems: gets a message for each file that is.
     """
     times = _install_times(root, problems)
     rows = 0
     for record in _records(root, problems):
-        if package := from_record(record, times):
+        if package := from_record(record, times, distribution):
             rows += 1
             yield package
     if times and not rows and not problems:
@@ -68,7 +72,7 @@ def _records(root: Root, problems: list[str]) -> Iterator[Record]:
     merged: dict[tuple[str, str], Record] = {}
     updates = [f"{UPDATES}/{name}" for name in root.listdir(UPDATES) if name.isdigit()]
     for path in (STATUS, *updates):
-        text = _read(root, path, problems)
+        text = read(root, path, problems)
         if text and not text.endswith("\n"):  # dpkg itself refuses such a file
             problems.append(f"{path}: ends in the middle of a line")
             text = text.rpartition("\n\n")[0]
@@ -77,11 +81,12 @@ def _records(root: Root, problems: list[str]) -> Iterator[Record]:
     yield from merged.values()
     for path in root.glob(STATUS_D):
         if not path.endswith(".md5sums"):
-            text = _read(root, path, problems)
+            text = read(root, path, problems)
             yield from _sound(path, text, problems, default="install ok installed")
 
 
-def _read(root: Root, path: str, problems: list[str]) -> str:
+def read(root: Root, path: str, problems: list[str]) -> str:
+    """A status file's text; empty where it is missing, or unreadable, which is a problem."""
     try:
         return root.try_text(path, LIMIT) or ""
     except OSError as error:
@@ -117,15 +122,18 @@ def is_sound(record: Record) -> bool:
         return False
     # A package whose first unpacking failed has no version yet.
     versionless = words[2] in (_NOT_INSTALLED, "half-installed")
-    return versionless or (words[2] in _STATES and bool(record.get("Version")))
+    return versionless or (words[2] in STATES and bool(record.get("Version")))
 
 
-def from_record(record: Record, install_times: Mapping[str, int]) -> Package | None:
+def from_record(
+    record: Record, install_times: Mapping[str, int], distribution: Distribution
+) -> Package | None:
     """The row for a sound record; None for a package on record as not installed.
 
     Args:
         record: the fields.
         install_times: microseconds by the name that the package's files have in ``info``.
+        distribution: what the package was made for.
     """
     wanted, _, state = record["Status"].split()
     if state == _NOT_INSTALLED:
@@ -144,8 +152,16 @@ def from_record(record: Record, install_times: Mapping[str, int]) -> Package | N
         upstream_version=upstream,
         release=revision,
         architecture=architecture,
-        status=_STATES[state],
+        status=STATES[state],
         held=wanted == "hold",
+        purl=purl(
+            "deb",
+            name.lower(),
+            version,
+            distribution.id or "debian",
+            arch=architecture,
+            distro=distribution.qualifier,
+        ),
         source_name=source[1] if source else name,
         source_version=(source[2] if source else None) or version or None,
         vendor=record.get("Maintainer") or None,
@@ -154,6 +170,7 @@ def from_record(record: Record, install_times: Mapping[str, int]) -> Package | N
         summary=record.get("Description") or None,
         installed_size=int(size) * _UNIT if _SIZE.fullmatch(size) else None,
         installed_at=installed_at,
+        path=None,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from appliance.guest.root import Root
 from scanner.schema import MICROSECOND
+from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.spec import Package
 
 DIRECTORIES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm", "/usr/share/rpm")
@@ -168,17 +169,25 @@ def find(root: Root) -> Database | None:
     return None
 
 
-def collect(root: Root, database: Database, problems: list[str]) -> Iterator[Package]:
+def is_present(root: Root) -> bool:
+    """Whether the root has an rpm database."""
+    return find(root) is not None
+
+
+def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
     """One row a package, public keys that rpm keeps as packages included.
 
     Args:
-        root: the root; its database may be damaged.
-        database: as :func:`find` returned it.
+        root: a root for which :func:`is_present` holds; its database may be damaged.
+        distribution: what the packages were made for.
         problems: gets a message when rows may be missing.
     """
+    database = find(root)
+    if database is None:
+        return
     try:
         with tempfile.TemporaryDirectory(prefix="rpmdb-") as name:
-            yield from _read_copy(root, database, Path(name))
+            yield from _read_copy(root, database, distribution, Path(name))
     except ImportError as error:
         problems.append(f"{database.path}: no librpm here to read it with ({error})")
     except OSError as error:
@@ -187,7 +196,9 @@ def collect(root: Root, database: Database, problems: list[str]) -> Iterator[Pac
         problems.append(f"{database.path}: {error}")
 
 
-def _read_copy(root: Root, database: Database, copy: Path) -> Iterator[Package]:
+def _read_copy(
+    root: Root, database: Database, distribution: Distribution, copy: Path
+) -> Iterator[Package]:
     layout = database.format
     main = copy / layout.main
     root.copy_out(database.path, str(main), LIMIT)
@@ -199,7 +210,7 @@ def _read_copy(root: Root, database: Database, copy: Path) -> Iterator[Package]:
             root.copy_out(f"{database.directory}/{name}", str(copy / name), LIMIT)
     rows = 0
     for header in read_headers(copy, layout.backend):
-        yield from_header(header)
+        yield from_header(header, distribution)
         rows += 1
     expected = layout.count(main)
     if expected is not None and rows < expected:
@@ -257,12 +268,13 @@ def first_error(log: str) -> str:
     return ""
 
 
-def from_header(header: Mapping[str, Any]) -> Package:
+def from_header(header: Mapping[str, Any], distribution: Distribution) -> Package:
     """The row for one package header.
 
     Args:
         header: :data:`TAGS` by name, None for those that the package lacks. ``Any`` because
             librpm's binding is untyped: strings, integers, or lists of them.
+        distribution: what the package was made for.
 
     Raises:
         ValueError: the package has no name or no version.
@@ -271,18 +283,29 @@ def from_header(header: Mapping[str, Any]) -> Package:
     if not name or not version:
         raise ValueError(f"damaged database: a package without {'version' if name else 'name'}")
     epoch = _number(header["epoch"])
+    whole = "-".join(filter(None, (version, release)))
+    architecture = _text(header["arch"])
     source = _SOURCE_RPM.fullmatch(_text(header["sourcerpm"]) or "")
     installed = _number(header["installtime"])
     return Package(
         manager="rpm",
         name=name,
-        version=("" if epoch is None else f"{epoch}:") + "-".join(filter(None, (version, release))),
+        version=whole if epoch is None else f"{epoch}:{whole}",
         epoch=epoch,
         upstream_version=version,
         release=release,
-        architecture=_text(header["arch"]),
+        architecture=architecture,
         status="installed",
         held=False,
+        purl=purl(
+            "rpm",
+            name,
+            whole,
+            distribution.id,
+            arch=architecture,
+            distro=distribution.qualifier,
+            epoch=epoch,
+        ),
         source_name=source[1] if source else None,
         source_version=source[2] if source else None,
         vendor=_text(header["vendor"]),
@@ -291,6 +314,7 @@ def from_header(header: Mapping[str, Any]) -> Package:
         summary=_text(header["summary"]),
         installed_size=_number(header["longsize"]),
         installed_at=None if installed is None else installed * MICROSECOND,
+        path=None,
     )
 
 

@@ -16,38 +16,75 @@ Status = Literal[
     "triggers-pending",
 ]
 
+Manager = Literal[
+    "dpkg",
+    "rpm",
+    "apk",
+    "pacman",
+    "portage",
+    "xbps",
+    "opkg",
+    "slackware",
+    "pkg",
+    "pkgsrc",
+    "nix",
+    "snap",
+    "flatpak",
+    "python",
+    "npm",
+    "gem",
+    "java",
+    "go",
+]
+
+LANGUAGES: tuple[Manager, ...] = ("python", "npm", "gem", "java", "go")
+"""Managers of programming languages' packages, which share names with systems' packages."""
+
 
 @table()
 class Package:
-    """Packages on record, in the terms of their own ecosystem."""
+    """Packages on record, in the terms of their own ecosystem.
 
-    manager: Literal["dpkg", "rpm"] = column("Package database it is recorded in.")
+    Those of languages are looked for where the system's own interpreters have them; with
+    ``--packages all`` everywhere, and in Java archives and Go programs as well.
+    """
+
+    manager: Manager = column("What has it on record: a package manager or a language's tools.")
     name: str = column("Package name.", example="openssl")
     version: str = column(
         "Whole version as the ecosystem's own tool prints it: epoch, upstream version, "
-        "revision or release; empty when dpkg failed before it knew.",
+        "revision or release; empty where it is not on record, as for snaps.",
         example="1:3.0.15-1~deb12u1",
     )
     epoch: U32 | None = column("Epoch; null when there is none.")
     upstream_version: str = column("Version without epoch and release.", example="3.0.15")
     release: str | None = column(
-        "Distribution's part of the version (dpkg: revision).", example="1~deb12u1"
+        "Distribution's part of the version (dpkg and snap: revision; flatpak: branch).",
+        example="1~deb12u1",
     )
     architecture: str | None = column("Architecture, as the ecosystem names it.", example="amd64")
     status: Status = column(
-        "State of the package; only dpkg knows others than installed, and packages it has on "
-        "record as not-installed have no row."
+        "State of the package; only dpkg, opkg and xbps know others than installed, and packages "
+        "on record as not-installed have no row."
     )
-    held: bool = column("Held back by the package manager's own mark; rpm has none.")
+    held: bool = column("Held back by the package manager's own mark, where it has one.")
+    purl: str = column(
+        "Package URL; its type is generic where none is registered for the ecosystem.",
+        example="pkg:deb/debian/openssl@3.0.15-1~deb12u1?arch=amd64&distro=debian-12",
+    )
     source_name: str | None = column(
         "Source package it was built from; a dpkg package that names none is its own."
     )
     source_version: str | None = column("Version of the source package.")
-    vendor: str | None = column("Vendor, or for dpkg the maintainer.")
+    vendor: str | None = column("Vendor, or the maintainer or packager; for snap the channel.")
     license: str | None = column("License, where the database records one.")
     section: str | None = column("Section or group.", example="admin")
     summary: str | None = column("One-line description.")
     installed_size: U64 | None = column("Size on disk as recorded.", unit="bytes")
     installed_at: Timestamp | None = column(
-        "When it was last installed or upgraded: rpm's record, or the age of dpkg's list of files."
+        "When it was last installed or upgraded, as recorded; for dpkg and slackware the age of "
+        "its list of files."
+    )
+    path: str | None = column(
+        "Where a package that no database lists was found; null for those of a system's database."
     )

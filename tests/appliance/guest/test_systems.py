@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +94,72 @@ def test_every_filesystem_is_looked_at(tmp_path: Path) -> None:
     tops = [system(tmp_path / name) for name in ("a", "b")]
     found = list(find_roots([filesystem(tops[0]), filesystem(None), filesystem(tops[1])]))
     assert [candidate.filesystem.top for candidate in found] == [str(top) for top in tops]
+
+
+def test_media_hold_a_system_only_where_media_may_be(tmp_path: Path) -> None:
+    (tmp_path / ".disk").mkdir()
+    (tmp_path / ".disk/info").touch()
+    found = filesystem(tmp_path)
+    assert roots(found) == []
+    found.device.probe["TYPE"] = "iso9660"
+    assert roots(found) == ["/dev/sda2"]
+
+
+def test_a_nixos_that_was_never_started_is_one(tmp_path: Path) -> None:
+    (tmp_path / "nix/var/nix/profiles").mkdir(parents=True)
+    (tmp_path / "nix/var/nix/profiles/system").symlink_to("/nix/store/x-nixos-system")
+    assert roots(filesystem(tmp_path)) == ["/dev/sda2"]
+
+
+# -- ostree ----------------------------------------------------------------------------------
+
+TREES = ("a" * 64 + ".0", "b" * 64 + ".0")
+
+
+def deployed(top: Path) -> None:
+    """Two deployments, the second the newer."""
+    for number, tree in enumerate(TREES):
+        system(top / "ostree/deploy/fcos/deploy" / tree)
+        origin = top / f"ostree/deploy/fcos/deploy/{tree}.origin"
+        origin.touch()
+        os.utime(origin, (number, number))
+
+
+def boots(top: Path, tree: str) -> None:
+    """The boot loader's first entry starts this tree."""
+    (top / "boot/loader/entries").mkdir(parents=True)
+    entries = top / "boot/loader/entries"
+    (entries / "ostree-2-fcos.conf").write_text(
+        "title F\noptions root=UUID=1 ostree=/ostree/boot.1/fcos/c/0 quiet\n"
+    )
+    (entries / "ostree-1-fcos.conf").write_text("options ostree=/ostree/boot.1/fcos/c/1\n")
+    links = top / "ostree/boot.1/fcos/c"
+    links.mkdir(parents=True)
+    (links / "0").symlink_to(f"../../../deploy/fcos/deploy/{tree}")
+
+
+def test_of_deployments_the_one_is_a_root_that_is_started(tmp_path: Path) -> None:
+    deployed(tmp_path)
+    boots(tmp_path, TREES[0])
+    assert roots(filesystem(tmp_path)) == [f"/dev/sda2[/ostree/deploy/fcos/deploy/{TREES[0]}]"]
+
+
+def test_without_a_boot_loader_the_newest_deployment_is_a_root(tmp_path: Path) -> None:
+    deployed(tmp_path)
+    assert roots(filesystem(tmp_path)) == [f"/dev/sda2[/ostree/deploy/fcos/deploy/{TREES[1]}]"]
+
+
+def test_a_subvolume_may_hold_deployments(tmp_path: Path) -> None:
+    deployed(tmp_path / "root")
+    found = filesystem(tmp_path, [subvolume(256, "root")])
+    assert roots(found) == [f"/dev/sda2[/root/ostree/deploy/fcos/deploy/{TREES[1]}]"]
+
+
+def test_deployments_of_a_link_that_leads_out_are_none(tmp_path: Path) -> None:
+    deployed(tmp_path / "outside")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside/ostree").symlink_to(tmp_path / "outside/ostree")
+    assert roots(filesystem(tmp_path / "inside")) == []
 
 
 # -- btrfs -----------------------------------------------------------------------------------

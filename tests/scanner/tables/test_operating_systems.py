@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.tables.operating_systems import elf, release
+from appliance.guest.root import Root
+from scanner.tables import release
+from scanner.tables.operating_systems import elf, inspector
 from scanner.tables.operating_systems.collect import release_order
-from scanner.tables.operating_systems.release import Release
+from scanner.tables.release import Release
 from tests.strategies import guest_texts
 
 
@@ -54,6 +57,60 @@ def test_red_hat_release_files_name_distribution_and_version(
     found = release.from_red_hat(text)
     assert found
     assert (found.distro, found.version, found.codename) == (distro, version, codename)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "distro", "version", "codename"),
+    [
+        ("altlinux-release", "ALT Server 10.1 (Mendelevium)", "altlinux", "10.1", "Mendelevium"),
+        ("frugalware-release", "Frugalware 1.9 (Arcturus)", "frugalware", "1.9", "Arcturus"),
+        ("pld-release", "3.0 PLD Linux (Th)", "pld", "3.0", "Th"),
+        ("openmandriva-release", "OpenMandriva Lx release 4.3 (Dysprosium) for x86_64",
+         "openmandriva", "4.3", "Dysprosium"),
+        ("mandriva-release", "Mandriva Linux release 2010.1 (Official) for x86_64",
+         "mandriva", "2010.1", "Official"),
+        ("fedora-release", "Fedora Core release 6 (Zod)", "fedora", "6", "Zod"),
+        ("redhat-release", "EulerOS release 2.0 (SP8)", "euleros", "2.0", "SP8"),
+        ("SuSE-release", "SUSE LINUX 10.0 (i586)\nVERSION = 10.0\n", "suse", "10.0", None),
+        ("cirros/version", "0.3.4\n", "cirros", "0.3.4", None),
+        ("lsb-release", "DISTRIB_ID=LinuxMint\nDISTRIB_RELEASE=17\nDISTRIB_CODENAME=qiana\n",
+         "linuxmint", "17", "qiana"),
+        ("lsb-release", "DISTRIB_ID=ManjaroLinux\nDISTRIB_RELEASE=21\n", "manjaro", "21", None),
+        ("lsb-release", "DISTRIB_ID=CoreOS\nDISTRIB_RELEASE=647.0.0\n", "coreos", "647.0.0", None),
+    ],
+)  # fmt: skip
+def test_older_release_files_name_distribution_and_version(
+    tmp_path: Path, path: str, text: str, distro: str, version: str, codename: str | None
+) -> None:
+    (tmp_path / "etc" / path).parent.mkdir(parents=True)
+    (tmp_path / "etc" / path).write_text(text)
+    with Root("r", str(tmp_path)) as root:
+        found = release.find(root)
+    assert (found.distro, found.version, found.codename) == (distro, version, codename)
+
+
+def test_text_that_is_no_release_names_nothing() -> None:
+    assert release.from_motd("Welcome to Debian\nOpenBSD 7.4\n") is None
+    assert release.from_freebsd_version("#!/bin/sh\nUSERLAND_VERSION=unknown\n") is None
+    assert release.from_tree_info("[checksums]\nimages/boot.iso = sha256:00\n") is None
+
+
+@pytest.mark.parametrize(
+    ("distro", "like", "name"),
+    [
+        ("debian", (), "debian"),
+        ("ol", ("fedora",), "oraclelinux"),
+        ("opensuse-leap", ("suse", "opensuse"), "opensuse"),
+        ("amzn", ("centos", "rhel", "fedora"), "redhat-based"),
+        ("raspbian", ("debian",), "debian"),
+        ("nixos", (), "unknown"),
+        (None, (), "unknown"),
+    ],
+)
+def test_distributions_have_virt_inspectors_names(
+    distro: str | None, like: tuple[str, ...], name: str
+) -> None:
+    assert inspector.name(distro, like) == name
 
 
 def test_open_suse_release_file_names_its_version() -> None:
@@ -138,10 +195,11 @@ def test_kernels_are_ordered_as_versions() -> None:
     assert sorted(sorted(oldest_first), key=release_order) == oldest_first
 
 
-@given(st.binary(max_size=80))
-def test_any_bytes_are_a_machine_or_none(data: bytes) -> None:
-    elf.machine(data)
-    elf.machine(b"\x7fELF" + data)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_program_or_none(data: bytes) -> None:
+    for head in (b"", b"\x7fELF", b"\x7fELF\2\1", b"\x7fELF\1\1"):
+        elf.machine(head + data)
+        elf.bsd_note(head + data)
 
 
 @given(guest_texts())
@@ -149,6 +207,6 @@ def test_any_text_is_a_release_or_none(text: str) -> None:
     release.from_os_release(f"ID={text}\nVERSION_ID={text}\nVERSION={text}\n{text}")
     release.version_numbers(text)
     release_order(text)
-    for _, parse in release.OLDER_FILES:
+    for _, parse in (*release.OLDER_FILES, *release.OTHER_FILES):
         parse(text)
         parse(f"{text} release {text} ({text})")

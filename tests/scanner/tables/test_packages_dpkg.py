@@ -11,6 +11,7 @@ from hypothesis import given
 from appliance.guest.root import Root
 from scanner.tables.packages import dpkg
 from scanner.tables.packages.collect import collect
+from scanner.tables.packages.purl import Distribution
 from tests.strategies import guest_texts
 
 RECORD = """\
@@ -52,7 +53,7 @@ def test_version_is_split_by_debian_policy(
 )
 def test_source_package_defaults_to_the_package_itself(field: str, name: str, version: str) -> None:
     (record,) = dpkg.parse_records(f"{field}{RECORD.format(name='p')}")
-    package = dpkg.from_record(record, {})
+    package = dpkg.from_record(record, {}, Distribution("debian", "12"))
     assert package
     assert (package.source_name, package.source_version) == (name, version)
 
@@ -82,5 +83,5 @@ def test_any_text_gives_sound_records_or_none(one: str, other: str) -> None:
     text += f"\n\nPackage: p\nStatus: install ok installed\nVersion: {one}\nInstalled-Size: {one}"
     for record in dpkg.parse_records(text):
         if dpkg.is_sound(record):
-            dpkg.from_record(record, {})
+            dpkg.from_record(record, {}, Distribution("debian", "12"))
     dpkg.split_version(one)

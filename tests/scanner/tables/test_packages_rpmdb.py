@@ -20,8 +20,11 @@ from hypothesis import strategies as st
 from appliance.guest.root import Root
 from scanner.tables.packages import rpmdb
 from scanner.tables.packages.collect import collect
+from scanner.tables.packages.purl import Distribution
 
 Header = dict[str, Any]  # Any: as librpm's binding gives it
+
+ROCKY = Distribution("rocky", "9.4")
 
 PLAIN: Header = {
     **dict.fromkeys(rpmdb.TAGS),
@@ -116,17 +119,19 @@ def test_header_becomes_a_row() -> None:
             "vendor": "Red Hat, Inc.",
             "longsize": 2**33,
             "installtime": 1_700_000_000,
-        }
+        },
+        ROCKY,
     )
     assert (row.version, row.epoch, row.upstream_version) == ("1:3.0.7-24.el9", 1, "3.0.7")
     assert (row.source_name, row.source_version) == ("openssl-libs-extra", "3.0.7-24.el9")
     assert row.installed_size == 2**33
     assert row.installed_at == 1_700_000_000_000_000
     assert row.vendor == "Red Hat, Inc."
+    assert row.purl == ("pkg:rpm/rocky/openssl@3.0.7-24.el9?arch=x86_64&distro=rocky-9.4&epoch=1")
 
 
 def test_epoch_zero_is_stated_as_rpm_states_it() -> None:
-    assert rpmdb.from_header({**PLAIN, "epoch": 0}).version == "0:3.0.7-24.el9"
+    assert rpmdb.from_header({**PLAIN, "epoch": 0}, ROCKY).version == "0:3.0.7-24.el9"
 
 
 def test_public_key_has_no_architecture() -> None:
@@ -137,14 +142,14 @@ def test_public_key_has_no_architecture() -> None:
         "release": "5ccc5b19",
         "arch": None,
     }
-    row = rpmdb.from_header(key)
+    row = rpmdb.from_header(key, ROCKY)
     assert (row.name, row.version, row.architecture) == ("gpg-pubkey", "8483c65d-5ccc5b19", None)
 
 
 @pytest.mark.parametrize("tag", ["name", "version"])
 def test_header_without_name_or_version_is_damage(tag: str) -> None:
     with pytest.raises(ValueError, match=tag):
-        rpmdb.from_header({**PLAIN, tag: None})
+        rpmdb.from_header({**PLAIN, tag: None}, ROCKY)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

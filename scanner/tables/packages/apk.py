@@ -1,0 +1,96 @@
+"""apk's database: Alpine, and OpenWrt since 25.12.
+
+Format: apk-tools, doc/apk-v2.5.scd (index fields) and its database writer: records of ``X:value``
+lines, a blank line after each. Guest-safe: standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from appliance.guest.root import Root
+from scanner.tables.packages.purl import Distribution, purl
+from scanner.tables.packages.row import number, package
+from scanner.tables.packages.spec import Package
+
+DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
+"""Where it is: apk 2, and apk 3 on a merged /usr."""
+
+LIMIT = 64 << 20
+"""Largest database that is read, in bytes; a file of a package takes about 50 bytes."""
+
+_FIELD = re.compile(r"\n([PVAITLom]):(.*)")
+_RELEASE = re.compile(r"(.+)-r([0-9]+)")
+
+
+def is_present(root: Root) -> bool:
+    """Whether the root has an apk database."""
+    return _find(root) is not None
+
+
+def _find(root: Root) -> str | None:
+    return next(filter(root.is_file, DATABASES), None)
+
+
+def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+    """One row a package.
+
+    Args:
+        root: a root for which :func:`is_present` holds; its database may be damaged.
+        distribution: what the packages were made for.
+        problems: gets a message when rows may be missing.
+    """
+    path = _find(root) or DATABASES[0]
+    try:
+        text = root.read_text(path, LIMIT)
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+        return
+    if text and not text.endswith("\n\n"):
+        problems.append(f"{path}: ends in the middle of a record")
+        text = text.rpartition("\n\n")[0]
+    unsound = 0
+    for fields in parse_records(text):
+        if fields.get("P") and fields.get("V"):
+            yield from_fields(fields, distribution)
+        else:
+            unsound += 1
+    if unsound:
+        problems.append(f"{path}: {unsound} records without a name or a version")
+
+
+def parse_records(text: str) -> Iterator[dict[str, str]]:
+    """The wanted fields of each record, by their letters."""
+    for paragraph in text.split("\n\n"):
+        if paragraph and not paragraph.isspace():
+            yield dict(_FIELD.findall(f"\n{paragraph}"))
+
+
+def from_fields(fields: dict[str, str], distribution: Distribution) -> Package:
+    """The row for a record that has a name and a version."""
+    name, version, architecture = fields["P"], fields["V"], fields.get("A", "")
+    parts = _RELEASE.fullmatch(version)
+    origin = fields.get("o")
+    return package(
+        "apk",
+        name,
+        version,
+        purl(
+            "apk",
+            name.lower(),
+            version,
+            distribution.id or "alpine",
+            arch=architecture,
+            distro=distribution.qualifier,
+        ),
+        upstream_version=parts[1] if parts else version,
+        release=f"r{parts[2]}" if parts else None,
+        architecture=architecture,
+        source_name=origin,
+        source_version=version if origin else None,
+        vendor=fields.get("m"),
+        license_text=fields.get("L"),
+        summary=fields.get("T"),
+        installed_size=number(fields.get("I")),
+    )

@@ -1,0 +1,1 @@
+# stub: nokogiri 1.15.4 java lib

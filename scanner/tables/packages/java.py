@@ -1,0 +1,164 @@
+"""Java archives: Maven's coordinates in them, else their manifests.
+
+Format: the JAR File Specification; META-INF/maven/*/*/pom.properties as Maven's archiver writes
+it. Archives within archives are looked into as well. Guest-safe: standard library only.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from appliance.guest.root import Root
+from scanner.tables.packages.purl import purl
+from scanner.tables.packages.row import package
+from scanner.tables.packages.spec import Package
+
+LIMIT = 512 << 20
+"""Largest archive that is looked into, in bytes."""
+
+_INNER_LIMIT = 32 << 20  # of an archive within another, which is unpacked to memory
+_MEMBER_LIMIT = 1 << 20  # of a manifest or a pom.properties
+_LIST_LIMIT = 8 << 20  # of an archive's list of members, which is held in memory some ten times
+_DEPTH = 2  # a web application's archive holds libraries, and seldom those any more
+_LIST_END = b"PK\5\6"  # APPNOTE.TXT, 4.3.16
+_LIST_END_SIZE = 22
+_LOCATOR = b"PK\6\7"  # of the 64-bit form, in the twenty bytes before
+_TAIL = _LIST_END_SIZE + 20 + 0xFFFF  # a comment may follow
+_SUFFIXES = (".jar", ".war", ".ear", ".jpi", ".hpi")
+_POM = re.compile(r"META-INF/maven/[^/]+/[^/]+/pom\.properties")
+_PROPERTY = re.compile(r"(?m)^\s*(groupId|artifactId|version)\s*[=:]\s*(.*?)\s*$")
+_MANIFEST = "META-INF/MANIFEST.MF"
+_NAMED = re.compile(r"(.+?)-([0-9][^/]*)")
+
+
+def places(_: Root) -> Iterator[str]:
+    """None: archives lie anywhere."""
+    return iter(())
+
+
+def records(directory: str, names: Sequence[str]) -> Iterator[str]:
+    """Archives, by their names."""
+    return (f"{directory}/{name}" for name in names if name.endswith(_SUFFIXES))
+
+
+def read(root: Root, path: str) -> Iterator[Package]:
+    """The packages that an archive holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or larger than the limits.
+    """
+    if root.is_dir(path):
+        return
+    with root.open(path) as stream:
+        if stream.seek(0, io.SEEK_END) > LIMIT:
+            raise ValueError(f"larger than {LIMIT} bytes")
+        yield from from_archive(stream, path)
+
+
+def from_archive(stream: BinaryIO, path: str, depth: int = _DEPTH) -> Iterator[Package]:
+    """The packages of an archive, and those of the archives within.
+
+    Args:
+        stream: the archive.
+        path: its path, with those of the archives around it before an exclamation mark each.
+        depth: how many archives within each other are looked into.
+
+    Raises:
+        ValueError: it is damaged, or larger than the limits.
+    """
+    _check_list(stream)
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+            yield from _own(archive, members, path)
+            for member in members:
+                if depth and member.filename.endswith(_SUFFIXES):
+                    inner = io.BytesIO(_unpack(archive, member, _INNER_LIMIT))
+                    yield from from_archive(inner, f"{path}!/{member.filename}", depth - 1)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ValueError(f"damaged archive: {error}") from error
+
+
+def _check_list(stream: BinaryIO) -> None:
+    """Refuse an archive whose list of members is too long, before it is read.
+
+    Raises:
+        ValueError: it is, or the archive has none, or one in the 64-bit form.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, size - _TAIL))
+    tail = stream.read()
+    place = tail.rfind(_LIST_END)
+    if place < 0 or place + _LIST_END_SIZE > len(tail):
+        raise ValueError("damaged archive: it has no list of members")
+    (listed,) = struct.unpack_from("<I", tail, place + 12)
+    if listed > _LIST_LIMIT or tail[max(0, place - 20) :].startswith(_LOCATOR):
+        raise ValueError("its list of members is too long")
+
+
+def _own(
+    archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], path: str
+) -> Iterator[Package]:
+    """What an archive says that it is itself; one that has others merged into it says several."""
+    found = False
+    for member in members:
+        if _POM.fullmatch(member.filename):
+            properties = dict(_PROPERTY.findall(_text(_unpack(archive, member, _MEMBER_LIMIT))))
+            artifact, version = properties.get("artifactId"), properties.get("version")
+            if artifact and version:
+                found = True
+                yield _row(properties.get("groupId", ""), artifact, version, path)
+    if not found:
+        manifest = next((member for member in members if member.filename == _MANIFEST), None)
+        text = _text(_unpack(archive, manifest, _MEMBER_LIMIT)) if manifest else ""
+        if named := from_manifest(text, path):
+            yield named
+
+
+def from_manifest(text: str, path: str) -> Package | None:
+    """The row for an archive without Maven's coordinates; None when it states no version."""
+    fields: dict[str, str] = {}
+    for line in re.sub(r"\r?\n ", "", text).splitlines():  # a line goes on after a blank
+        name, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(name.strip(), value.strip())
+    file = path.rpartition("/")[2].rpartition(".")[0]
+    named = _NAMED.fullmatch(file)
+    name = fields.get("Bundle-SymbolicName", "").partition(";")[0] or (named[1] if named else file)
+    version = (
+        fields.get("Implementation-Version")
+        or fields.get("Bundle-Version")
+        or fields.get("Specification-Version")
+        or (named[2] if named else "")
+    )
+    return _row("", name, version, path, fields.get("Implementation-Vendor")) if version else None
+
+
+def _row(group: str, artifact: str, version: str, path: str, vendor: str | None = None) -> Package:
+    return package(
+        "java",
+        f"{group}:{artifact}" if group else artifact,
+        version,
+        purl("maven", artifact, version, group),
+        vendor=vendor,
+        path=path,
+    )
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
+    with archive.open(member) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{member.filename} is larger than {limit} bytes")
+    return content
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "surrogateescape")

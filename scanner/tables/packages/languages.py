@@ -1,0 +1,113 @@
+"""Packages of programming languages, where they lie on disk.
+
+A default scan looks into the places of each language's own tools; with ``--packages all`` the whole
+tree is walked, and Java archives and Go programs, which must be opened to be told, are looked into
+as well. Guest-safe: standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from appliance.guest.root import Root
+from scanner.tables.packages import golang, java, node, python, ruby
+from scanner.tables.packages.spec import Package
+
+ENTRIES = 20_000_000
+"""Most directory entries that a walk of the whole tree looks at."""
+
+
+class Language(Protocol):
+    """What a language's module offers."""
+
+    def places(self, root: Root) -> Iterator[str]:
+        """Directories that its own tools install into."""
+
+    def records(self, directory: str, names: Sequence[str]) -> Iterator[str]:
+        """Paths that may tell of packages, of a directory's entries that are no links."""
+
+    def read(self, root: Root, path: str) -> Iterator[Package]:
+        """The packages that a path tells of; none when it is something else.
+
+        Raises:
+            OSError, ValueError: it cannot be read, or is damaged.
+        """
+
+
+_CHEAP: tuple[Language, ...] = (python, node, ruby)
+_DEAR: tuple[Language, ...] = (java, golang)
+
+
+def collect(root: Root, problems: list[str]) -> Iterator[Package]:
+    """One row a package found.
+
+    Args:
+        root: the root; its options say where to look.
+        problems: gets a message when rows may be missing.
+    """
+    everywhere = root.options.packages == "all"
+    walked = walk(root, problems) if everywhere else _known(root)
+    damaged, first = 0, ""
+    for languages, directory, names in walked:
+        for language in languages:
+            for path in language.records(directory, names):
+                try:
+                    yield from language.read(root, path)
+                except FileNotFoundError:
+                    pass  # what an interrupted removal left is no package
+                except (OSError, ValueError, RecursionError) as error:
+                    damaged += 1
+                    first = first or f"{path}: {_reason(error)}"
+    if damaged:
+        problems.append(f"{damaged} packages of languages unreadable, the first: {first}")
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _known(root: Root) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
+    for language in _CHEAP:
+        for directory in language.places(root):
+            yield (language,), directory, root.listdir(directory)
+
+
+def walk(
+    root: Root, problems: list[str], entries: int = ENTRIES
+) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
+    """Every directory of the tree, with its entries that are no links."""
+    languages = (*_CHEAP, *_DEAR)
+    pending, unread, first = [""], 0, ""
+    while pending and entries > 0:
+        directory = pending.pop()
+        try:
+            names, below = _entries(root, directory or "/")
+        except OSError as error:
+            unread += 1
+            first = first or f"{directory}: {error.strerror}"
+            continue
+        entries -= len(names)
+        pending += [f"{directory}/{name}" for name in below]
+        yield languages, directory, names
+    if pending:
+        problems.append("looking for packages ended early: too many directory entries")
+    if unread:
+        problems.append(f"{unread} directories unreadable, the first: {first}")
+
+
+def _entries(root: Root, directory: str) -> tuple[list[str], list[str]]:
+    """Names of a directory's entries, and those of its directories among them."""
+    descriptor = root.open_fd(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    names, below = [], []
+    try:
+        with os.scandir(descriptor) as listed:
+            for entry in listed:
+                if not entry.is_symlink():
+                    names.append(entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(entry.name)
+    finally:
+        os.close(descriptor)
+    return sorted(names), sorted(below, reverse=True)

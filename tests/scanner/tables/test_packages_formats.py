@@ -1,0 +1,171 @@
+"""Readers of package databases: versions, package URLs, hostile input."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.guest.root import Root
+from scanner.tables.packages import (
+    apk,
+    dpkg,
+    freebsd,
+    opkg,
+    pacman,
+    pkgsrc,
+    portage,
+    slackware,
+    snap,
+    sqlite,
+    xbps,
+)
+from scanner.tables.packages.collect import collect
+from scanner.tables.packages.purl import Distribution, purl
+from scanner.tables.packages.row import number
+from tests.strategies import guest_texts
+
+HERE = Distribution("arch")
+
+
+@pytest.mark.parametrize(
+    ("found", "written"),
+    [
+        (
+            purl("deb", "curl", "7.50.3-1", "debian", arch="i386", distro="jessie"),
+            "pkg:deb/debian/curl@7.50.3-1?arch=i386&distro=jessie",
+        ),
+        (purl("npm", "animation", "12.3.1", "@angular"), "pkg:npm/%40angular/animation@12.3.1"),
+        (
+            purl("golang", "context", "v1", "github.com/gorilla"),
+            "pkg:golang/github.com/gorilla/context@v1",
+        ),
+        (purl("generic", "a b/c"), "pkg:generic/a%20b%2Fc"),
+        (purl("rpm", "x", "1", "", epoch=None, arch=""), "pkg:rpm/x@1"),
+        (purl("generic", "caf\udce9"), "pkg:generic/caf%E9"),
+    ],
+)
+def test_package_urls_are_written_as_their_specification_says(found: str, written: str) -> None:
+    assert found == written
+
+
+@pytest.mark.parametrize(
+    ("version", "parts"),
+    [
+        ("1.0-1", (None, "1.0", "1")),
+        ("1:1.3.1-2", (1, "1.3.1", "2")),
+        ("1.0", (None, "1.0", None)),
+        ("r12.abc-1.1", (None, "r12.abc", "1.1")),
+        ("9999999999:1-1", (None, "9999999999:1", "1")),
+    ],
+)
+def test_pacman_versions_are_split(version: str, parts: tuple[int | None, str, str | None]) -> None:
+    assert pacman.split_version(version) == parts
+
+
+@pytest.mark.parametrize(
+    ("version", "parts"),
+    [
+        ("1.2", ("1.2", None, None)),
+        ("1.2_3", ("1.2", "3", None)),
+        ("1.2_3,4", ("1.2", "3", 4)),
+        ("1.2,1", ("1.2", None, 1)),
+        ("2023_a", ("2023_a", None, None)),
+    ],
+)
+def test_freebsd_versions_are_split(
+    version: str, parts: tuple[str, str | None, int | None]
+) -> None:
+    assert freebsd.split_version(version) == parts
+
+
+@pytest.mark.parametrize(
+    ("directory", "version", "revision"),
+    [
+        ("bash-5.2_p26-r1", "5.2_p26-r1", "r1"),
+        ("gtk+-3.24.41", "3.24.41", None),
+        ("openssl-1.1.1w", "1.1.1w", None),
+        ("x-9999", "9999", None),
+        ("foo-bar2-1.0_alpha3_p1", "1.0_alpha3_p1", None),
+    ],
+)
+def test_portage_directories_name_version_and_revision(
+    directory: str, version: str, revision: str | None
+) -> None:
+    found = portage.from_facts("app-misc", directory, {}, HERE)
+    assert found.name == f"app-misc/{directory.removesuffix(f'-{version}')}"
+    assert (found.version, found.release) == (version, revision)
+
+
+def test_slackware_records_are_told_by_their_names(tmp_path: Path) -> None:
+    folder = tmp_path / "var/log/packages"
+    folder.mkdir(parents=True)
+    (folder / "aaa_base-15.0-x86_64-3").write_text(
+        "PACKAGE NAME:     aaa_base-15.0-x86_64-3\n"
+        "UNCOMPRESSED PACKAGE SIZE:     2.5M\n"
+        "PACKAGE DESCRIPTION:\n"
+        "aaa_base: aaa_base (Basic Linux filesystem package)\n"
+        "FILE LIST:\n./\n"
+    )
+    os.utime(folder / "aaa_base-15.0-x86_64-3", ns=(0, 7_000))
+    (folder / "nonsense").touch()
+    with Root("r", str(tmp_path)) as root, pytest.raises(ValueError, match="nonsense"):
+        list(collect(root))
+    with Root("r", str(tmp_path)) as root:
+        (row,) = slackware.collect(root, HERE, [])
+    assert (row.name, row.version, row.release, row.architecture) == (
+        "aaa_base", "15.0-3", "3", "x86_64",
+    )  # fmt: skip
+    assert (row.summary, row.installed_size, row.installed_at) == (
+        "Basic Linux filesystem package", 2_621_440, 7,
+    )  # fmt: skip
+
+
+def test_a_query_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_STEPS", 10_000)
+    with sqlite3.connect(tmp_path / "db") as connection:
+        connection.execute(
+            "CREATE VIEW packages AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1"
+            " FROM n) SELECT i FROM n WHERE i < 0"
+        )
+    problems: list[str] = []
+    with Root("r", str(tmp_path)) as root:
+        assert list(sqlite.select(root, "/db", "SELECT * FROM packages", problems)) == []
+    assert problems == ["/db: damaged database: interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("12", 12), ("", None), ("-1", None), ("9" * 30, None), ("²", None)]
+)
+def test_numbers_are_plain_and_fit_their_columns(text: str, value: int | None) -> None:
+    assert number(text) == value
+
+
+@given(guest_texts(), guest_texts())
+def test_any_text_gives_rows_or_none(one: str, other: str) -> None:
+    for fields in apk.parse_records(f"P:{one}\nV:{other}\nI:{one}\n\n{other}"):
+        if fields.get("P") and fields.get("V"):
+            apk.from_fields(fields, HERE)
+    desc = pacman.parse_desc(f"%NAME%\n{one}\n\n%VERSION%\n{other}\n\n%SIZE%\n{other}\n{one}")
+    if desc.get("NAME") and desc.get("VERSION"):
+        pacman.from_fields(desc, HERE)
+    for record in dpkg.parse_records(f"Package: {one}\nVersion: {other}\nStatus: a b hold\n"):
+        if record.get("Package") and record.get("Version"):
+            opkg.from_record({**record, "Status": "install ok installed"}, HERE)
+    slackware.from_record([one, other, one, other], f"{one}\n{other}", HERE, None)
+    portage.from_facts(one, other, {"SIZE": one, "CHOST": other}, HERE)
+    pkgsrc.from_facts(one, {"+COMMENT": other, "+BUILD_INFO": other, "+SIZE_PKG": one}, HERE)
+    freebsd.from_values((one, other, one, 7, None, b"x", other, -1, one, 2.5), HERE)
+    xbps.from_record(one, {"pkgver": other, "installed_size": one, "install-date": other}, HERE)
+    snap.from_state(one, {"current": other, "channel": 3, "type": None})
+
+
+@given(st.binary(max_size=200))
+def test_any_property_list_is_read_or_told_to_be_damaged(data: bytes) -> None:
+    problems: list[str] = []
+    found = xbps.parse(data, problems)
+    assert problems or isinstance(found, dict)

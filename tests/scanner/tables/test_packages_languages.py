@@ -1,0 +1,203 @@
+"""Packages of languages: where they are looked for, archives, programs, hostile input."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import struct
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.guest.root import PackagesMode, Root, ScanOptions
+from scanner.tables.packages import golang, java, languages, node, python, ruby
+from scanner.tables.packages.spec import Package
+from tests.strategies import guest_texts
+
+
+def found(top: Path, mode: PackagesMode) -> tuple[list[Package], list[str]]:
+    problems: list[str] = []
+    with Root("r", str(top), options=ScanOptions(packages=mode)) as root:
+        return list(languages.collect(root, problems)), problems
+
+
+def archive(members: dict[str, str | bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as stream:
+        for name, content in members.items():
+            stream.writestr(name, content)
+    return buffer.getvalue()
+
+
+def pom(group: str, artifact: str, version: str) -> dict[str, str | bytes]:
+    text = f"#Created by Maven\ngroupId={group}\nartifactId={artifact}\nversion={version}\n"
+    return {f"META-INF/maven/{group}/{artifact}/pom.properties": text}
+
+
+def program(modules: str, version: str = "go1.22.1") -> bytes:
+    """A program's ELF header and a data segment with build information, as the Go linker has it."""
+    strings = b"".join(
+        _counted(text) for text in (version.encode(), b"0" * 16 + modules.encode() + b"1" * 16)
+    )
+    data = b"\xff Go buildinf:\x08\x02".ljust(32, b"\0") + strings
+    ident = b"\x7fELF\2\1\1" + bytes(9)
+    header = ident + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 6, 4096, 0, 0, len(data), len(data), 4096)
+    return (header + segment).ljust(4096, b"\0") + data + bytes(300_000)
+
+
+def _counted(text: bytes) -> bytes:
+    length, out = len(text), b""
+    while length >= 0x80:
+        out, length = out + bytes([length & 0x7F | 0x80]), length >> 7
+    return out + bytes([length]) + text
+
+
+MODULES = (
+    "path\texample.org/tool/cmd\n"
+    "mod\texample.org/Tool\t(devel)\t\n"
+    "dep\tgolang.org/x/net\tv0.20.0\th1:abc=\n"
+    "dep\tgithub.com/old/lib\tv1.0.0\n"
+    "=>\tgithub.com/new/lib\tv1.0.1\th1:def=\n"
+    "build\t-compiler=gc\n"
+)
+
+
+def test_python_distributions_are_those_that_importlib_finds(tmp_path: Path) -> None:
+    site = sysconfig.get_path("purelib")
+    (tmp_path / "usr/lib/python3").mkdir(parents=True)
+    expected = set()
+    for one in importlib.metadata.distributions(path=[site]):
+        folder = Path(str(one.locate_file(""))).joinpath(f"{one.name}").name
+        metadata = one.read_text("METADATA")
+        if metadata:
+            target = tmp_path / f"usr/lib/python3/site-packages/{folder}-x.dist-info/METADATA"
+            target.parent.mkdir(parents=True)
+            target.write_text(metadata)
+            expected.add((one.name, one.version))
+    rows, problems = found(tmp_path, "known")
+    assert {(row.name, row.version) for row in rows} == expected
+    assert len(expected) > 20
+    assert problems == []
+
+
+def test_other_places_are_looked_into_on_demand(tmp_path: Path) -> None:
+    site = tmp_path / "opt/venv/lib/python3.11/site-packages/pkg-1.dist-info"
+    site.mkdir(parents=True)
+    (site / "METADATA").write_text("Name: pkg\nVersion: 1\n")
+    modules = tmp_path / "srv/app/node_modules/@scope/thing"
+    modules.mkdir(parents=True)
+    (modules / "package.json").write_text('{"name": "@scope/thing", "version": "2.0.0"}')
+    (tmp_path / "srv/app/package.json").write_text('{"name": "app", "version": "1.0.0"}')
+    (tmp_path / "srv/link").symlink_to("app")
+    (tmp_path / "srv/app.jar").write_bytes(archive(pom("org.example", "app", "3.1")))
+    (tmp_path / "srv/tool").write_bytes(program(MODULES))
+    (tmp_path / "srv/tool").chmod(0o755)
+    assert found(tmp_path, "known") == ([], [])
+    rows, problems = found(tmp_path, "all")
+    assert sorted(row.purl for row in rows) == [
+        "pkg:golang/example.org/tool",
+        "pkg:golang/github.com/new/lib@v1.0.1",
+        "pkg:golang/golang.org/x/net@v0.20.0",
+        "pkg:golang/stdlib@1.22.1",
+        "pkg:maven/org.example/app@3.1",
+        "pkg:npm/%40scope/thing@2.0.0",
+        "pkg:pypi/pkg@1",
+    ]
+    assert problems == []
+
+
+def test_a_walk_ends_at_its_limit_and_says_so(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}").mkdir()
+    problems: list[str] = []
+    with Root("r", str(tmp_path)) as root:
+        assert len(list(languages.walk(root, problems, entries=3))) == 1
+    assert problems == ["looking for packages ended early: too many directory entries"]
+
+
+def test_archives_within_archives_are_looked_into(tmp_path: Path) -> None:
+    library = archive(pom("org.example", "inner", "1.0"))
+    merged = archive({**pom("a", "one", "1"), **pom("b", "two", "2"), "lib/inner.jar": library})
+    rows = list(java.from_archive(io.BytesIO(merged), "/srv/app.war"))
+    assert [(row.name, row.version, row.path) for row in rows] == [
+        ("a:one", "1", "/srv/app.war"),
+        ("b:two", "2", "/srv/app.war"),
+        ("org.example:inner", "1.0", "/srv/app.war!/lib/inner.jar"),
+    ]
+
+
+def test_an_archive_without_coordinates_is_named_by_its_manifest_or_file() -> None:
+    text = "Manifest-Version: 1.0\r\nBundle-SymbolicName: org.exam\r\n ple.x;a=b\r\n"
+    row = java.from_manifest(f"{text}Bundle-Version: 4.2\r\n", "/x.jar")
+    assert row
+    assert (row.name, row.version) == ("org.example.x", "4.2")
+    row = java.from_manifest("", "/lib/commons-io-2.11.0.jar")
+    assert row
+    assert (row.name, row.version) == ("commons-io", "2.11.0")
+    assert java.from_manifest("", "/lib/nameless.jar") is None
+
+
+def test_an_archive_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(java, "_INNER_LIMIT", 1000)
+    bomb = archive({"inner.jar": bytes(100_000)})
+    with pytest.raises(ValueError, match="larger than 1000 bytes"):
+        list(java.from_archive(io.BytesIO(bomb), "/bomb.jar"))
+
+
+def test_an_archive_with_too_long_a_list_of_members_is_refused() -> None:
+    content = bytearray(archive({"a": "b"}))
+    struct.pack_into("<I", content, len(content) - 10, 1 << 30)
+    with pytest.raises(ValueError, match="list of members is too long"):
+        list(java.from_archive(io.BytesIO(bytes(content)), "/x.jar"))
+
+
+def test_archives_within_each_other_end_at_a_depth() -> None:
+    content = archive(pom("g", "deepest", "1"))
+    for _ in range(9):
+        content = archive({"x.jar": content})
+    assert list(java.from_archive(io.BytesIO(content), "/x.jar")) == []
+
+
+def test_damaged_packages_are_counted_and_cost_the_others_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.jar").write_bytes(b"PK\3\4 no archive")
+    (tmp_path / "b.jar").write_bytes(archive(pom("g", "b", "1")))
+    (tmp_path / "node_modules/c").mkdir(parents=True)
+    (tmp_path / "node_modules/c/package.json").write_text("[" * 100_000)
+    rows, problems = found(tmp_path, "all")
+    assert [row.name for row in rows] == ["g:b"]
+    assert len(problems) == 1
+    assert problems[0].startswith("2 packages of languages unreadable")
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_an_archive_or_damaged(data: bytes) -> None:
+    whole = archive({**pom("g", "a", "1"), "x.jar": data})
+    for content in (data, whole[: len(data)] + whole[len(data) + 1 :], whole + data):
+        with contextlib.suppress(ValueError):
+            list(java.from_archive(io.BytesIO(content), "/x.jar"))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_program_or_none(data: bytes) -> None:
+    for head in (b"", b"\x7fELF\2\1" + bytes(58), b"\x7fELF\1\2" + bytes(58)):
+        list(golang.data_segments(head + data))
+    list(golang.from_build_information(data, "/x"))
+    list(golang.from_build_information(b"\xff Go buildinf:\x08\x02" + bytes(16) + data, "/x"))
+
+
+@given(guest_texts(), guest_texts())
+def test_any_text_is_a_package_or_damaged(one: str, other: str) -> None:
+    for text in (one, f"Name: {one}\nVersion: {other}\n"):
+        with contextlib.suppress(ValueError):
+            python.from_metadata(text, "/x")
+    for text in (one, f's.name = "{one}"\ns.version = "{other}"\ns.summary = "{other}"'):
+        with contextlib.suppress(ValueError):
+            ruby.from_specification(text, "/x")
+    node.from_description({"name": one, "version": other, "license": 7, "author": [one]}, "/x")
+    java.from_manifest(f"{one}: {other}\r\n {one}\nBundle-Version: {other}", f"/{one}.jar")
