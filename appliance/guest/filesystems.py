@@ -27,6 +27,7 @@ _IGNORE_JOURNAL = {
     "xfs": "norecovery,nouuid",
     "btrfs": "rescue=nologreplay",
 }
+_DRIVERS = {"ntfs": "ntfs3"}  # types that the kernel mounts by another name
 _NOT_FILES = {"swap", "LVM2_member", "crypto_LUKS", "linux_raid_member"}
 
 
@@ -110,7 +111,7 @@ def _mount_whatever_its_journal(
     kind = filesystem.type
     options = mount_options(kind, companions)
     try:
-        mount(filesystem.device.path, top, kind, READ_ONLY, options)
+        mount(filesystem.device.path, top, _DRIVERS.get(kind, kind), READ_ONLY, options)
         if kind in _IGNORE_JOURNAL:
             filesystem.journal = "clean"
         return
