@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar
 
 from appliance.guest.root import Root
-from scanner.tables.operating_systems import elf
+from scanner.tables.operating_systems import elf, windows
 from scanner.tables.operating_systems.release import (
     OLDER_FILES,
     Release,
@@ -62,8 +62,14 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
 
     Raises:
         OSError: something of it could not be read; raised after the row, where it is null.
+        ValueError: so for a Windows hive.
     """
     problems: list[str] = []
+    if root.windows:
+        yield windows.read(root, problems)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return
 
     def probe(fact: str, look: Callable[[Root], T], otherwise: T) -> T:
         try:
@@ -93,6 +99,9 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
         init_system=probe("init_system", find_init_system, None),
         kernels=probe("kernels", find_kernels, ()),
         package_format=find_package_format(root),
+        build=None,
+        installed_at=None,
+        system_root=None,
     )
     if problems:
         raise OSError("; ".join(problems))

@@ -28,7 +28,14 @@ WITHOUT_CASES = {
 }
 """Guest tables that have tests of their own instead of cases, and why."""
 
-SHARED = {"scanner.schema", "scanner.tables.colonfile", "appliance.guest.tools"}
+SHARED = {
+    "appliance.guest.tools",
+    "scanner.schema",
+    "scanner.tables.colonfile",
+    "scanner.tables.hivereader",
+    "scanner.tables.hives",
+    "scanner.tables.sam",
+}
 """Our modules that any collector may import, beside those of its own folder and the agent's."""
 
 NUMBERS = {Kind.UINT8, Kind.UINT16, Kind.UINT32, Kind.UINT64, Kind.INT64, Kind.FLOAT64}
