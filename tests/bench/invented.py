@@ -217,6 +217,7 @@ def _packages(count: int) -> Iterator[Package]:
             summary=f"does what package {number} is for",
             installed_size=number * 4096,
             installed_at=_BEGUN * MICROSECOND,
+            account=None,
         )
 
 

@@ -1,4 +1,4 @@
-"""Packages on record, from dpkg's and rpm's databases."""
+"""Packages on record, from dpkg's and rpm's databases and Windows' registry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
-from scanner.tables.packages import dpkg, rpmdb
+from scanner.tables.packages import dpkg, rpmdb, windows
 from scanner.tables.packages.spec import Package
 
 
@@ -17,10 +17,15 @@ def collect(root: Root) -> Iterator[Package]:
         NotApplicable: the root has neither a dpkg nor an rpm database.
         ValueError: a database is damaged or cannot be read; raised after the rows it still gave.
     """
+    problems: list[str] = []
+    if root.windows:
+        yield from windows.collect(root, problems)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return
     has_dpkg, rpm = dpkg.is_present(root), rpmdb.find(root)
     if not has_dpkg and rpm is None:
         raise NotApplicable("no dpkg or rpm database")
-    problems: list[str] = []
     if has_dpkg:
         yield from dpkg.collect(root, problems)
     if rpm is not None:

@@ -154,6 +154,7 @@ def from_record(record: Record, install_times: Mapping[str, int]) -> Package | N
         summary=record.get("Description") or None,
         installed_size=int(size) * _UNIT if _SIZE.fullmatch(size) else None,
         installed_at=installed_at,
+        account=None,
     )
 
 

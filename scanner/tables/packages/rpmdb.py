@@ -291,6 +291,7 @@ def from_header(header: Mapping[str, Any]) -> Package:
         summary=_text(header["summary"]),
         installed_size=_number(header["longsize"]),
         installed_at=None if installed is None else installed * MICROSECOND,
+        account=None,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from scanner.schema import U32, U64, Timestamp, column, table
 
+Manager = Literal["dpkg", "rpm", "windows", "windows-update"]
 Status = Literal[
     "installed",
     "config-files",
@@ -21,7 +22,10 @@ Status = Literal[
 class Package:
     """Packages on record, in the terms of their own ecosystem."""
 
-    manager: Literal["dpkg", "rpm"] = column("Package database it is recorded in.")
+    manager: Manager = column(
+        "Package database it is recorded in; windows: programs that can be uninstalled; "
+        "windows-update: what component based servicing has installed."
+    )
     name: str = column("Package name.", example="openssl")
     version: str = column(
         "Whole version as the ecosystem's own tool prints it: epoch, upstream version, "
@@ -50,4 +54,7 @@ class Package:
     installed_size: U64 | None = column("Size on disk as recorded.", unit="bytes")
     installed_at: Timestamp | None = column(
         "When it was last installed or upgraded: rpm's record, or the age of dpkg's list of files."
+    )
+    account: str | None = column(
+        "Profile folder of the only account that has it, for programs installed by a Windows user."
     )
