@@ -18,8 +18,9 @@ TREES = {
         "vim git emacs-el nodejs adwaita-icon-theme gnome-icon-theme",
     ),
     "rpm": ("", ""),
+    "windows": ("", ""),
 }
-"""Name to Debian suite and packages; rpm is made from fleet/rpm."""
+"""Name to Debian suite and packages; rpm and windows are made from the folders of their names."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ EXTRA = (
     Image("rpm-bdb", (Disk("rpm-bdb.raw", "128M"),), tree="rpm"),
     Image("luks", (Disk("luks.raw", "128M"),)),
     Image("logical", (Disk("logical.raw", "256M"),), tree="rpm"),
+    Image("windows10", (Disk("windows10.raw", "128M"),), tree="windows"),
     Image("zero", (Disk("zero.raw"),), cut_from="bare-ext4", needs=("bare-ext4",)),
 )
 """What tests/vm scans beside them."""
