@@ -13,18 +13,13 @@ from scanner.tables.hivereader import Want
 
 _FILETIME_EPOCH = 11_644_473_600 * MICROSECOND  # 1601 to 1970
 
-TYPES = (
-    *("REG_NONE", "REG_SZ", "REG_EXPAND_SZ", "REG_BINARY", "REG_DWORD", "REG_DWORD_BIG_ENDIAN"),
-    *("REG_LINK", "REG_MULTI_SZ", "REG_RESOURCE_LIST", "REG_FULL_RESOURCE_DESCRIPTOR"),
-    *("REG_RESOURCE_REQUIREMENTS_LIST", "REG_QWORD"),
-)
-"""Names of value types, by their number (winnt.h)."""
-
 _PROFILE_FOLDERS = ("/Users", "/Documents and Settings")  # the latter until Windows XP
 _PROFILE_LIMIT = 1000
 
-_TEXTS = (1, 2, 6)
-_DWORD, _DWORD_BIG_ENDIAN, _MULTI, _QWORD = 4, 5, 7, 11
+# Numbers of value types, from winnt.h.
+_SZ, _EXPAND, _DWORD, _DWORD_BIG_ENDIAN, _LINK, _MULTI, _QWORD = 1, 2, 4, 5, 6, 7, 11
+TEXT_TYPES = frozenset((_SZ, _EXPAND, _LINK, _MULTI))
+"""Numbers of the value types that hold text."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Value:
 
     def texts(self) -> tuple[str, ...]:
         """The string of a text value, or those of a REG_MULTI_SZ; empty ones left out."""
-        if self.type not in (*_TEXTS, _MULTI):
+        if self.type not in TEXT_TYPES:
             return ()
         whole = utf16(self.data)
         parts = whole.split("\0") if self.type == _MULTI else [whole.partition("\0")[0]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,9 +21,9 @@ def make_hive(text: Path, hive: Path) -> Path:
     return hive
 
 
-def make_hives(source: Path, target: Path) -> None:
-    """Copy a tree, and put a hive in the place of each .reg file."""
-    shutil.copytree(source, target)
-    for text in target.rglob("*.reg"):
+def make_hives(tree: Path) -> Path:
+    """Put a hive in the place of each .reg file of a tree."""
+    for text in tree.rglob("*.reg"):
         make_hive(text, text.with_suffix(""))
         text.unlink()
+    return tree

@@ -109,8 +109,8 @@ def test_real_rpm_databases_give_the_rows_beside_them(case: Path, tmp_path: Path
 
 @pytest.mark.parametrize("case", WINDOWS_CASES, ids=_name)
 def test_hives_give_the_rows_beside_their_text(case: Path, tmp_path: Path) -> None:
-    make_hives(case / "tree", tmp_path / "tree")
-    found = run_in_debian_python(case.parent.parent.name, tmp_path / "tree")
+    tree = make_hives(lay_out(case, tmp_path))
+    found = run_in_debian_python(case.parent.parent.name, tree)
     _assert_same(found, _expected(case))
     _assert_rows_fit(case.parent.parent.name, found)
 
