@@ -67,6 +67,7 @@ class InspectOptions:
 
     Attributes:
         files: which directory entries the ``files`` table keeps.
+        registry: keys that the ``registry`` table holds besides.
         deadline: seconds that one machine may take in all, not counting those in which its host
             made the template, as the first machine on it finds.
         live: read images that a running guest is using.
@@ -77,6 +78,7 @@ class InspectOptions:
     """
 
     files: FilesMode = "all"
+    registry: tuple[str, ...] = ()
     deadline: float = 900.0
     live: bool = False
     allowed_directories: tuple[str, ...] = ()
@@ -260,7 +262,8 @@ class _Inspection:
 
     def _discover(self, agent: Agent) -> None:
         wanted = list(self._found.plans)
-        answer = agent.call("discover", self._deadline, disks=wanted, files=self._options.files)
+        options = {"files": self._options.files, "registry": self._options.registry}
+        answer = agent.call("discover", self._deadline, disks=wanted, **options)
         try:
             discovery = _Discovery.model_validate(answer)
         except ValidationError as error:

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 from appliance import wire
@@ -81,9 +81,9 @@ class Agent:
                 load_collector(table.name)
         return {}
 
-    def discover(self, disks: list[int], files: str) -> object:
+    def discover(self, disks: list[int], files: str, registry: Sequence[str] = ()) -> object:
         """Find volumes, filesystems and roots on the disks that were plugged."""
-        self._options = ScanOptions(files=files)  # type: ignore[arg-type] # our own host's word
+        self._options = ScanOptions(files, tuple(registry))  # type: ignore[arg-type] # our own host's word
         self._machine.discover(disks, self._options, self.log)
         return {
             "devices": self._machine.devices(),

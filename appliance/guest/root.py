@@ -34,13 +34,15 @@ FilesMode = Literal["all", "notable", "none"]
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """What a scan asks of the collectors; part of the request on the wire.
+    r"""What a scan asks of the collectors; part of the request on the wire.
 
     Attributes:
         files: which directory entries the ``files`` table keeps.
+        registry: keys that the ``registry`` table holds besides, as ``HKLM\...`` or ``HKU\...``
     """
 
     files: FilesMode = "all"
+    registry: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

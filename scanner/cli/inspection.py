@@ -19,6 +19,7 @@ from scanner.cli.options import (
     FilesMode,
     Live,
     OutputFormat,
+    RegistryKeys,
     Template,
     Verbose,
     examples,
@@ -54,6 +55,7 @@ def inspect(
         typer.Option(metavar="DIR", help="A mounted tree instead; read by this very host."),
     ] = None,
     files: FilesMode = Files.ALL,
+    registry: RegistryKeys = None,
     deadline: Deadline = 900,
     live: Live = False,
     template: Template = True,
@@ -77,6 +79,7 @@ def inspect(
         raise UsageError(f"{str(directory)!r} is not a directory")
     options = InspectOptions(
         files=files.value,
+        registry=tuple(registry or ()),
         deadline=deadline,
         live=live,
         template=template,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ from scanner.cli.options import (
     FilesMode,
     Live,
     OutputFormat,
+    RegistryKeys,
     Template,
     Verbose,
     examples,
@@ -42,6 +43,7 @@ class ScanSettings:
     live: bool
     allowed_directories: list[str]
     template: bool = True
+    registry: list[str] = field(default_factory=list)
 
 
 _EXAMPLES = examples(
@@ -68,6 +70,7 @@ def scan(
         typer.Option("-P", metavar="N", min=1, help="Machines at a time; by CPUs and memory."),
     ] = None,
     files: FilesMode = Files.ALL,
+    registry: RegistryKeys = None,
     deadline: Deadline = 900,
     live: Live = False,
     allow_dir: AllowedDirectories = None,
@@ -118,6 +121,7 @@ def scan(
             include=include or [],
             exclude=exclude or [],
             files=files.value,
+            registry=list(registry or ()),
             deadline=deadline,
             live=live,
             allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
@@ -168,6 +172,7 @@ def _scan(
     options = FleetOptions(
         machine=InspectOptions(
             files=settings.files,  # type: ignore[arg-type] # one of the enum's, by the command line
+            registry=tuple(settings.registry),
             deadline=settings.deadline,
             live=settings.live,
             allowed_directories=tuple(settings.allowed_directories),
