@@ -262,8 +262,13 @@ class _Inspection:
 
     def _discover(self, agent: Agent) -> None:
         wanted = list(self._found.plans)
-        options = {"files": self._options.files, "registry": self._options.registry}
-        answer = agent.call("discover", self._deadline, disks=wanted, **options)
+        answer = agent.call(
+            "discover",
+            self._deadline,
+            disks=wanted,
+            files=self._options.files,
+            registry=self._options.registry,
+        )
         try:
             discovery = _Discovery.model_validate(answer)
         except ValidationError as error:

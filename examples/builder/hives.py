@@ -49,7 +49,8 @@ def keys(text: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     Raises:
         ValueError: a line cannot be read.
     """
-    path, values = "", []
+    path = ""
+    values: list[dict[str, Any]] = []
     for line in text.replace("\\\n", "").splitlines():
         line = line.strip()
         if line.startswith("[") and line.endswith("]"):

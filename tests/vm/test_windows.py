@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.vm.commands import Inspected, inspect
+from tests.vm.commands import Inspected, Workplace, inspect
 from tests.vm.expectations import Expected
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -169,3 +170,28 @@ def test_services_and_drivers_are_told_apart(found: Inspected) -> None:
 def test_what_is_about_a_unix_does_not_apply(found: Inspected) -> None:
     status = {row["table_name"]: row["status"] for row in found.rows("coverage") if row["root"]}
     assert status["config"] == "not_applicable"
+
+
+def test_a_scan_lists_further_keys_that_it_is_asked_for(example_images: Path) -> None:
+    key = "HKLM\\SOFTWARE\\microsoft\\windows\\currentversion\\uninstall"
+    with Workplace() as place:
+        disk = str(example_images / "extra" / "windows10.raw")
+        done = place.run("inspect", "-a", disk, "--registry", key, "--output", "json")
+    names = {
+        row["key"].rpartition("\\")[2]: row["value"]
+        for row in json.loads(done.stdout)["registry"]
+        if row["name"] == "DisplayName"
+    }
+    assert names["7-Zip"] == "7-Zip 23.01 (x64)"
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("key", ["HKLM\\SAM\\SAM", "HKLM\\SECURITY\\Policy", "HKLM\\SOFTWARE", "x"])
+def test_keys_that_hold_secrets_or_whole_hives_cannot_be_asked_for(
+    key: str, example_images: Path
+) -> None:
+    with Workplace() as place:
+        disk = str(example_images / "extra" / "windows10.raw")
+        done = place.run("inspect", "-a", disk, "--registry", key)
+    assert done.returncode == 64
+    assert "registry" in done.stderr
