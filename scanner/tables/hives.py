@@ -14,7 +14,6 @@ from scanner.tables.hivereader import Want
 _FILETIME_EPOCH = 11_644_473_600 * MICROSECOND  # 1601 to 1970
 
 _PROFILE_FOLDERS = ("/Users", "/Documents and Settings")  # the latter until Windows XP
-_PROFILE_LIMIT = 1000
 
 # Numbers of value types, from winnt.h.
 _SZ, _EXPAND, _DWORD, _DWORD_BIG_ENDIAN, _LINK, _MULTI, _QWORD = 1, 2, 4, 5, 6, 7, 11
@@ -124,7 +123,7 @@ def system_hive(root: Root, name: str) -> str:
 def user_hives(root: Root) -> Iterator[tuple[str, str]]:
     """Name of a user's profile folder and path of the hive in it, for each that has one."""
     for folder in _PROFILE_FOLDERS:
-        for name in root.listdir(folder)[:_PROFILE_LIMIT]:
+        for name in root.listdir(folder):
             path = f"{folder}/{name}/NTUSER.DAT"
             if not root.is_link(f"{folder}/{name}") and root.is_file(path):
                 yield name, path

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from urllib.parse import unquote
 
 import pytest
 
+from examples.builder.trees import WINDOWS
+from tests.scanner.tables.make_hives import make_hives
 from tests.vm.commands import Inspected, Workplace, inspect
 from tests.vm.expectations import Expected
+from tests.vm.machines import image_of
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -195,3 +199,37 @@ def test_keys_that_hold_secrets_or_whole_hives_cannot_be_asked_for(
         done = place.run("inspect", "-a", disk, "--registry", key)
     assert done.returncode == 64
     assert "registry" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Inspected:
+    """A Windows whose SYSTEM hive is zeros and whose SOFTWARE hive is cut off; on ext4 here."""
+    folder = tmp_path_factory.mktemp("damaged")
+    tree = shutil.copytree(WINDOWS, folder / "tree")
+    config = tree / "Windows" / "System32" / "config"
+    with (config / "SOFTWARE.reg").open("a") as text:
+        text.write(f'\n[Last]\n"Data"=hex:{"61," * 9000}62\n')
+    make_hives(tree)
+    for name, content in {
+        "SYSTEM": bytes((config / "SYSTEM").stat().st_size),
+        "SOFTWARE": (config / "SOFTWARE").read_bytes()[:-6000],
+    }.items():
+        (config / name).write_bytes(content)
+    return inspect(image_of(tree, folder / "damaged.raw"))
+
+
+def test_damaged_hives_cost_what_they_hold_and_no_more(damaged: Inspected) -> None:
+    status = {row["table_name"]: row["status"] for row in damaged.rows("coverage") if row["root"]}
+    assert damaged.machine["outcome"] == "partial"
+    assert {name for name, state in status.items() if state == "failed"} == {
+        *("operating_systems", "packages", "registry", "registry_hives", "services"),
+    }
+    assert len(damaged.rows("users")) == 4
+
+
+def test_what_can_still_be_read_of_a_damaged_hive_is_kept(damaged: Inspected) -> None:
+    (system,) = damaged.rows("operating_systems")
+    assert (system["product"], system["hostname"]) == ("Windows 10 Pro", None)
+    assert _names(damaged.rows("packages"), account="alice")
+    files = {row["file"].rpartition("/")[2] for row in damaged.rows("registry_hives")}
+    assert files == {"SOFTWARE", "SAM", "SECURITY", "NTUSER.DAT"}
