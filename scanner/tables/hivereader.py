@@ -216,9 +216,12 @@ class _Reader:
     def _add_keys(
         self, key: list[Any], node: int, depth: int, names: tuple[str, ...] | None
     ) -> None:
-        for child in self._hive.node_children(node):
+        def add(child: int) -> None:
             below = self.whole(child, depth - 1, names)
             key[3][below[0].lower()] = below
+
+        for child in self._hive.node_children(node):
+            self._guarded(key[0], functools.partial(add, child))
 
     def _note(self, where: str, error: Exception) -> None:
         if len(self.problems) < _PROBLEMS:

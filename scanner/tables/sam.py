@@ -2,8 +2,8 @@
 
 Of passwords it is told only whether there is one: hashes are never decoded.
 
-Sources of the layouts: sam.h and libsam.c of chntpw (V, C and the account database's V), and
-Microsoft's [MS-SAMR] 2.2.1.12 (account flags) and [MS-DTYP] 2.4.2 (SIDs).
+Sources of the layouts: sam.h and libsam.c of chntpw (F, V and C, of accounts and of the account
+database), and Microsoft's [MS-SAMR] 2.2.1.12 (account flags) and [MS-DTYP] 2.4.2 (SIDs).
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ _NAME, _FULL_NAME, _COMMENT, _HOME, _NT_HASH = 1, 2, 3, 6, 14
 # Lengths of an NT hash's entry without a hash in it: none at all, the head of one encrypted with
 # RC4, and of one encrypted with AES (Windows 10 1607 and later).
 _NO_HASH = (0, 4, 24)
+
+# The account database's F: greatest and least age of a password, in negative units of 100 ns.
+_POLICY = struct.Struct("<24xqq")
+_NEVER = -(1 << 63)
+_DAY = 86_400 * 10_000_000
 
 _F = struct.Struct("<8xQ8xQQ8xIIH")  # last log-in, password's and account's times, ids, flags
 _C = struct.Struct("<I12xII4xII4xIII")  # id, name, comment, members
@@ -120,6 +125,20 @@ def aliases(sam: Key, problems: list[str]) -> Iterator[Alias]:
                 yield _alias(key.data("C"), domain)
             except (struct.error, ValueError) as error:
                 problems.append(f"group {key.name}: {error}")
+
+
+def password_ages(sam: Key) -> tuple[int | None, int | None]:
+    """Days before a password may, and after which it must be changed; None for no such limit."""
+    key = sam.find(_ACCOUNT)
+    try:
+        greatest, least = _POLICY.unpack_from(key.data("F") if key else b"")
+    except struct.error:
+        return None, None
+    return _days(least), _days(greatest)
+
+
+def _days(age: int) -> int | None:
+    return -age // _DAY if _NEVER < age <= 0 else None
 
 
 def machine_sid(sam: Key) -> str | None:

@@ -17,13 +17,16 @@ def collect(root: Root) -> Iterator[User]:
         ValueError: the hive or an account cannot be read; raised after all rows.
     """
     problems: list[str] = []
-    for account in sam.accounts(sam.read(root, problems), problems):
-        yield _user(account)
+    hive = sam.read(root, problems)
+    ages = sam.password_ages(hive)
+    for account in sam.accounts(hive, problems):
+        yield _user(account, *ages)
     if problems:
         raise ValueError("; ".join(problems))
 
 
-def _user(account: Account) -> User:
+def _user(account: Account, least: int | None, greatest: int | None) -> User:
+    never = "password_never_expires" in account.flags
     return User(
         name=account.name,
         uid=account.rid,
@@ -34,8 +37,8 @@ def _user(account: Account) -> User:
         password=_password(account),
         password_algorithm="nt" if account.has_password else None,
         password_changed=account.password_changed,
-        password_min_days=None,
-        password_max_days=None,
+        password_min_days=least,
+        password_max_days=None if never else greatest,
         password_warn_days=None,
         password_inactive_days=None,
         expires=account.expires,
