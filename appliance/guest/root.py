@@ -117,7 +117,10 @@ class Root:
     @functools.cached_property
     def windows(self) -> str | None:
         """The directory that Windows is installed in, such as ``/Windows``; None without one."""
-        fd = self._open_exactly(".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fd = self._open_exactly(".", os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return None
         try:
             with os.scandir(fd) as entries:
                 names = {entry.name for entry in entries if entry.name.lower() in _TELLING}

@@ -36,7 +36,8 @@ class RegistryValue:
 
     key: str = column(
         "Key, as regedit shows it; CurrentControlSet is the one that starts, HKU is followed by "
-        "the name of the user's profile folder.",
+        "the name of the user's profile folder. Windows ignores the case of keys and names: "
+        "compare them in lower case.",
         example="HKLM\\SYSTEM\\CurrentControlSet\\Control\\Lsa",
     )
     name: str = column(
