@@ -23,7 +23,7 @@ def make_hive(text: Path, hive: Path) -> Path:
 
 def make_hives(tree: Path) -> Path:
     """Put a hive in the place of each .reg file of a tree."""
-    for text in tree.rglob("*.reg"):
+    for text in sorted(tree.rglob("*.reg")):
         make_hive(text, text.with_suffix(""))
         text.unlink()
     return tree
