@@ -190,7 +190,7 @@ class Build:
         if suite:
             trees.debian(suite, packages.split(), partial)
         else:
-            trees.rpm(partial)
+            {"rpm": trees.rpm, "windows": trees.windows}[name](partial)
         for old in target.parent.glob(f"{name}-*.tar"):
             old.unlink()
         partial.rename(target)
@@ -294,9 +294,12 @@ def _tree_key(name: str) -> str:
         recipe = repr(trees.debian_command(suite, packages.split(), "")).encode()
         return hashlib.sha256(recipe).hexdigest()[:16]
     digest = hashlib.sha256((BUILDER / "trees.py").read_bytes())
-    for path in sorted(trees.RPM.rglob("*")):
+    if name == "windows":
+        digest.update((BUILDER / "hives.py").read_bytes())
+    folder = trees.FLEET / name
+    for path in sorted(folder.rglob("*")):
         if path.is_file():
-            digest.update(str(path.relative_to(trees.RPM)).encode() + b"\0" + path.read_bytes())
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -207,6 +207,15 @@ FROM _judged
 _ALL_ROOTS = "SELECT machine_id, root FROM _subjects"
 _NOBODY = "SELECT NULL::VARCHAR AS machine_id, NULL::VARCHAR AS root, NULL::VARCHAR AS message"
 
+# What is not known of a system, as its row is missing or lacks a value, does not exclude it.
+_ROOTS_OF_PACK = """
+SELECT machine_id, root FROM (
+{roots}
+) ANTI JOIN (
+{outside}
+) USING (machine_id, root)
+"""
+
 _PLAIN = """
 INSERT INTO _results
 SELECT run_id, machine_id, root, $_pack, $_rule, $_title, $_severity, $_state, 0,
@@ -265,7 +274,7 @@ class _Evaluation:
                 root="root" if "root" in columns else "NULL::VARCHAR",
                 evidence=_evidence(columns),
                 violations=compiled.violations.sql,
-                applies_to=compiled.applies_to.sql if compiled.applies_to else _ALL_ROOTS,
+                applies_to=_applies_to(pack, compiled),
                 unknown=unknown.sql if unknown else f"{_NOBODY} LIMIT 0",
                 rows=EVIDENCE_ROWS,
             )
@@ -338,6 +347,12 @@ def _labels(pack: Pack, rule: Rule) -> dict[str, str]:
         "_title": rule.title,
         "_severity": rule.severity,
     }
+
+
+def _applies_to(pack: Pack, compiled: CompiledRule) -> str:
+    roots = compiled.applies_to.sql if compiled.applies_to else _ALL_ROOTS
+    outside = pack.info.outside()
+    return _ROOTS_OF_PACK.format(roots=roots, outside=outside.sql) if outside else roots
 
 
 def _evidence(columns: Mapping[str, str]) -> str:

@@ -173,6 +173,22 @@ class PackInfo(Strict):
 
     title: Text
     description: Text
+    applies_to: Text | None = None
+
+    @field_validator("applies_to")
+    @classmethod
+    def _is_a_predicate(cls, predicate: str | None) -> str | None:
+        if predicate is not None:
+            columns = parse_predicate(predicate, "operating_systems")
+            if columns.parameters or columns.tables != {"operating_systems"}:
+                raise ValueError("a pack asks the columns of operating_systems alone")
+        return predicate
+
+    def outside(self) -> Select | None:
+        """The roots that are known to be none of the pack's; None when it is for all."""
+        if self.applies_to is None:
+            return None
+        return parse_predicate(f"NOT (\n{self.applies_to}\n)", "operating_systems")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ def _pack_lines(pack: Pack) -> Iterator[str]:
     yield ""
     yield pack.info.description.strip()
     yield ""
+    if pack.info.applies_to:
+        yield f"For systems with `{pack.info.applies_to}`; does not apply to others."
+        yield ""
     yield "Made from the rule files by `rules.reference`; a test keeps it up to date."
     yield ""
     yield "| rule | severity | what must hold |"

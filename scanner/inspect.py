@@ -72,6 +72,7 @@ class InspectOptions:
     Attributes:
         files: which directory entries the ``files`` table keeps.
         packages: where packages of languages are looked for.
+        registry: keys that the ``registry`` table holds besides.
         deadline: seconds that one machine may take in all, not counting those in which its host
             made the template, as the first machine on it finds.
         live: read images that a running guest is using.
@@ -84,6 +85,7 @@ class InspectOptions:
 
     files: FilesMode = "all"
     packages: PackagesMode = "known"
+    registry: tuple[str, ...] = ()
     deadline: float = 900.0
     live: bool = False
     allowed_directories: tuple[str, ...] = ()
@@ -277,6 +279,7 @@ class _Inspection:
             files=self._options.files,
             keys=self._read_keys(),
             packages=self._options.packages,
+            registry=self._options.registry,
         )
         try:
             discovery = _Discovery.model_validate(answer)

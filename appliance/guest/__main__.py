@@ -87,6 +87,7 @@ class Agent:
         disks: list[int],
         files: str,
         packages: str = "known",
+        registry: Sequence[str] = (),
         keys: Sequence[Mapping[str, str]] = (),
     ) -> object:
         """Find volumes, filesystems and roots on the disks that were plugged.
@@ -95,9 +96,10 @@ class Agent:
             disks: their places on the machine.
             files: which directory entries the ``files`` table keeps.
             packages: how far the ``packages`` table looks.
+            registry: keys that the ``registry`` table holds besides.
             keys: for encrypted volumes: ``selector``, and ``secret`` in hexadecimal digits.
         """
-        self._options = ScanOptions(files, packages)  # type: ignore[arg-type] # our own host's words
+        self._options = ScanOptions(files, packages, tuple(registry))  # type: ignore[arg-type] # our own host's words
         given = [Key(key["selector"], bytes.fromhex(key["secret"])) for key in keys]
         self._machine.discover(disks, self._options, given, self.log)
         return {

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import fnmatch
+import functools
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ READ_LIMIT = 16 << 20
 _SYS_OPENAT2 = 437  # the same number on every architecture: Linux 5.6, openat2(2)
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
+_TELLING = ("windows", "winnt", "etc")
+_WINDOWS_HIVES = ("SYSTEM", "SOFTWARE")
 _READ_FLAGS = os.O_NOCTTY | os.O_NONBLOCK  # a FIFO or a terminal must not hold a collector up
 
 FilesMode = Literal["all", "notable", "none"]
@@ -32,16 +35,18 @@ PackagesMode = Literal["known", "all"]
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """What a scan asks of the collectors; part of the request on the wire.
+    r"""What a scan asks of the collectors; part of the request on the wire.
 
     Attributes:
         files: which directory entries the ``files`` table keeps.
         packages: where to look for packages of languages: where their own tools put them, or
             everywhere.
+        registry: keys that the ``registry`` table holds besides, as ``HKLM\\...`` or ``HKU\\...``
     """
 
     files: FilesMode = "all"
     packages: PackagesMode = "known"
+    registry: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class Root:
         devices: device number (``st_dev``) of each mounted filesystem to its device name.
 
     Use it as a context manager, or call :meth:`close`.
+
+    Names in a Windows tree are found whatever the case of their letters, as Windows does.
     """
 
     name: str
@@ -87,6 +94,7 @@ class Root:
     devices: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._names: dict[str, dict[str, str]] = {}
         self._fd = os.open(self.top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -110,15 +118,70 @@ class Root:
         ]
         return f"not mounted: {', '.join(lacking)}" if lacking else ""
 
+    @functools.cached_property
+    def windows(self) -> str | None:
+        """The directory that Windows is installed in, such as ``/Windows``; None without one."""
+        try:
+            fd = self._open_exactly(".", os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return None
+        try:
+            with os.scandir(fd) as entries:
+                names = {entry.name for entry in entries if entry.name.lower() in _TELLING}
+        finally:
+            os.close(fd)
+        if "etc" in names:  # a Unix that has mounted a Windows disk
+            return None
+        for name in sorted(names):
+            config = f"{name}/System32/config"
+            if any(self._as_stored(f"{config}/{hive}") for hive in _WINDOWS_HIVES):
+                return f"/{name}"
+        return None
+
     def open_fd(self, path: str, flags: int = os.O_RDONLY) -> int:
         """Open a path of the guest and return its descriptor.
 
         Raises:
             OSError: as open(2) would.
         """
+        name = path.lstrip("/") or "."
+        try:
+            return self._open_exactly(name, flags)
+        except FileNotFoundError:
+            stored = self._as_stored(name) if name != "." and self.windows else None
+            if stored is None or stored == name:
+                raise
+        return self._open_exactly(stored, flags)
+
+    def _open_exactly(self, name: str, flags: int) -> int:
         if not flags & os.O_PATH:  # openat2 refuses flags that mean nothing beside O_PATH
             flags |= _READ_FLAGS
-        return _openat2(self._fd, path.lstrip("/") or ".", flags | os.O_CLOEXEC)
+        return _openat2(self._fd, name, flags | os.O_CLOEXEC)
+
+    def _as_stored(self, path: str) -> str | None:
+        """A path with the letters that its directories have it by; None when there is no such."""
+        stored = ""
+        for part in path.split("/"):
+            if part in ("", ".", ".."):
+                stored += f"{part}/"
+                continue
+            if stored not in self._names:
+                self._names[stored] = self._names_by_lower(stored)
+            name = self._names[stored].get(part.lower())
+            if name is None:
+                return None
+            stored += f"{name}/"
+        return stored.rstrip("/")
+
+    def _names_by_lower(self, directory: str) -> dict[str, str]:
+        try:
+            fd = self._open_exactly(directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return {}
+        try:
+            return {name.lower(): name for name in sorted(os.listdir(fd))}
+        finally:
+            os.close(fd)
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:

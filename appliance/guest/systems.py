@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from appliance.guest import fstab, ostree
+from appliance.guest import drives, fstab, ostree
 from appliance.guest.disks import BlockDevice
 from appliance.guest.filesystems import Filesystem, Subvolume, mount_options
 from appliance.guest.mounting import READ_ONLY, bind, mount
@@ -118,6 +118,8 @@ def _holds_system(top: str, *, media: bool = False) -> bool:
             return True
         if any(root.is_file(name) or root.is_link(name) for name in _RELEASE_FILES):
             return root.is_dir("etc") or root.is_dir("usr")
+        if root.windows:
+            return True
         has_shell = any(root.is_file(name) or root.is_link(name) for name in _SHELLS)
         return has_shell and root.is_file("etc/passwd")
 
@@ -166,6 +168,8 @@ class Assembler:
                 if entry.names_device:
                     device = fstab.resolve(entry.source, self._devices, encrypted)
                 mounts.append(self._mount_entry(bare, entry, device, candidate, numbers))
+            if bare.windows:
+                mounts += drives.mounts(bare, candidate.filesystem.device.path, self._devices)
         return Root(candidate.name, top, tuple(mounts), self._options, numbers)
 
     def _unlisted(self, candidate: Candidate) -> Mount:

@@ -23,8 +23,10 @@ TREES = {
         "erofs-utils exfatprogs f2fs-tools jfsutils makefs nilfs-tools squashfs-tools udftools "
         "xorriso",
     ),
+    "windows": ("", ""),
 }
-"""Name to Debian suite and packages; rpm is made from fleet/rpm; tools make odd filesystems."""
+"""Name to Debian suite and packages; rpm and windows are made from the folders of their names, and
+tools make odd filesystems."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ EXTRA = (
         (Disk("filesystems/disk0.raw", "320M"), Disk("filesystems/disk1.raw", "16M")),
         tree="tools",
     ),
+    Image("windows10", (Disk("windows10.raw", "128M"),), tree="windows"),
     Image("zero", (Disk("zero.raw"),), cut_from="bare-ext4", needs=("bare-ext4",)),
 )
 """What tests/vm scans beside them."""

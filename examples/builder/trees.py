@@ -16,7 +16,9 @@ from pathlib import Path
 from examples.builder import commands
 
 HERE = Path(__file__).resolve().parent
-RPM = HERE.parent / "fleet" / "rpm"
+FLEET = HERE.parent / "fleet"
+RPM = FLEET / "rpm"
+WINDOWS = FLEET / "windows"
 
 _SECONDS = 900
 _SQLITE = "var/lib/rpm/rpmdb.sqlite"
@@ -103,6 +105,35 @@ def rpm(target: Path) -> None:
         _as_root(_INSTALL, str(work), str(RPM / "signing-key.asc"), _QUERY)
         _write_berkeley_db(work / "tree" / "now" / _SQLITE, work / "tree" / "Packages")
         _as_root(_PACK, str(work / "tree"), str(target))
+
+
+def windows(target: Path) -> None:
+    """A Windows system drive, its registry hives made from the text in fleet/windows.
+
+    The tar holds the drive in ``root``, and in ``expected`` what reglookup and chntpw's tools,
+    which share no code with hivex, read in the hives.
+
+    Raises:
+        CommandError: a hive could not be made or read.
+    """
+    with tempfile.TemporaryDirectory(prefix="fleetscan-builder-") as name:
+        root, expected = Path(name) / "root", Path(name) / "expected"
+        shutil.copytree(WINDOWS, root)
+        expected.mkdir()
+        for text in sorted(root.rglob("*.reg")):
+            hive = text.with_suffix("")
+            _tool("/usr/bin/python3", str(HERE / "hives.py"), str(text), str(hive))
+            text.unlink()
+            (expected / f"{hive.name}.csv").write_text(_tool("reglookup", str(hive)))
+        config = root / "Windows" / "System32" / "config"
+        (expected / "accounts").write_text(_tool("sampasswd", "-l", str(config / "SAM")))
+        (expected / "members").write_text(_tool("samusrgrp", "-L", str(config / "SAM")))
+        command = ["tar", "-C", name, "-cf", str(target), "--owner=0", "--group=0", "."]
+        commands.run("packing a Windows tree", command, seconds=_SECONDS)
+
+
+def _tool(*command: str) -> str:
+    return commands.run("making a Windows tree", command, seconds=_SECONDS)
 
 
 def _as_root(script: str, *arguments: str) -> None:

@@ -22,6 +22,7 @@ from scanner.cli.options import (
     OutputFormat,
     Packages,
     PackagesMode,
+    RegistryKeys,
     Template,
     Verbose,
     examples,
@@ -59,6 +60,7 @@ def inspect(
     ] = None,
     files: FilesMode = Files.ALL,
     packages: PackagesMode = Packages.KNOWN,
+    registry: RegistryKeys = None,
     deadline: Deadline = 900,
     live: Live = False,
     template: Template = True,
@@ -85,6 +87,7 @@ def inspect(
     options = InspectOptions(
         files=files.value,
         packages=packages.value,
+        registry=tuple(registry or ()),
         deadline=deadline,
         live=live,
         template=template,

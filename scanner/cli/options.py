@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from scanner.cli import output
+from scanner.errors import UsageError
 
 
 class Files(enum.StrEnum):
@@ -24,6 +26,19 @@ class Packages(enum.StrEnum):
 
     KNOWN = "known"
     ALL = "all"
+
+
+_REGISTRY_KEY = re.compile(r"(?:HKLM\\(?:SOFTWARE|SYSTEM)|HKU)(?:\\[^\\]+)+", re.IGNORECASE)
+
+
+def _registry_keys(keys: list[str] | None) -> list[str] | None:
+    for key in keys or ():
+        if not _REGISTRY_KEY.fullmatch(key):
+            raise UsageError(
+                f"{key!r} is no registry key that can be listed",
+                hint="begin with HKLM\\SOFTWARE\\, HKLM\\SYSTEM\\, or HKU\\ for every user",
+            )
+    return keys
 
 
 Facts = Annotated[
@@ -56,6 +71,15 @@ PackagesMode = Annotated[
     typer.Option(
         "--packages",
         help="Look for languages' packages where their tools put them, or in all files: dear.",
+    ),
+]
+RegistryKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--registry",
+        metavar="KEY",
+        callback=_registry_keys,
+        help="A Windows registry key to list as well, with all below it; may be repeated.",
     ),
 ]
 Deadline = Annotated[

@@ -21,6 +21,7 @@ from scanner.cli.options import (
     OutputFormat,
     Packages,
     PackagesMode,
+    RegistryKeys,
     Template,
     Verbose,
     examples,
@@ -47,6 +48,7 @@ class ScanSettings:
     template: bool = True
     keys: list[str] = field(default_factory=list)
     packages: str = "known"
+    registry: list[str] = field(default_factory=list)
 
 
 _EXAMPLES = examples(
@@ -74,6 +76,7 @@ def scan(
     ] = None,
     files: FilesMode = Files.ALL,
     packages: PackagesMode = Packages.KNOWN,
+    registry: RegistryKeys = None,
     deadline: Deadline = 900,
     live: Live = False,
     allow_dir: AllowedDirectories = None,
@@ -127,6 +130,7 @@ def scan(
             exclude=exclude or [],
             files=files.value,
             packages=packages.value,
+            registry=list(registry or ()),
             deadline=deadline,
             live=live,
             allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
@@ -180,6 +184,7 @@ def _scan(
         machine=InspectOptions(
             files=settings.files,  # type: ignore[arg-type] # one of the enum's, by the command line
             packages=settings.packages,  # type: ignore[arg-type] # likewise
+            registry=tuple(settings.registry),
             deadline=settings.deadline,
             live=settings.live,
             allowed_directories=tuple(settings.allowed_directories),

@@ -219,6 +219,7 @@ def _packages(count: int) -> Iterator[Package]:
             installed_size=number * 4096,
             installed_at=_BEGUN * MICROSECOND,
             path=None,
+            account=None,
         )
 
 

@@ -24,7 +24,7 @@ def test_no_release_is_the_beginning_of_another_of_its_distribution() -> None:
         assert not longer
 
 
-def test_the_distributions_that_servers_run_are_listed() -> None:
+def test_the_systems_that_fleets_run_are_listed() -> None:
     assert {item.distro for item in RELEASES} == {
         "almalinux",
         "alpine",
@@ -39,6 +39,10 @@ def test_the_distributions_that_servers_run_are_listed() -> None:
         "rocky",
         "sles",
         "ubuntu",
+        "windows",
+        "windows-enterprise",
+        "windows-ltsc",
+        "windows-server",
     }
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from rules import facts
 from rules.evaluate import EVIDENCE_ROWS, EVIDENCE_TEXT, evaluate
-from rules.model import Config
+from rules.model import Config, PackInfo
 from rules.results import SCHEMA
 from tests.rules.rule_builder import (
     NAMED_BAD,
@@ -441,3 +442,25 @@ def test_order_does_not_depend_on_the_order_of_rows() -> None:
     assert [(row["machine_id"], row["rule_id"]) for row in rows] == [
         (machine, rule) for machine in "abc" for rule in ("a-rule", "b-rule")
     ]
+
+
+def test_a_pack_s_rules_do_not_apply_to_systems_of_another_kind() -> None:
+    info = PackInfo(title="t", description="d", applies_to="family = 'windows'")
+    pack = replace(make_pack(make_rule(violations=NAMED_BAD)), info=info)
+    found: Facts = {
+        "operating_systems": [
+            {"machine_id": "linux", "family": "linux"},
+            {"machine_id": "windows", "family": "windows"},
+        ],
+        "users": [{"machine_id": name, "name": "bad"} for name in ("linux", "windows")],
+    }
+    with facts.connect(found, ()) as connection:
+        results = evaluate(connection, [pack], now=NOW)
+    states = {row["machine_id"]: row["state"] for row in results.table.to_pylist()}
+    assert states == {"linux": "notapplicable", "windows": "fail"}
+
+
+def test_a_pack_asks_nothing_but_what_a_system_is() -> None:
+    for predicate in ("name = $name", "machine_id IN (SELECT machine_id FROM users)"):
+        with pytest.raises(ValueError, match="alone"):
+            PackInfo(title="t", description="d", applies_to=predicate)

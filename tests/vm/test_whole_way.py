@@ -37,7 +37,8 @@ WITHOUT_SYSTEM = {
     "luks": ["extra/luks.raw"],
     "zero": ["extra/zero.raw"],
 }
-DISKS = LINUX | WITHOUT_SYSTEM
+WINDOWS = {"windows10": ["extra/windows10.raw"]}
+DISKS = LINUX | WITHOUT_SYSTEM | WINDOWS
 DIRTY = [name for name in LINUX if name.startswith("dirty")]
 WITH_PACKAGES = ["debian12", "debian13", "rpm", "rpm-bdb", "twodisk"]
 WITH_USAGE = ["debian12", "debian13", "rpm", "twodisk", "bare-ext4", "logical"]
@@ -111,7 +112,7 @@ def test_mountpoints_are_what_the_builder_mounted(
     assert found == expected(name).mounts()
 
 
-@pytest.mark.parametrize("name", LINUX)
+@pytest.mark.parametrize("name", LINUX | WINDOWS)
 def test_files_are_what_find_reports(name: str, inspected: Inspect, expected: Expect) -> None:
     rows = inspected(name).rows("files")
     found = {unescape(row["path"]): as_entry(row) for row in rows}

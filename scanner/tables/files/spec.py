@@ -16,6 +16,8 @@ class File:
     ``--files notable`` keeps entries that security rules ask about: set-user-id, set-group-id or
     sticky bits, capabilities, world-writable, device nodes, owners unknown to the root, and what
     lies in /etc, /root, /boot and the top of /home directories.
+
+    Windows: modes and owners are what a Linux kernel makes of NTFS, and say nothing of rights.
     """
 
     path: str = column("Absolute path in the root.", example="/etc/shadow")

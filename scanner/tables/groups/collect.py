@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
 from scanner.tables import colonfile
+from scanner.tables.groups import windows
 from scanner.tables.groups.spec import Group
 
 GROUP = "/etc/group"
@@ -14,13 +15,16 @@ GSHADOW = "/etc/gshadow"
 
 
 def collect(root: Root) -> Iterator[Group]:
-    """One row an entry of /etc/group.
+    """One row an entry of /etc/group, or a local group of Windows.
 
     Raises:
         NotApplicable: there is no /etc/group.
         OSError: /etc/group cannot be read.
         ValueError: entries are malformed or /etc/gshadow cannot be read; raised after all rows.
     """
+    if root.windows:
+        yield from windows.collect(root)
+        return
     text = root.try_text(GROUP)
     if text is None:
         raise NotApplicable(f"no {GROUP}")
@@ -56,6 +60,7 @@ def parse_group(
             gid=int(fields[2]),
             members=_names(fields[3]) if len(fields) > 3 else (),
             administrators=administrators.get(fields[0], ()),
+            sid=None,
         )
     if malformed:
         problems.append(colonfile.malformed(GROUP, malformed))

@@ -7,9 +7,14 @@ from scanner.schema import U8, column, table
 
 @table()
 class Mountpoint:
-    """Where a root mounts its filesystems, as its own fstab says."""
+    """Where a root mounts its filesystems, as its own fstab says.
 
-    path: str = column("Directory; swap for swap areas.", example="/var")
+    Windows: its drive letters, as its registry maps them to partitions of the machine.
+    """
+
+    path: str = column(
+        "Directory; swap for swap areas; drive letters as C: is written.", example="/var"
+    )
     device: str | None = column(
         "Device inside the appliance that the entry was resolved to.", example="/dev/vg0/var"
     )
@@ -21,5 +26,7 @@ class Mountpoint:
     options: tuple[str, ...] = column("Mount options of the entry.", example="noexec")
     subvolume: str | None = column("btrfs subvolume that is mounted.")
     check_pass: U8 | None = column("Sixth field of the entry: order of checks at boot.")
-    mounted: bool = column("Whether it is part of the tree that was scanned.")
-    error: str | None = column("Why it is not.")
+    mounted: bool = column(
+        "Whether it is part of the tree that was scanned; of Windows' drives only the system's is."
+    )
+    error: str | None = column("Why it could not be.")

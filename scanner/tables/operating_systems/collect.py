@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from appliance.guest.root import Root
 from scanner.tables import release as release_files
-from scanner.tables.operating_systems import bsd, elf, inspector, packaging
+from scanner.tables.operating_systems import bsd, elf, inspector, packaging, windows
 from scanner.tables.operating_systems.spec import Family, Form, InitSystem, OperatingSystem
 from scanner.tables.release import Release, parse_assignments, version_numbers
 
@@ -56,8 +56,14 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
 
     Raises:
         OSError: something of it could not be read; raised after the row, where it is null.
+        ValueError: so for a Windows hive.
     """
     problems: list[str] = []
+    if root.windows:
+        yield windows.read(root, problems)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return
 
     def probe(fact: str, look: Callable[[Root], T], otherwise: T) -> T:
         try:
@@ -93,6 +99,9 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
         kernels=probe("kernels", find_kernels, ()),
         package_format=package_format,
         package_manager=packaging.find_manager(root, package_format),
+        build=None,
+        installed_at=None,
+        system_root=None,
     )
     if problems:
         raise OSError("; ".join(problems))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, column, table
+from scanner.schema import U32, Timestamp, column, table
 
 InitSystem = Literal["systemd", "sysv", "openrc", "upstart", "busybox", "runit", "procd", "bsd"]
 PackageFormat = Literal[
@@ -30,7 +30,7 @@ PackageManager = Literal[
     "nix",
 ]
 Form = Literal["installed", "container", "installer", "netinst", "live"]
-Family = Literal["linux", "freebsd", "netbsd", "openbsd", "other"]
+Family = Literal["linux", "windows", "freebsd", "netbsd", "openbsd", "other"]
 
 
 @table()
@@ -42,7 +42,9 @@ class OperatingSystem:
         "installed: a system of its own; container: a container's or chroot's files that say so "
         "themselves; installer, netinst, live: installation or live media."
     )
-    distro: str | None = column("Lower-case identifier, os-release's ID.", example="debian")
+    distro: str | None = column(
+        "Lower-case identifier, os-release's ID; windows on Windows.", example="debian"
+    )
     inspector_distro: str = column(
         "The distribution as virt-inspector names it; unknown where it has no name.",
         example="redhat-based",
@@ -52,13 +54,17 @@ class OperatingSystem:
     version: str | None = column(
         "Version, as precise as the system states it: os-release's VERSION_ID, or the point "
         "release that extends it in VERSION, DEBIAN_VERSION_FULL, /etc/debian_version or another "
-        "release file.",
+        "release file. Windows: major and minor version, build and revision.",
         example="12.11",
     )
     version_major: U32 | None = column("First number of the version.", example="12")
     version_minor: U32 | None = column("Second number of the version.", example="11")
-    codename: str | None = column("Release codename.", example="bookworm")
-    variant: str | None = column("Edition, os-release's VARIANT_ID.", example="server")
+    codename: str | None = column(
+        "Release codename; Windows: its release or service pack, such as 22H2.", example="bookworm"
+    )
+    variant: str | None = column(
+        "Edition, os-release's VARIANT_ID or Windows' EditionID.", example="server"
+    )
     support_end: str | None = column(
         "End of support as the system itself states it (os-release's SUPPORT_END), YYYY-MM-DD."
     )
@@ -69,7 +75,9 @@ class OperatingSystem:
     etc_machine_id: str | None = column(
         "Content of /etc/machine-id; null when it is empty or not yet initialized."
     )
-    timezone: str | None = column("Time zone name.", example="Europe/Paris")
+    timezone: str | None = column(
+        "Time zone name; Windows has names of its own.", example="Europe/Paris"
+    )
     init_system: InitSystem | None = column("What starts services.")
     kernels: tuple[str, ...] = column(
         "Releases of the kernels installed, oldest first.", example="6.1.0-18-amd64"
@@ -77,4 +85,9 @@ class OperatingSystem:
     package_format: PackageFormat | None = column("Format of the package database.")
     package_manager: PackageManager | None = column(
         "Program that gets and updates packages, told by what is installed.", example="dnf"
+    )
+    build: str | None = column("Windows: build number.", example="19045")
+    installed_at: Timestamp | None = column("When it was installed, where the system records it.")
+    system_root: str | None = column(
+        "Windows: the directory it is installed in, as it names it itself.", example="C:\\Windows"
     )

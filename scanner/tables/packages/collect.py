@@ -1,4 +1,4 @@
-"""Packages on record: the databases of package managers, and what languages' tools left."""
+"""Packages on record: managers' databases, Windows' registry, and what languages' tools left."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from scanner.tables.packages import (
     rpmdb,
     slackware,
     snap,
+    windows,
     xbps,
 )
 from scanner.tables.packages.purl import Distribution
@@ -55,8 +56,15 @@ def collect(root: Root) -> Iterator[Package]:
         NotApplicable: the root has no package database, nor packages of languages.
         ValueError: a database is damaged or cannot be read; raised after the rows it still gave.
     """
-    found = [database for database in _DATABASES if database.is_present(root)]
     problems: list[str] = []
+    rows = windows.collect(root, problems) if root.windows else _unix(root, problems)
+    yield from rows
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _unix(root: Root, problems: list[str]) -> Iterator[Package]:
+    found = [database for database in _DATABASES if database.is_present(root)]
     distribution = _distribution(root, problems)
     for database in found:
         yield from database.collect(root, distribution, problems)
@@ -66,8 +74,6 @@ def collect(root: Root) -> Iterator[Package]:
         yield package
     if not anything and not problems:
         raise NotApplicable("no package database")
-    if problems:
-        raise ValueError("; ".join(problems))
 
 
 def _distribution(root: Root, problems: list[str]) -> Distribution:

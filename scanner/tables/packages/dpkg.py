@@ -171,6 +171,7 @@ def from_record(
         installed_size=int(size) * _UNIT if _SIZE.fullmatch(size) else None,
         installed_at=installed_at,
         path=None,
+        account=None,
     )
 
 

@@ -29,6 +29,7 @@ def package(
     installed_size: int | None = None,
     installed_at: int | None = None,
     path: str | None = None,
+    account: str | None = None,
 ) -> Package:
     """A package, installed unless told; empty text counts as nothing recorded."""
     return Package(
@@ -51,6 +52,7 @@ def package(
         installed_size=installed_size,
         installed_at=installed_at,
         path=path,
+        account=account,
     )
 
 

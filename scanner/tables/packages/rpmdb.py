@@ -315,6 +315,7 @@ def from_header(header: Mapping[str, Any], distribution: Distribution) -> Packag
         installed_size=_number(header["longsize"]),
         installed_at=None if installed is None else installed * MICROSECOND,
         path=None,
+        account=None,
     )
 
 

@@ -35,6 +35,8 @@ Manager = Literal[
     "gem",
     "java",
     "go",
+    "windows",
+    "windows-update",
 ]
 
 LANGUAGES: tuple[Manager, ...] = ("python", "npm", "gem", "java", "go")
@@ -49,7 +51,10 @@ class Package:
     ``--packages all`` everywhere, and in Java archives and Go programs as well.
     """
 
-    manager: Manager = column("What has it on record: a package manager or a language's tools.")
+    manager: Manager = column(
+        "What has it on record: a package manager or a language's tools; windows: programs that "
+        "can be uninstalled; windows-update: what component based servicing has installed."
+    )
     name: str = column("Package name.", example="openssl")
     version: str = column(
         "Whole version as the ecosystem's own tool prints it: epoch, upstream version, "
@@ -87,4 +92,7 @@ class Package:
     )
     path: str | None = column(
         "Where a package that no database lists was found; null for those of a system's database."
+    )
+    account: str | None = column(
+        "Profile folder of the only account that has it, for programs installed by a Windows user."
     )

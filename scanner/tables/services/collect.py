@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
-from scanner.tables.services import systemd, sysv, unitfile
+from scanner.tables.services import systemd, sysv, unitfile, windows
 from scanner.tables.services.spec import Service
 
 SCRIPT_FOLDERS = ("/etc/init.d", "/etc/rc.d/init.d")
@@ -19,12 +19,15 @@ LIMIT = 1 << 20
 
 
 def collect(root: Root) -> Iterator[Service]:
-    """One row a unit name, then one a SysV script.
+    """One row a unit name, then one a SysV script; or one a Windows service.
 
     Raises:
         NotApplicable: the root has neither.
         ValueError: a file could not be read; raised after all rows.
     """
+    if root.windows:
+        yield from windows.collect(root)
+        return
     problems: list[str] = []
     tree = read_units(root)
     names = tree.names()

@@ -18,33 +18,43 @@ Kind = Literal[
     "slice",
     "scope",
     "device",
+    "driver",
 ]
-State = Literal["enabled", "linked", "alias", "masked", "static", "indirect", "disabled", "bad"]
+State = Literal[
+    "enabled", "linked", "alias", "masked", "static", "indirect", "manual", "disabled", "bad"
+]
 
 
 @table()
 class Service:
-    """systemd units and SysV scripts, and whether they start by themselves.
+    """systemd units, SysV scripts and Windows services, and whether they start by themselves.
 
     Units are those of the system manager that lie on disk; generators and /run are not looked
     at, as they are empty until a system runs. Instances of templates have a row when something
     pulls them in. A SysV script whose name a systemd unit also has is left out, as systemd leaves
     it out.
+
+    Windows: services and drivers of the control set that starts, as its registry has them.
     """
 
     name: str = column("Unit name with its suffix, or script name.", example="ssh.service")
-    manager: Literal["systemd", "sysv"] = column("What starts it.")
-    kind: Kind = column("Unit type; SysV scripts are services.")
+    manager: Literal["systemd", "sysv", "windows"] = column("What starts it.")
+    kind: Kind = column("Unit type; SysV scripts are services; driver is Windows' only.")
     state: State = column(
         "Enablement in systemctl is-enabled's words; SysV: enabled when a start link exists in "
-        "run levels 2 to 5 or S, else disabled."
+        "run levels 2 to 5 or S, else disabled; Windows: enabled when it starts by itself, manual "
+        "when others start it, disabled, or bad for a start type that there is not."
     )
-    path: str = column("File that defines it.", example="/lib/systemd/system/ssh.service")
-    description: str | None = column("Its own description, as written in its file.")
+    path: str = column(
+        "File, or registry key, that defines it.", example="/lib/systemd/system/ssh.service"
+    )
+    description: str | None = column(
+        "Its own description, as written in its file; Windows: its display name."
+    )
     command: str | None = column(
-        "First command it starts with (ExecStart), without systemd's prefixes."
+        "First command it starts with (ExecStart), without systemd's prefixes; Windows: ImagePath."
     )
-    run_as: str | None = column("Account it runs as, when not root.")
+    run_as: str | None = column("Account it runs as, when not root or LocalSystem.")
     wanted_by: tuple[str, ...] = column(
         "Units that pull it in by a link (SysV: run levels it starts in).",
         example="multi-user.target",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from appliance.guest.root import Root
 from scanner.schema import MICROSECOND, NotApplicable
 from scanner.tables import colonfile
+from scanner.tables.users import windows
 from scanner.tables.users.spec import Algorithm, PasswordState, User
 
 ACCOUNTS = "/etc/passwd"
@@ -54,13 +55,16 @@ class Shadow:
 
 
 def collect(root: Root) -> Iterator[User]:
-    """One row an entry of /etc/passwd.
+    """One row an entry of /etc/passwd, or an account of Windows.
 
     Raises:
         NotApplicable: there is no /etc/passwd.
         OSError: /etc/passwd cannot be read.
         ValueError: entries are malformed or /etc/shadow cannot be read; raised after all rows.
     """
+    if root.windows:
+        yield from windows.collect(root)
+        return
     text = root.try_text(ACCOUNTS)
     if text is None:
         raise NotApplicable(f"no {ACCOUNTS}")
@@ -115,6 +119,9 @@ def _user(fields: list[str], shadow: Shadow | None) -> User:
         password_warn_days=aging.warning,
         password_inactive_days=aging.inactive,
         expires=_midnight(aging.expires),
+        sid=None,
+        flags=(),
+        last_login=None,
     )
 
 

@@ -26,14 +26,19 @@ Algorithm = Literal[
 
 @table()
 class User:
-    """Local accounts with the state of their passwords, never the hashes."""
+    """Local accounts with the state of their passwords, never the hashes.
+
+    Windows: the accounts of its SAM database; a disabled account's password counts as locked.
+    """
 
     name: str = column("Login name.", example="root")
-    uid: U32 = column("Numeric id.")
+    uid: U32 = column("Numeric id; Windows: the last part of its SID.")
     gid: U32 = column("Numeric id of the primary group.")
-    comment: str | None = column("GECOS field.")
+    comment: str | None = column("GECOS field; Windows: the full name, or else the description.")
     home: str | None = column("Home directory.")
-    shell: str = column("Login shell; empty means /bin/sh and is given as such.")
+    shell: str | None = column(
+        "Login shell; empty means /bin/sh and is given as such; null on Windows."
+    )
     password: PasswordState = column(
         "set: a password works; empty: logs in without one; locked: a password exists but is "
         "locked; none: no password can match; unknown: the shadow file could not be read or "
@@ -45,7 +50,8 @@ class User:
         example="yescrypt",
     )
     password_changed: Timestamp | None = column(
-        "Day of the last password change; 1970-01-01 means that the next login must change it."
+        "Day of the last password change; 1970-01-01 means that the next login must change it. "
+        "Windows: the very time."
     )
     password_min_days: I64 | None = column("Days before it may be changed.", unit="days")
     password_max_days: I64 | None = column("Days after which it must be changed.", unit="days")
@@ -54,3 +60,10 @@ class User:
         "Days after expiry until the account closes.", unit="days"
     )
     expires: Timestamp | None = column("Day on which the account expires.")
+    sid: str | None = column("Windows: security identifier.", example="S-1-5-21-1-2-3-1001")
+    flags: tuple[str, ...] = column(
+        "Windows: account flags, such as disabled, locked_out, password_not_required, "
+        "password_never_expires.",
+        example="password_never_expires",
+    )
+    last_login: Timestamp | None = column("Last login on record; so far of Windows only.")

@@ -273,3 +273,52 @@ def test_parts_that_should_be_mounted_and_are_not_are_told(tmp_path: Path) -> No
         assert tree.missing() == "not mounted: /var (no such device on this machine), /home (why)"
     with Root("r", str(tmp_path), mounts[:1]) as tree:
         assert tree.missing() == ""
+
+
+# -- Windows ---------------------------------------------------------------------------------
+
+
+def windows(top: Path, hive: str = "Windows/System32/config/SYSTEM") -> Path:
+    (top / hive).parent.mkdir(parents=True)
+    (top / hive).write_text("hive")
+    return top
+
+
+@pytest.mark.parametrize(
+    ("hive", "folder"),
+    [
+        ("Windows/System32/config/SYSTEM", "/Windows"),
+        ("WINDOWS/system32/config/software", "/WINDOWS"),
+        ("WINNT/system32/CONFIG/System", "/WINNT"),
+        ("Windows/System32/config/elsewhere", None),
+        ("Backup/System32/config/SYSTEM", None),
+    ],
+)
+def test_windows_is_where_its_hives_are(tmp_path: Path, hive: str, folder: str | None) -> None:
+    with Root("r", str(windows(tmp_path, hive))) as tree:
+        assert tree.windows == folder
+
+
+def test_names_of_windows_are_found_whatever_their_case(tmp_path: Path) -> None:
+    with Root("r", str(windows(tmp_path))) as tree:
+        assert tree.read_text("/WINDOWS/system32/Config/system") == "hive"
+        assert tree.listdir("/windows/SYSTEM32") == ["config"]
+        assert tree.is_dir("windows/system32/../SYSTEM32")
+        assert not tree.exists("/windows/system32/missing/SYSTEM")
+
+
+def test_a_linux_with_a_windows_disk_mounted_stays_a_linux(tmp_path: Path) -> None:
+    (windows(tmp_path) / "etc").mkdir()
+    with Root("r", str(tmp_path)) as tree:
+        assert tree.windows is None
+        assert not tree.exists("/windows")
+
+
+def test_case_is_folded_inside_the_tree_alone(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("outside")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (windows(tree) / "Out").symlink_to("../..")
+    with Root("r", str(tree)) as root:
+        assert not root.exists("/OUT/SECRET")
+        assert not root.exists("/../SECRET")

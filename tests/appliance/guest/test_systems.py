@@ -55,6 +55,14 @@ def test_a_shell_and_a_passwd_make_one_too(tmp_path: Path) -> None:
     assert roots(filesystem(tmp_path)) == ["/dev/sda2"]
 
 
+def test_registry_hives_make_a_windows(tmp_path: Path) -> None:
+    config = tmp_path / "WINDOWS" / "system32" / "config"
+    config.mkdir(parents=True)
+    assert roots(filesystem(tmp_path)) == []
+    (config / "software").touch()
+    assert roots(filesystem(tmp_path)) == ["/dev/sda2"]
+
+
 def test_links_are_followed_inside_the_tree_and_never_out_of_it(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()

@@ -46,7 +46,9 @@ def machine_rows(machine_id: str, facts_run: str, outcome: Outcome = "ok") -> pa
 
 
 def group_rows(machine_id: str, names: Iterable[str]) -> pa.Table:
-    rows = [Group(name=name, gid=1, members=("ann",), administrators=()) for name in names]
+    rows = [
+        Group(name=name, gid=1, members=("ann",), administrators=(), sid=None) for name in names
+    ]
     return rows_to_arrow(load_tables()["groups"], rows, machine_id=machine_id, root=ROOT)
 
 

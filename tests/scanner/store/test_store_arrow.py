@@ -238,7 +238,7 @@ def test_rows_of_the_host_are_checked_like_those_of_a_guest() -> None:
     row = Coverage(root=None, table_name="files", status=wrong, rows=1, seconds=1.0, error=None)
     with pytest.raises(RowError, match="column status"):
         rows_to_arrow(COVERAGE, [row], machine_id="m")
-    group = Group(name="\ud800", gid=1, members=(), administrators=())
+    group = Group(name="\ud800", gid=1, members=(), administrators=(), sid=None)
     with pytest.raises(RowError, match="surrogates not allowed"):
         rows_to_arrow(GROUPS, [group], machine_id="m", root="r")
 
@@ -270,7 +270,8 @@ def test_what_is_accepted_means_what_it_means_to_another_json_parser(payload: by
         return
     lines = payload.decode().split("\n")[:-1]
     assert rows.drop_columns(["machine_id", "root"]).to_pylist() == [
-        {"name": None, "gid": None, "members": None, "administrators": None} | json.loads(line)
+        {"name": None, "gid": None, "members": None, "administrators": None, "sid": None}
+        | json.loads(line)
         for line in lines
     ]
 

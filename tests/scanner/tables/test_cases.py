@@ -3,7 +3,8 @@
 A case is scanner/tables/<table>/cases/<case>/ with ``tree/`` (the root), ``expected.jsonl`` (the
 rows as encode_rows writes them, keys in any order), where the tree has symbolic links ``links``
 ("<path> -> <target>"), and where the collector ends in an error ``error.txt`` ("<class>:
-<message>").
+<message>"). In trees of Windows a file NAME.reg stands for the registry hive NAME, which is made
+of it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,23 @@ import pytest
 
 from scanner.schema import Column, Kind
 from scanner.tables import load_tables
-from tests.scanner.tables.run_case import DEBIAN_PYTHON, REPOSITORY, Outcome, lay_out, run
-from tests.scanner.tables.run_case import run_in_debian_python as run_with_librpm
+from tests.scanner.tables.make_hives import make_hives
+from tests.scanner.tables.run_case import (
+    DEBIAN_PYTHON,
+    REPOSITORY,
+    Outcome,
+    lay_out,
+    run,
+    run_in_debian_python,
+)
 
 TABLES = REPOSITORY / "scanner" / "tables"
 LIBRPM_CASES = [TABLES / f"packages/cases/rpm-{kind}" for kind in ("sqlite", "ndb", "bdb")]
-CASES = sorted(path for path in TABLES.glob("*/cases/*/") if path not in LIBRPM_CASES)
+WINDOWS_CASES = sorted(
+    path for path in TABLES.glob("*/cases/*/") if next(path.rglob("*.reg"), None)
+)
+SPECIAL_CASES = [*LIBRPM_CASES, *WINDOWS_CASES]
+CASES = sorted(path for path in TABLES.glob("*/cases/*/") if path not in SPECIAL_CASES)
 
 NO_NDB = (
     "ValueError: /usr/lib/sysimage/rpm/Packages.db: this librpm cannot read the database's format"
@@ -85,7 +97,7 @@ def test_tree_gives_the_rows_beside_it(case: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", LIBRPM_CASES, ids=_name)
 def test_real_rpm_databases_give_the_rows_beside_them(case: Path, tmp_path: Path) -> None:
-    found = run_with_librpm("packages", lay_out(case, tmp_path))
+    found = run_in_debian_python("packages", lay_out(case, tmp_path))
     assert "No module named 'rpm'" not in found.error, (
         f"{DEBIAN_PYTHON} lacks librpm's binding: apt-get install python3-rpm"
     )
@@ -95,7 +107,15 @@ def test_real_rpm_databases_give_the_rows_beside_them(case: Path, tmp_path: Path
     _assert_rows_fit("packages", found)
 
 
-@pytest.mark.parametrize("case", [*CASES, *LIBRPM_CASES], ids=_name)
+@pytest.mark.parametrize("case", WINDOWS_CASES, ids=_name)
+def test_hives_give_the_rows_beside_their_text(case: Path, tmp_path: Path) -> None:
+    tree = make_hives(lay_out(case, tmp_path))
+    found = run_in_debian_python(case.parent.parent.name, tree)
+    _assert_same(found, _expected(case))
+    _assert_rows_fit(case.parent.parent.name, found)
+
+
+@pytest.mark.parametrize("case", [*CASES, *SPECIAL_CASES], ids=_name)
 def test_case_is_complete(case: Path) -> None:
     assert {path.name for path in case.iterdir()} - {"error.txt", "links"} == {
         "tree",

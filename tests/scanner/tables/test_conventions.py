@@ -32,6 +32,9 @@ SHARED = {
     "appliance.guest.tools",
     "scanner.schema",
     "scanner.tables.colonfile",
+    "scanner.tables.hivereader",
+    "scanner.tables.hives",
+    "scanner.tables.sam",
     "scanner.tables.release",
 }
 """Our modules that any collector may import, beside those of its own folder and the agent's."""

@@ -1,0 +1,114 @@
+"""Identity of a Windows system, from its SOFTWARE and SYSTEM hives."""
+
+from __future__ import annotations
+
+from appliance.guest.root import Root
+from scanner.schema import MICROSECOND
+from scanner.tables import hives
+from scanner.tables.hivereader import Want
+from scanner.tables.hives import Key
+from scanner.tables.operating_systems.spec import OperatingSystem
+
+_VERSION = "Microsoft\\Windows NT\\CurrentVersion"
+_CONTROL = "CurrentControlSet\\Control"
+_ENVIRONMENT = f"{_CONTROL}\\Session Manager\\Environment"
+_NAME = f"{_CONTROL}\\ComputerName\\ComputerName"
+_TIME_ZONE = f"{_CONTROL}\\TimeZoneInformation"
+_TCPIP = "CurrentControlSet\\Services\\Tcpip\\Parameters"
+
+# PROCESSOR_ARCHITECTURE, as uname -m would say it.
+_ARCHITECTURES = {
+    "amd64": "x86_64",
+    "x86": "i686",
+    "arm64": "aarch64",
+    "arm": "armv7l",
+    "ia64": "ia64",
+}
+_WINDOWS_11 = 22000  # its first build; ProductName goes on saying Windows 10
+
+
+def read(root: Root, problems: list[str]) -> OperatingSystem:
+    """The row of a Windows root.
+
+    Args:
+        root: the tree.
+        problems: gets a message for what could not be read.
+    """
+    software = hives.read_system(root, "SOFTWARE", [Want(_VERSION)], problems)
+    wanted = [Want(path) for path in (_ENVIRONMENT, _NAME, _TIME_ZONE, _TCPIP)]
+    system = hives.read_system(root, "SYSTEM", wanted, problems)
+    return describe(software, system)
+
+
+def describe(software: Key, system: Key) -> OperatingSystem:
+    """The row that the two hives give."""
+    version = software.find(_VERSION) or Key("")
+    major, minor = _numbers(version)
+    build = version.text("CurrentBuildNumber") or version.text("CurrentBuild")
+    revision = version.number("UBR")
+    whole = [major, minor, build, revision]
+    known = whole[: whole.index(None)] if None in whole else whole
+    return OperatingSystem(
+        family="windows",
+        form="installed",
+        distro="windows",
+        inspector_distro="windows",
+        like=(),
+        product=_product(version.text("ProductName"), build),
+        version=".".join(map(str, known)) or None,
+        version_major=major,
+        version_minor=minor,
+        codename=version.text("DisplayVersion")
+        or version.text("ReleaseId")
+        or version.text("CSDVersion"),
+        variant=version.text("EditionID"),
+        support_end=None,
+        architecture=_architecture(system),
+        hostname=_text(system, _TCPIP, "Hostname") or _text(system, _NAME, "ComputerName"),
+        etc_machine_id=None,
+        timezone=_text(system, _TIME_ZONE, "TimeZoneKeyName")
+        or _text(system, _TIME_ZONE, "StandardName"),
+        init_system=None,
+        kernels=(),
+        package_format=None,
+        package_manager=None,
+        build=build,
+        installed_at=_installed(version),
+        system_root=version.text("SystemRoot"),
+    )
+
+
+def _numbers(version: Key) -> tuple[int | None, int | None]:
+    """Major and minor version; before Windows 10 they stand in a text such as 6.1."""
+    major, minor = (
+        version.number("CurrentMajorVersionNumber"),
+        version.number("CurrentMinorVersionNumber"),
+    )
+    if major is not None:
+        return major, minor
+    parts = (version.text("CurrentVersion") or "").split(".")[:2]
+    if len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts):
+        return int(parts[0][:9]), int(parts[1][:9])
+    return None, None
+
+
+def _product(name: str | None, build: str | None) -> str | None:
+    if name and build and build.isascii() and build.isdigit() and int(build[:9]) >= _WINDOWS_11:
+        return name.replace("Windows 10", "Windows 11", 1)
+    return name
+
+
+def _architecture(system: Key) -> str | None:
+    stated = _text(system, _ENVIRONMENT, "PROCESSOR_ARCHITECTURE") or ""
+    return _ARCHITECTURES.get(stated.lower())
+
+
+def _installed(version: Key) -> int | None:
+    if seconds := version.number("InstallDate"):
+        return seconds * MICROSECOND
+    return hives.filetime(version.number("InstallTime"))
+
+
+def _text(hive: Key, path: str, name: str) -> str | None:
+    key = hive.find(path)
+    return key.text(name) if key else None

@@ -1,0 +1,101 @@
+"""Values of the Windows registry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from appliance.guest.root import Root
+from scanner.schema import NotApplicable
+from scanner.tables import hives
+from scanner.tables.hivereader import Want
+from scanner.tables.hives import Key, Value
+from scanner.tables.registry import keys
+from scanner.tables.registry.spec import RegistryValue, ValueType
+
+VALUE_LIMIT = 4096
+"""Bytes of a value's data that are given."""
+
+_TYPES: dict[int, ValueType] = {
+    0: "none",
+    1: "sz",
+    2: "expand_sz",
+    3: "binary",
+    4: "dword",
+    5: "dword_big_endian",
+    6: "link",
+    7: "multi_sz",
+    11: "qword",
+}
+_SECRET = re.compile(
+    "passw|pwd|secret|credential|token|productkey|digitalproductid|privatekey", re.I
+)
+
+
+def collect(root: Root) -> Iterator[RegistryValue]:
+    """One row a value: the machine's keys, then those of each user.
+
+    Raises:
+        NotApplicable: this is no Windows.
+        ValueError: a hive cannot be read, or not to the end; raised after all rows.
+    """
+    if not root.windows:
+        raise NotApplicable("no Windows registry")
+    problems: list[str] = []
+    for hive, wanted in keys.MACHINE.items():
+        more = tuple(_asked(root.options.registry, f"HKLM\\{hive}"))
+        top = hives.read_system(root, hive, (*wanted, *more), problems)
+        yield from values(top, f"HKLM\\{hive}")
+    wanted_of_users = (*keys.USER, *_asked(root.options.registry, "HKU"))
+    for account, path in hives.user_hives(root):
+        top = hives.read(root, path, wanted_of_users, problems) or Key("")
+        yield from values(top, f"HKU\\{account}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _asked(paths: tuple[str, ...], prefix: str) -> Iterator[Want]:
+    """What a scan asks for besides, of the hive with a prefix."""
+    for path in paths:
+        if path.upper().startswith(f"{prefix}\\"):
+            yield Want(path[len(prefix) + 1 :], keys.DEPTH)
+
+
+def values(top: Key, prefix: str) -> Iterator[RegistryValue]:
+    """Rows of a hive's values.
+
+    Args:
+        top: the hive's root key.
+        prefix: how the root key is called.
+    """
+    for value in top.values.values():
+        yield row(prefix, top, value)
+    for lower, key in top.keys.items():
+        name = "CurrentControlSet" if lower == "currentcontrolset" else key.name
+        yield from values(key, f"{prefix}\\{name}")
+
+
+def row(path: str, key: Key, value: Value) -> RegistryValue:
+    """The row of one value."""
+    number = value.number()
+    withheld = bool(number is None and value.size and _SECRET.search(value.name))
+    return RegistryValue(
+        key=path,
+        name=value.name,
+        type=_TYPES.get(value.type, "other"),
+        value=None if withheld else _text(value, number),
+        number=number,
+        size=None if withheld else value.size,
+        truncated=not withheld and value.size > VALUE_LIMIT,
+        withheld=withheld,
+        key_modified=key.modified,
+    )
+
+
+def _text(value: Value, number: int | None) -> str:
+    if number is not None:
+        return str(number)
+    data = value.data[:VALUE_LIMIT]
+    if value.type in hives.TEXT_TYPES:
+        return "\n".join(Value(value.name, value.type, data, value.size).texts())
+    return data.hex()

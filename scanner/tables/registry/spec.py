@@ -1,0 +1,56 @@
+"""One row a value of the Windows registry."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import U32, U64, Timestamp, column, table
+
+ValueType = Literal[
+    "sz",
+    "expand_sz",
+    "multi_sz",
+    "dword",
+    "dword_big_endian",
+    "qword",
+    "binary",
+    "none",
+    "link",
+    "other",
+]
+
+
+@table()
+class RegistryValue:
+    r"""Values of the Windows registry, of the keys that security settings live in.
+
+    Unless asked for others: version, log-on, user account control, policies (Windows Update,
+    firewall, event logs, remote desktop, WinRM, PowerShell), autoruns (Run, RunOnce; per user as
+    well), LSA, SChannel, secure channel, remote desktop, SMB server and client with shares, TCP/IP
+    and DNS, firewall profiles, time, event logs, crash dumps, audit policy, and the tree of
+    scheduled tasks. ``fleetscan scan --registry KEY`` adds a key with all that is below it, such
+    as ``HKLM\SOFTWARE\Vendor``; it may be repeated.
+
+    Text under names that speak of passwords or other secrets is never stored.
+    """
+
+    key: str = column(
+        "Key, as regedit shows it; CurrentControlSet is the one that starts, HKU is followed by "
+        "the name of the user's profile folder. Windows ignores the case of keys and names: "
+        "compare them in lower case.",
+        example="HKLM\\SYSTEM\\CurrentControlSet\\Control\\Lsa",
+    )
+    name: str = column(
+        "Value's name; empty for a key's default value.", example="LmCompatibilityLevel"
+    )
+    type: ValueType = column("Its type, REG_ left out.")
+    value: str | None = column(
+        "It as text: numbers in decimal, binary data as hex digits, strings of a multi_sz "
+        "separated by a line feed; null when withheld.",
+        example="3",
+    )
+    number: U64 | None = column("It as a number, where it is a dword or qword.", example="3")
+    size: U32 | None = column("Length of its data; null when withheld.", unit="bytes")
+    truncated: bool = column("Whether only its beginning is given, being longer than 4096 bytes.")
+    withheld: bool = column("Whether its text is left out because it may be a secret.")
+    key_modified: Timestamp | None = column("When its key was last written.")

@@ -1,0 +1,80 @@
+"""State of Windows registry hives, from their base blocks.
+
+Source of the layout: Maxim Suhanov, "Windows registry file format specification", base block.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from appliance.guest.root import Root
+from scanner.schema import NotApplicable
+from scanner.tables import hives
+from scanner.tables.registry_hives.spec import RegistryHive
+
+_CONFIG_HIVES = (
+    *("SYSTEM", "SOFTWARE", "SAM", "SECURITY", "DEFAULT"),
+    *("COMPONENTS", "DRIVERS", "BBI", "ELAM"),
+)
+_LOGS = (".LOG", ".LOG1", ".LOG2")
+
+_BASE_BLOCK = struct.Struct("<4sIIQII")  # mark, both sequence numbers, time, major and minor
+_MARK = b"regf"
+
+
+def collect(root: Root) -> Iterator[RegistryHive]:
+    """One row a hive.
+
+    Raises:
+        NotApplicable: this is no Windows.
+        ValueError: a file is no hive, or cannot be read; raised after all rows.
+    """
+    if not root.windows:
+        raise NotApplicable("no Windows registry")
+    problems: list[str] = []
+    paths = [hives.system_hive(root, name) for name in _CONFIG_HIVES]
+    paths += [path for _, path in hives.user_hives(root)]
+    for path in filter(root.exists, paths):
+        try:
+            with root.open(path) as stream:
+                head = stream.read(_BASE_BLOCK.size)
+            yield describe(path, root.stat(path).st_size, head, _logs(root, path))
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _logs(root: Root, path: str) -> tuple[str, ...]:
+    names = (f"{path}{ending}" for ending in _LOGS)
+    return tuple(name for name in names if root.is_file(name) and root.stat(name).st_size)
+
+
+def describe(path: str, size: int, head: bytes, logs: tuple[str, ...]) -> RegistryHive:
+    """The row of a hive.
+
+    Args:
+        path: its file.
+        size: the file's length in bytes.
+        head: the file's beginning.
+        logs: its transaction logs.
+
+    Raises:
+        ValueError: it is no hive.
+    """
+    if len(head) < _BASE_BLOCK.size or not head.startswith(_MARK):
+        raise ValueError("is no registry hive")
+    _, primary, secondary, written, major, minor = _BASE_BLOCK.unpack_from(head)
+    return RegistryHive(
+        file=path,
+        size=size,
+        version=f"{major}.{minor}",
+        written=hives.filetime(written),
+        primary_sequence=primary,
+        secondary_sequence=secondary,
+        dirty=primary != secondary,
+        logs=logs,
+    )
