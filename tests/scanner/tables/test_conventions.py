@@ -28,7 +28,15 @@ WITHOUT_CASES = {
 }
 """Guest tables that have tests of their own instead of cases, and why."""
 
-SHARED = {"scanner.schema", "scanner.tables.colonfile"}
+SHARED = {
+    "scanner.schema",
+    "scanner.tables.colonfile",
+    "scanner.tables.reading",
+    "scanner.tables.config.sshd",  # AuthorizedKeysFile says where ssh_keys looks
+    "scanner.tables.services.collect",  # a timer is a unit
+    "scanner.tables.services.systemd",
+    "scanner.tables.services.unitfile",
+}
 """Our modules that any collector may import, beside those of its own folder and the agent's."""
 
 NUMBERS = {Kind.UINT8, Kind.UINT16, Kind.UINT32, Kind.UINT64, Kind.INT64, Kind.FLOAT64}
