@@ -5,7 +5,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash examples/setup.sh --no-appliance chromium python3-rpm python3-augeas augeas-lenses cpio gcc libc6-dev openssh-client openssl
+bash examples/setup.sh --no-appliance chromium python3-rpm libaugeas0 augeas-lenses cpio gcc libc6-dev openssh-client openssl
 
 .venv/bin/python -m examples.build_fleet fleet extra # the appliance along with them
 .venv/bin/ruff check .

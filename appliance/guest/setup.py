@@ -58,7 +58,7 @@ def warm_up() -> None:
     run(["modprobe", "-a", *_TEMPLATE_MODULES])
     for command in _WARM_COMMANDS:
         run(command, accept=range(256))
-    for name in ("rpm", "sqlite3", "hivex", "augeas"):
+    for name in ("rpm", "sqlite3", "hivex"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()
