@@ -54,3 +54,9 @@ class User:
         "Days after expiry until the account closes.", unit="days"
     )
     expires: Timestamp | None = column("Day on which the account expires.")
+    last_login: Timestamp | None = column(
+        "Last login on record in lastlog, lastlog2 or the end of wtmp; null for none."
+    )
+    last_login_from: str | None = column(
+        "Host that it came from, or else its terminal.", example="10.0.0.17"
+    )
