@@ -20,10 +20,12 @@ from scanner.cli.options import (
     Live,
     OutputFormat,
     Template,
+    UsageDepth,
     Verbose,
     examples,
 )
 from scanner.errors import UsageError
+from scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
     from scanner.inspect import InspectOptions
@@ -54,6 +56,7 @@ def inspect(
         typer.Option(metavar="DIR", help="A mounted tree instead; read by this very host."),
     ] = None,
     files: FilesMode = Files.ALL,
+    usage_depth: UsageDepth = DEPTH,
     deadline: Deadline = 900,
     live: Live = False,
     template: Template = True,
@@ -75,6 +78,7 @@ def inspect(
         raise UsageError(f"{str(directory)!r} is not a directory")
     options = InspectOptions(
         files=files.value,
+        usage_depth=usage_depth,
         deadline=deadline,
         live=live,
         template=template,

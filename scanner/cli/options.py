@@ -44,6 +44,16 @@ Verbose = Annotated[
 FilesMode = Annotated[
     Files, typer.Option("--files", help="Which directory entries to list: see `tables files`.")
 ]
+UsageDepth = Annotated[
+    int,
+    typer.Option(
+        "--usage-depth",
+        metavar="N",
+        min=0,
+        max=16,
+        help="Add up what directories hold down to this depth: see `tables directory_usage`.",
+    ),
+]
 Deadline = Annotated[
     float, typer.Option("--deadline", metavar="SECONDS", min=1, help="Most time for one machine.")
 ]

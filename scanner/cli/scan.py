@@ -19,10 +19,12 @@ from scanner.cli.options import (
     Live,
     OutputFormat,
     Template,
+    UsageDepth,
     Verbose,
     examples,
 )
 from scanner.errors import FleetscanError, UsageError
+from scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
     from scanner.cluster import ClusterOptions
@@ -42,6 +44,7 @@ class ScanSettings:
     live: bool
     allowed_directories: list[str]
     template: bool = True
+    usage_depth: int = DEPTH
 
 
 _EXAMPLES = examples(
@@ -68,6 +71,7 @@ def scan(
         typer.Option("-P", metavar="N", min=1, help="Machines at a time; by CPUs and memory."),
     ] = None,
     files: FilesMode = Files.ALL,
+    usage_depth: UsageDepth = DEPTH,
     deadline: Deadline = 900,
     live: Live = False,
     allow_dir: AllowedDirectories = None,
@@ -118,6 +122,7 @@ def scan(
             include=include or [],
             exclude=exclude or [],
             files=files.value,
+            usage_depth=usage_depth,
             deadline=deadline,
             live=live,
             allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
@@ -168,6 +173,7 @@ def _scan(
     options = FleetOptions(
         machine=InspectOptions(
             files=settings.files,  # type: ignore[arg-type] # one of the enum's, by the command line
+            usage_depth=settings.usage_depth,
             deadline=settings.deadline,
             live=settings.live,
             allowed_directories=tuple(settings.allowed_directories),
