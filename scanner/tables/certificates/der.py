@@ -22,11 +22,11 @@ class DerError(ValueError):
 
 
 class Element(NamedTuple):
-    """One element: its tag, its content, and the whole of it."""
+    """One element: its tag, its content, and where in the data it ends."""
 
     tag: int
     content: bytes
-    whole: bytes
+    end: int
 
     def children(self) -> list[Element]:
         """The elements of the content.
@@ -35,10 +35,10 @@ class Element(NamedTuple):
             DerError: the content is not made of elements.
         """
         found = []
-        at = 0
-        while at < len(self.content):
+        at, end = 0, len(self.content)
+        while at < end:
             element = first(self.content, at)
-            at += len(element.whole)
+            at = element.end
             found.append(element)
             if len(found) > _ELEMENTS:
                 raise DerError("too many elements")
@@ -59,9 +59,10 @@ def first(data: bytes, at: int = 0) -> Element:
         if not 0 < size <= _LENGTH_BYTES or start + size > len(data):
             raise DerError("a length that DER does not have")
         length, start = int.from_bytes(data[start : start + size], "big"), start + size
-    if start + length > len(data):
+    end = start + length
+    if end > len(data):
         raise DerError("cut off")
-    return Element(data[at], data[start : start + length], data[at : start + length])
+    return Element(data[at], data[start:end], end)
 
 
 def oid(content: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import calendar
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -70,7 +71,9 @@ _CURVES = {
 }
 _FIXED_BITS = {"ed25519": 256, "ed448": 456}
 
-_BASIC_CONSTRAINTS, _ALTERNATIVE_NAMES = bytes.fromhex("551d13"), bytes.fromhex("551d11")
+# Object identifiers of extensions, whole: 2.5.29.19 and 2.5.29.17.
+_BASIC_CONSTRAINTS, _ALTERNATIVE_NAMES = bytes.fromhex("0603551d13"), bytes.fromhex("0603551d11")
+_IDENTIFIER = 5  # bytes
 _VERSION, _EXTENSIONS, _DNS_NAME = 0xA0, 0xA3, 0x82
 
 
@@ -121,7 +124,7 @@ def read(blob: bytes) -> Certificate:
     except (IndexError, ValueError) as error:
         raise DerError("not a certificate, or a malformed one") from error
     subject_name = _name(subject)
-    same = subject.whole == issuer.whole
+    same = subject.content == issuer.content
     return Certificate(
         subject=subject_name,
         issuer=subject_name if same else _name(issuer),
@@ -132,18 +135,21 @@ def read(blob: bytes) -> Certificate:
         key_type=key_type,
         key_bits=key_bits,
         signature_algorithm=_SIGNATURES.get(signature, signature),
-        sha256=hashlib.sha256(whole.whole).hexdigest(),
+        sha256=hashlib.sha256(blob[: whole.end]).hexdigest(),
         is_ca=_is_ca(extensions.get(_BASIC_CONSTRAINTS)),
         self_signed=same,
     )
 
 
 def _name(element: Element) -> str:
-    parts = []
-    for relative in reversed(element.children()):
-        pairs = (pair.children()[:2] for pair in relative.children())
-        parts.append("+".join(_attribute(*pair) for pair in pairs if len(pair) > 1))
-    return ",".join(parts)
+    return ",".join(_relative(relative.content) for relative in reversed(element.children()))
+
+
+@functools.lru_cache(1024)  # authorities share their countries and organizations
+def _relative(content: bytes) -> str:
+    attributes = Element(der.SET, content, len(content)).children()
+    pairs = (attribute.children()[:2] for attribute in attributes)
+    return "+".join(_attribute(*pair) for pair in pairs if len(pair) > 1)
 
 
 def _attribute(kind: Element, value: Element) -> str:
@@ -182,12 +188,13 @@ def _key(element: Element) -> tuple[str, int | None]:
 
 
 def _extensions(fields: list[Element]) -> Iterator[tuple[bytes, bytes]]:
-    """Object identifier and content of the extensions, criticality left out."""
+    """Object identifier and content of the extensions that are told of."""
     for field in fields:
         if field.tag == _EXTENSIONS:
             for extension in field.children()[0].children():
-                parts = extension.children()
-                yield parts[0].content, parts[-1].content
+                identifier = extension.content[:_IDENTIFIER]
+                if identifier in (_BASIC_CONSTRAINTS, _ALTERNATIVE_NAMES):
+                    yield identifier, extension.children()[-1].content
 
 
 def _is_ca(content: bytes | None) -> bool:

@@ -241,8 +241,13 @@ def _dhcp(value: yamlish.Value | None) -> str | None:
 
 def _texts(value: yamlish.Value | None) -> list[str]:
     """Items of a list that are text, and the only key of those that carry options."""
-    items = value if isinstance(value, list) else []
-    return [item if isinstance(item, str) else next(iter(item), "") for item in items if item]
+    found = []
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, Mapping):
+            found += list(item)[:1]
+    return found
 
 
 def resolv(text: str) -> Interface:
