@@ -301,9 +301,10 @@ class _Inspection:
     def _collect_files(self, agent: Agent, table: Table, index: int) -> None:
         """Gather the files of a root, and what its directories hold along with them."""
         usages = usage.DirectoryUsages(self._options.usage_depth)
-        self._collect_table(agent, table, index, usages.add)
+        complete = self._options.files == "all"
+        self._collect_table(agent, table, index, usages.add if complete else None)
         files, root = self._found.coverage[-1], self._found.roots[index]
-        if self._options.files != "all":
+        if not complete:
             self._found.cover(
                 _USAGE, root, "not_applicable", error="not every file was listed (--files)"
             )

@@ -33,18 +33,20 @@ class Reader:
         else:
             self._more += 1
 
-    def text(self, path: str) -> str | None:
-        """A file's text; None where there is none, or where it cannot be read, which is noted."""
+    def data(self, path: str) -> bytes | None:
+        """A file's content; None for no file, or one that cannot be read, which is noted."""
         try:
-            return self.root.try_text(path, self._limit)
+            return self.root.read_bytes(path, self._limit)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except OSError as error:
             self.note(f"{path}: {error.strerror}")
             return None
 
-    def data(self, path: str) -> bytes | None:
-        """As :meth:`text`, the bytes."""
-        text = self.text(path)
-        return None if text is None else text.encode("utf-8", "surrogateescape")
+    def text(self, path: str) -> str | None:
+        """As :meth:`data`, as text; bytes that are not UTF-8 become surrogates."""
+        data = self.data(path)
+        return None if data is None else data.decode("utf-8", "surrogateescape")
 
     def finish(self) -> None:
         """Report what was noted; for the end of a collector.

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING = 0x01, 0x02, 0x03, 0x04
-OID, UTC_TIME, GENERALIZED_TIME, BMP_STRING = 0x06, 0x17, 0x18, 0x1E
-SEQUENCE, SET = 0x30, 0x31
+BOOLEAN, OID, UTC_TIME, BMP_STRING, SET = 0x01, 0x06, 0x17, 0x1E, 0x31
 
 _ELEMENTS = 10_000  # of one element; certificates have some dozens
 _LONG_FORM, _LENGTH_BYTES = 0x80, 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from itertools import chain, count
 
@@ -43,7 +44,8 @@ def collect(root: Root) -> Iterator[Setting]:
 def warm_up() -> None:
     """Compile the lenses, which costs more than all that a scan does with them."""
     for lens in lenses.LENSES:
-        list(augeas.handle().parse(lens.name, lens.sample))
+        with contextlib.suppress(OSError, augeas.LensError):  # a scan that needs it will say so
+            list(augeas.handle().parse(lens.name, lens.sample))
 
 
 def _sshd(reader: Reader) -> Iterator[Setting]:
