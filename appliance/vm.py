@@ -24,8 +24,10 @@ from typing import Any, Protocol
 from appliance import initrd, qemu_args
 from appliance.build import Appliance
 from appliance.monitor import Monitor
+from appliance.open_files import memory_file, opened, reopened
+from appliance.plugging import PluggedLayer, Plugger
 from appliance.privileges import CONSOLE_BYTES, bound_to_us, confined, environment
-from appliance.qemu_args import Descriptors, OpenLayer, RanBy, VMOptions
+from appliance.qemu_args import Descriptors, RanBy, VMOptions
 from appliance.session import Limits, RowsHandler, Session, printable
 from appliance.wire import PROTOCOL
 from scanner.deadline import Deadline
@@ -115,8 +117,8 @@ class ApplianceVM:
     def _start(self, stack: contextlib.ExitStack) -> None:
         agent, agent_peer = _socket_pair(stack)
         monitor, monitor_peer = _socket_pair(stack)
-        self._console = _memory_file(stack, "console", b"")
-        self._messages = _memory_file(stack, "messages", b"")
+        self._console = memory_file(stack, "console", b"")
+        self._messages = memory_file(stack, "messages", b"")
         with contextlib.ExitStack() as ours:  # our copies of what only QEMU needs
             files = self._open_files(ours, agent_peer, monitor_peer)
             argv_of = qemu_args.boot_argv if self._state is None else qemu_args.clone_argv
@@ -132,6 +134,7 @@ class ApplianceVM:
         self._session = Session(agent, self._limits, gone=self._what_happened)
         try:
             self._monitor = Monitor(monitor, self._deadline)
+            self._plugger = Plugger(self._monitor)
             stack.callback(self._monitor.close)
             if self._state is not None:
                 self._resume(self._state)
@@ -144,18 +147,18 @@ class ApplianceVM:
         self, stack: contextlib.ExitStack, agent: socket.socket, monitor: socket.socket
     ) -> Descriptors:
         files = Descriptors(
-            root=_opened(stack, self._appliance.root),
+            root=opened(stack, self._appliance.root),
             agent=agent.fileno(),
             qmp=monitor.fileno(),
-            console=_reopened(stack, self._console, os.O_WRONLY | os.O_APPEND),
+            console=reopened(stack, self._console, os.O_WRONLY | os.O_APPEND),
             memory=self._memory,
         )
         if self._state is not None:
             return files
         return dataclasses.replace(
             files,
-            kernel=_opened(stack, self._appliance.kernel),
-            initrd=_memory_file(stack, "initrd", _whole_initrd(self._appliance)),
+            kernel=opened(stack, self._appliance.kernel),
+            initrd=memory_file(stack, "initrd", _whole_initrd(self._appliance)),
         )
 
     def _may_write(self) -> int:
@@ -201,29 +204,26 @@ class ApplianceVM:
                 raise ApplianceError(f"the appliance's state could not be moved: {status}")
             time.sleep(0.001)
 
-    def plug(self, index: int, chain: Sequence[tuple[str, int, bool]], deadline: Deadline) -> None:
+    def plug(
+        self,
+        index: int,
+        chain: Sequence[PluggedLayer],
+        deadline: Deadline,
+        *,
+        sector_size: int = 512,
+    ) -> None:
         """Give the guest one more disk, read-only.
 
         Args:
             index: the disk's place on the machine.
-            chain: the disk's layers, top first: format, open descriptor, is a block device.
+            chain: the disk's layers, top first.
             deadline: when QEMU must have opened it.
+            sector_size: the disk's logical sector size, in bytes.
 
         Raises:
             ApplianceError: QEMU cannot open it.
         """
-        layers = []
-        for position, (image_format, descriptor, block_device) in enumerate(chain):
-            number = qemu_args.FIRST_DISK_SET + index * 100 + position
-            self._pass(descriptor, number, deadline)
-            layers.append(OpenLayer(image_format, number, block_device))
-        name = f"disk{index}"
-        self._monitor.execute("blockdev-add", deadline, qemu_args.disk_node(name, layers))
-        self._monitor.execute("device_add", deadline, qemu_args.disk_device(name, index))
-
-    def _pass(self, descriptor: int, number: int, deadline: Deadline) -> None:
-        self._monitor.send_descriptor(descriptor)
-        self._monitor.execute("add-fd", deadline, {"fdset-id": number})
+        self._plugger.plug(index, chain, deadline, sector_size)
 
     def call(
         self, op: str, deadline: Deadline, on_rows: RowsHandler | None = None, **args: object
@@ -268,7 +268,7 @@ class LocalAppliance:
     def __enter__(self) -> LocalAppliance:
         with contextlib.ExitStack() as stack:
             ours, peer = _socket_pair(stack)
-            messages = _memory_file(stack, "messages", b"")
+            messages = memory_file(stack, "messages", b"")
             stack.enter_context(
                 _running(
                     bound_to_us([*self.agent, str(self._directory), str(peer.fileno())]),
@@ -313,26 +313,6 @@ def hello(agent: Agent, deadline: Deadline) -> None:
 def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
     ours, peer = socket.socketpair()
     return stack.enter_context(ours), stack.enter_context(peer)
-
-
-def _opened(stack: contextlib.ExitStack, path: Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    return descriptor
-
-
-def _memory_file(stack: contextlib.ExitStack, name: str, content: bytes) -> int:
-    descriptor = os.memfd_create(f"fleetscan-{name}", os.MFD_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    os.write(descriptor, content)
-    return descriptor
-
-
-def _reopened(stack: contextlib.ExitStack, descriptor: int, flags: int) -> int:
-    """The same file under another access mode: a descriptor set is matched by its mode."""
-    again = os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
-    stack.callback(os.close, again)
-    return again
 
 
 @functools.cache

@@ -7,6 +7,7 @@ of every table whether it could be looked at.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,10 +16,13 @@ from typing import Literal
 from appliance.qemu_args import RanBy
 from scanner.errors import FleetscanError
 from scanner.preflight import DiskPlan
-from scanner.schema import MICROSECOND, Origin, Scope
+from scanner.preflight.image import Snapshot
+from scanner.schema import MICROSECOND, Origin, Scope, microseconds
+from scanner.sources.base import Disk as SourceDisk
 from scanner.sources.base import Machine
 from scanner.tables import load_tables
 from scanner.tables.coverage.spec import Coverage
+from scanner.tables.disk_snapshots.spec import DiskSnapshot
 from scanner.tables.disks.spec import Disk
 from scanner.tables.machines.spec import Machine as MachineRow
 
@@ -40,6 +44,7 @@ class Findings:
         error_kind: what kind of error that is, when it is not told by its class.
         seconds: time that each stage took.
         disks: a row for each of its disks.
+        snapshots: a row for each snapshot inside one of them.
         plans: how the disks that can be opened are opened, by their place on the machine.
         coverage: a row for each table that was looked at.
         roots: the operating systems found.
@@ -54,6 +59,7 @@ class Findings:
     error_kind: str | None = None
     seconds: dict[Stage, float] = field(default_factory=dict)
     disks: list[Disk] = field(default_factory=list)
+    snapshots: list[DiskSnapshot] = field(default_factory=list)
     plans: dict[int, DiskPlan] = field(default_factory=dict)
     coverage: list[Coverage] = field(default_factory=list)
     roots: list[str] = field(default_factory=list)
@@ -72,7 +78,7 @@ class Findings:
             self.seconds[stage] = time.monotonic() - begun
 
     def add_disk(
-        self, path: str, plan: DiskPlan | None = None, error: FleetscanError | None = None
+        self, disk: SourceDisk, plan: DiskPlan | None = None, error: FleetscanError | None = None
     ) -> None:
         """Note what preflight said of the machine's next disk."""
         index = len(self.disks)
@@ -82,16 +88,22 @@ class Findings:
         row = Disk(
             disk=index,
             device=None,
-            path=path,
+            path=disk.path,
+            member=disk.member,
             format=top.format if top else None,
             virtual_size=plan.virtual_size if plan else None,
             file_size=top.size if top else None,
             allocated=plan.allocated if plan else None,
             cluster_size=plan.cluster_size if plan else None,
-            backing_chain=tuple(layer.path for layer in plan.layers[1:]) if plan else (),
+            sector_size=plan.sector_size if plan else None,
+            mark=plan.mark if plan else None,
+            backing_chain=plan.backing_chain if plan else (),
+            extents=plan.extent_files if plan else (),
             error=_shortened(error),
         )
         self.disks.append(row)
+        if plan is not None:
+            self.snapshots += [_snapshot_row(index, snapshot) for snapshot in plan.snapshots]
 
     def name_disk(self, index: int, device: str) -> None:
         """Note a disk's name inside the appliance."""
@@ -197,6 +209,17 @@ class Findings:
         plans = [self.plans.get(index) for index in range(len(self.machine.disks))]
         identities = [plan.identity for plan in plans if plan and plan.identity]
         return ":".join(identities) if identities and len(identities) == len(plans) else None
+
+
+def _snapshot_row(disk: int, snapshot: Snapshot) -> DiskSnapshot:
+    return DiskSnapshot(
+        disk=disk,
+        snapshot_id=os.fsdecode(snapshot.id),
+        name=os.fsdecode(snapshot.name),
+        created=microseconds(snapshot.created_ns),
+        virtual_size=snapshot.virtual_size,
+        state_size=snapshot.state_size,
+    )
 
 
 def _shortened(error: FleetscanError | None) -> str | None:

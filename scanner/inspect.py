@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -40,6 +39,7 @@ from scanner.errors import (
     WireError,
 )
 from scanner.findings import Findings, Status
+from scanner.preflight.opening import open_disk
 from scanner.schema import MICROSECOND, Origin, Scope, Table
 from scanner.sources.base import Machine
 from scanner.store.arrow import decode_rows, rows_to_arrow
@@ -47,6 +47,7 @@ from scanner.store.staging import RowSink
 from scanner.tables import load_tables
 from scanner.tables.coverage.spec import Coverage
 from scanner.tables.directory_usage.spec import DEPTH
+from scanner.tables.disk_snapshots.spec import DiskSnapshot
 from scanner.tables.disks.spec import Disk
 from scanner.tables.machines.spec import Machine as MachineRow
 
@@ -170,6 +171,7 @@ class _Inspection:
         self._write("machines", [row])
         self._write("coverage", self._found.coverage)
         self._write("disks", self._found.disks)
+        self._write("disk_snapshots", self._found.snapshots)
         return MachineSummary(
             self._machine.machine_id, row.outcome, row.error, row.roots, row.seconds
         )
@@ -209,9 +211,9 @@ class _Inspection:
                 plan = preflight.examine(disk, policy)
             except FleetscanError as error:
                 failure = failure or error
-                self._found.add_disk(disk.path, error=error)
+                self._found.add_disk(disk, error=error)
             else:
-                self._found.add_disk(disk.path, plan)
+                self._found.add_disk(disk, plan)
         if failure is not None:
             self._found.warnings.append(str(failure))
             if not self._found.plans:
@@ -252,13 +254,8 @@ class _Inspection:
 
     def _plug(self, vm: ApplianceVM, index: int, plan: preflight.DiskPlan) -> None:
         with contextlib.ExitStack() as stack:
-            chain = []
-            for layer in plan.layers:
-                descriptor = preflight.open_layer(layer, live=self._options.live)
-                stack.callback(os.close, descriptor)
-                block_device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
-                chain.append((layer.format, descriptor, block_device))
-            vm.plug(index, chain, self._deadline)
+            chain = open_disk(plan, stack, live=self._options.live)
+            vm.plug(index, chain, self._deadline, sector_size=plan.sector_size)
 
     # -- discovery and collection ------------------------------------------------------------
 
@@ -345,7 +342,11 @@ class _Inspection:
                 table.name, root, status, rows=receiver.rows, seconds=seconds, error=reason
             )
 
-    def _write(self, name: str, rows: list[MachineRow] | list[Coverage] | list[Disk]) -> None:
+    def _write(
+        self,
+        name: str,
+        rows: list[MachineRow] | list[Coverage] | list[Disk] | list[DiskSnapshot],
+    ) -> None:
         if rows:
             table = load_tables()[name]
             self._sink.write(name, rows_to_arrow(table, rows, machine_id=self._machine.machine_id))

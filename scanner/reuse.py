@@ -36,7 +36,8 @@ _DECISIVE = ("files", "usage_depth", "live")
 class _KnownDisk:
     path: str
     format: str
-    chain: tuple[str, ...]  # backing files, nearest first
+    member: str | None
+    files: tuple[str, ...]  # backing files, nearest first, and extents
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,12 @@ def _known_machines(facts: Path, run_id: str, appliance: str) -> dict[str, _Know
             {"appliance": appliance},
         )
         disks: dict[str, list[_KnownDisk]] = {}
-        for row in read("SELECT machine_id, path, format, backing_chain FROM disks ORDER BY disk"):
-            disk = _KnownDisk(row["path"], row["format"], tuple(row["backing_chain"]))
+        for row in read(
+            "SELECT machine_id, path, format, member, backing_chain, extents "
+            "FROM disks ORDER BY disk"
+        ):
+            files = (*row["backing_chain"], *(row["extents"] or ()))
+            disk = _KnownDisk(row["path"], row["format"], row["member"], files)
             disks.setdefault(row["machine_id"], []).append(disk)
     known = {}
     for row in machines:
@@ -121,19 +126,21 @@ def _is_unchanged(machine: Machine, known: _Known) -> bool:
         return False
     identities = []
     for disk, before in zip(machine.disks, known.disks, strict=True):
-        if disk.path != before.path or disk.format not in (None, before.format):
+        if (disk.path, disk.member) != (before.path, before.member):
             return False
-        identity = _identity(disk.path, before.chain, known.started_ns)
+        if disk.format not in (None, before.format):
+            return False
+        identity = _identity(disk.path, before.files, known.started_ns)
         if identity is None:
             return False
         identities.append(identity)
     return bool(":".join(identities) == known.row["identity"])
 
 
-def _identity(path: str, chain: Sequence[str], scanned_ns: int) -> str | None:
+def _identity(path: str, others: Sequence[str], scanned_ns: int) -> str | None:
     """The identity of a disk's files as they are now; None when it could not tell a change."""
     files = []
-    for name in (os.path.realpath(path), *chain):
+    for name in (os.path.realpath(path), *others):
         try:
             status = os.lstat(name)
         except OSError:

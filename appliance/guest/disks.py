@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from appliance.guest.tools import run
+from appliance.guest import blkid
 
 _PLUG_SECONDS = 20.0
 _SECTOR = 512  # the unit of sysfs' start and size, whatever the disk's own sector is
@@ -132,30 +132,16 @@ def _number(path: str) -> int:
 
 
 def probe(devices: Sequence[BlockDevice]) -> None:
-    """Have libblkid read each device and keep what it says in ``probe``."""
-    if not devices:
-        return
-    # Status 2: nothing recognised on any device; 8: contradicting signatures on one.
-    output = run(
-        ["blkid", "-p", "-o", "export", *(device.path for device in devices)], accept=(0, 2, 8)
-    )
-    found = parse_export(output)
-    for device in devices:
-        device.probe = found.get(device.path, {})
+    """Have libblkid read each device and keep what it says in ``probe``.
 
-
-def parse_export(output: str) -> dict[str, dict[str, str]]:
-    r"""Device name to fields, from ``blkid -o export``.
-
-    blkid escapes blanks and other special characters of values with a backslash.
+    Raises:
+        OSError: one cannot be read; raised when the others have been.
     """
-    found: dict[str, dict[str, str]] = {}
-    for block in output.split("\n\n"):
-        fields = {}
-        for line in block.split("\n"):
-            name, equals, value = line.partition("=")
-            if equals:
-                fields[name] = re.sub(r"\\(.)", r"\1", value)
-        if "DEVNAME" in fields:
-            found[fields.pop("DEVNAME")] = fields
-    return found
+    failure = None
+    for device in devices:
+        try:
+            device.probe = blkid.probe(device.path)
+        except OSError as error:
+            failure = error
+    if failure is not None:
+        raise failure

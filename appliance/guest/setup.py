@@ -9,6 +9,7 @@ import os
 import time
 from glob import glob
 
+from appliance.guest import blkid, resident
 from appliance.guest.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from appliance.guest.tools import run
 from appliance.guest.volumes import LVM_CONFIG
@@ -27,7 +28,6 @@ _TEMPLATE_MODULES = (
 _WARM_COMMANDS = (
     ["lvm", "vgchange", "-ay", "--config", LVM_CONFIG],
     ["lvm", "lvs", "--reportformat", "json", "--config", LVM_CONFIG],
-    ["blkid", "-p", "-o", "export", "/dev/vda"],
     ["btrfs", "version"],
     ["dmsetup", "version"],
     ["losetup", "--version"],
@@ -56,6 +56,8 @@ def load_modules() -> None:
 def warm_up() -> None:
     """Load every driver and start every program that a scan may need, for their pages' sake."""
     run(["modprobe", "-a", *_TEMPLATE_MODULES])
+    resident.load()
+    blkid.probe("/dev/vda")
     for command in _WARM_COMMANDS:
         run(command, accept=range(256))
     for name in ("rpm", "sqlite3", "hivex"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from appliance.guest import resident
+
 _OUTPUT_LIMIT = 8 << 20
 _ERROR_TEXT = 300
 _BLOCK = 1 << 16
@@ -29,9 +31,10 @@ def run(command: Sequence[str], *, accept: Sequence[int] = (0,)) -> str:
     # posix_spawn instead of subprocess, whose code costs under emulation as much to translate as
     # most of these programs take to run.
     errors = os.memfd_create("stderr")
+    nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     output, to_output = os.pipe()
     try:
-        process = _spawn(command, to_output, errors)
+        process = spawn(command, (nothing, to_output, errors))
         os.close(to_output)
         to_output = -1
         printed = _read_all(output)
@@ -39,7 +42,7 @@ def run(command: Sequence[str], *, accept: Sequence[int] = (0,)) -> str:
         if status not in accept:
             raise ToolError(_explain(command[0], status, _tail(errors) or printed))
     finally:
-        for descriptor in (errors, output, to_output):
+        for descriptor in (errors, nothing, output, to_output):
             if descriptor >= 0:
                 os.close(descriptor)
     if len(printed) > _OUTPUT_LIMIT:
@@ -47,12 +50,19 @@ def run(command: Sequence[str], *, accept: Sequence[int] = (0,)) -> str:
     return printed.decode("utf-8", "surrogateescape")
 
 
-def _spawn(command: Sequence[str], output: int, errors: int) -> int:
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, output, 1),
-        (os.POSIX_SPAWN_DUP2, errors, 2),
-    ]
+def spawn(command: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Start a program and return its process id; a library takes its place where there is one.
+
+    Args:
+        command: the program and its arguments.
+        descriptors: what standard input, output and error are to be.
+
+    Raises:
+        ToolError: it cannot be started.
+    """
+    if program := resident.find(command[0]):
+        return resident.fork(lambda: program(command[1:]), descriptors)
+    actions = [(os.POSIX_SPAWN_DUP2, have, want) for want, have in enumerate(descriptors)]
     try:
         return os.posix_spawnp(command[0], list(command), os.environ, file_actions=actions)
     except OSError as error:

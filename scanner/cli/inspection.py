@@ -49,7 +49,7 @@ def inspect(
     ] = None,
     disk_format: Annotated[
         str | None,
-        typer.Option("--format", metavar="raw|qcow2", help="Format of the disks; else probed."),
+        typer.Option("--format", metavar="FORMAT", help="Format of the disks; else probed."),
     ] = None,
     directory: Annotated[
         Path | None,
@@ -69,11 +69,13 @@ def inspect(
     JSON is one object: the name of each fact table, and the list of its rows.
     """
     from scanner.inspect import InspectOptions
+    from scanner.preflight.formats import FORMATS
 
     if bool(disks) == bool(directory):
         raise UsageError("give either disks with -a or a tree with --directory")
-    if disk_format not in (None, "raw", "qcow2"):
-        raise UsageError(f"format {disk_format} is not supported yet", hint="give raw or qcow2")
+    if disk_format not in (None, *FORMATS):
+        known = ", ".join(FORMATS)
+        raise UsageError(f"format {disk_format} is not supported", hint=f"give one of {known}")
     if directory is not None and not directory.is_dir():
         raise UsageError(f"{str(directory)!r} is not a directory")
     options = InspectOptions(
@@ -101,7 +103,8 @@ def _inspect(
 ) -> StagedMachine:
     from scanner.inspect import inspect_directory, inspect_machine
     from scanner.schema import escape
-    from scanner.sources.base import Disk, Machine
+    from scanner.sources.archive import machine_of
+    from scanner.sources.base import Disk
     from scanner.store.staging import MachineWriter, staged_machine
 
     machine_id = escape(str(directory) if directory else disks[0].name)
@@ -110,7 +113,7 @@ def _inspect(
         if directory is not None:
             inspect_directory(directory, options, writer)
         else:
-            inspect_machine(Machine(machine_id, named, "-a"), options, writer)
+            inspect_machine(machine_of(machine_id, named, "-a"), options, writer)
         writer.commit({})
     staged = staged_machine(folder, machine_id)
     assert staged is not None  # noqa: S101 - it was committed just now

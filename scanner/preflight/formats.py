@@ -1,18 +1,29 @@
 """Which format a disk file has: what its name and first bytes claim, and what is believed.
 
-Only raw and qcow2 are opened. A file that claims another format, by its suffix or its magic, is
-refused instead of being read as raw: it would look like a disk without an operating system.
+A file that claims a format, by its suffix or its magic, is never read as raw when the rest of its
+metadata makes no sense: it would look like a disk without an operating system.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from scanner.errors import PreflightError
-from scanner.preflight import qcow2
+from scanner.preflight import parallels, qcow2, vdi, vhd, vhdx, vmdk
+from scanner.preflight.image import SECTOR, Image, Read
 from scanner.preflight.plan import Format
-from scanner.preflight.qcow2 import Read
 
+FORMATS: tuple[Format, ...] = get_args(Format)
+"""Names of the formats that can be opened."""
+
+_QEMU_NAMES: dict[str, Format] = {"vpc": "vhd"}  # as overlays state them
+
+ARCHIVE_SUFFIX = ".ova"
+"""Suffix, in lower case, of archives that hold the disks of a machine."""
+
+# None: the content tells.
 _SUFFIX_CLAIMS: dict[str, str | None] = {
     ".qcow2": "qcow2",
     ".qcow": None,  # version 1 or 2: the header tells
@@ -23,27 +34,78 @@ _SUFFIX_CLAIMS: dict[str, str | None] = {
     ".vmdk": "vmdk",
     ".vhd": "vhd",
     ".vhdx": "vhdx",
+    ".avhd": "vhd",
+    ".avhdx": "vhdx",
     ".vdi": "vdi",
+    ".hdd": "parallels",
     ".qed": "qed",
-    ".ova": "ova",
+    ARCHIVE_SUFFIX: "ova",  # an archive itself is no image, its members are
 }
+
+DISK_SUFFIXES = frozenset(_SUFFIX_CLAIMS) - {".iso", ARCHIVE_SUFFIX}
+"""Suffixes, in lower case, of an archive's members that are disks, not discs put in a drive."""
 
 IMAGE_SUFFIXES = frozenset(_SUFFIX_CLAIMS)
 """Suffixes, in lower case, of the files that a folder's machines are made of."""
 
 # (offset, magic, format), from each format's own specification.
 _MAGICS = (
-    (0, b"KDMV", "vmdk"),
-    (0, b"COWD", "vmdk"),
-    (0, b"# Disk DescriptorFile", "vmdk"),
-    (0, b"conectix", "vhd"),
-    (0, b"vhdxfile", "vhdx"),
-    (0x40, b"\x7f\x10\xda\xbe", "vdi"),
+    (0, qcow2.MAGIC, "qcow2"),
+    (0, vmdk.SPARSE_MAGIC, "vmdk"),
+    (0, vmdk.ESX_MAGIC, "vmdk"),
+    (0, vmdk.DESCRIPTOR_MAGIC, "vmdk"),
+    (0, vhd.COOKIE, "vhd"),
+    (0, vhdx.SIGNATURE, "vhdx"),
+    (vdi.SIGNATURE_OFFSET, vdi.SIGNATURE, "vdi"),
     (0, b"QED\0", "qed"),
-    (0, b"WithoutFreeSpace", "parallels"),
-    (0, b"WithouFreSpacExt", "parallels"),
+    (0, parallels.MAGIC, "parallels"),
+    (0, parallels.MAGIC_EXTENDED, "parallels"),
 )
-_VHD_FOOTER = 512  # a fixed VHD is a raw disk followed by this many bytes that begin "conectix"
+
+_READERS: dict[Format, Callable[[Read, int, float], Image]] = {
+    "qcow2": qcow2.read_image,
+    "vmdk": vmdk.read_image,
+    "vhd": vhd.read_image,
+    "vhdx": vhdx.read_image,
+    "vdi": vdi.read_image,
+    "parallels": parallels.read_image,
+}
+
+
+def read_image(image_format: Format, read: Read, file_size: int, deadline: float) -> Image:
+    """What an image's metadata says, all of it checked.
+
+    Args:
+        image_format: as :func:`decide_format` decided.
+        read: reads the file.
+        file_size: in bytes.
+        deadline: ``time.monotonic()`` at which the check of its tables is given up.
+
+    Raises:
+        PreflightError: it is malformed, truncated, or of a kind that cannot be opened.
+    """
+    if image_format == "raw":
+        return Image(-(-file_size // SECTOR) * SECTOR, first_block=0)  # as QEMU rounds it
+    return _READERS[image_format](read, file_size, deadline)
+
+
+def references(image_format: Format, read: Read, file_size: int) -> tuple[bytes, ...]:
+    """Names of the files that an image refers to, as they stand; its tables stay unread.
+
+    Args:
+        image_format: as :func:`decide_format` decided.
+        read: reads the file.
+        file_size: in bytes.
+
+    Raises:
+        PreflightError: it is malformed, truncated, or of a kind that cannot be opened.
+    """
+    if image_format == "vmdk":
+        return vmdk.references(read, file_size)
+    if image_format == "qcow2":
+        name = qcow2.parse_header(read, file_size).backing_file
+        return (name,) if name else ()
+    return ()
 
 
 def decide_format(stated: str | None, path: str, read: Read, file_size: int) -> Format:
@@ -61,44 +123,40 @@ def decide_format(stated: str | None, path: str, read: Read, file_size: int) -> 
     Raises:
         PreflightError: the format is not supported, or name and content contradict each other.
     """
-    if stated == "raw":
-        return "raw"
-    if stated == "qcow2":
-        return "qcow2"
     if stated is not None:
-        raise _not_supported(stated)
-    return _probe(Path(path).suffix.lower(), read, file_size)
-
-
-def _probe(suffix: str, read: Read, file_size: int) -> Format:
+        return _supported(stated)
+    suffix = Path(path).suffix.lower()
     claim = _SUFFIX_CLAIMS.get(suffix)
-    if read(0, len(qcow2.MAGIC)) == qcow2.MAGIC:
-        if claim == "raw":
-            raise _contradiction("is named .raw but begins with a qcow2 header")
-        # Whether the rest makes sense is checked by whoever opens it: with this magic a file is
-        # qcow2 or broken, never raw.
-        return "qcow2"
-    if other := _foreign_format(read, file_size):
-        raise _not_supported(other)
-    if claim == "qcow2":
-        raise _contradiction("is named .qcow2 but has no qcow2 header")
-    if claim not in (None, "raw"):
-        raise _not_supported(claim)
-    return "raw"
+    found = _format_of_content(read, file_size)
+    if found is None:
+        if claim not in (None, "raw"):
+            raise _contradiction(f"is named {suffix} but has no {claim} header")
+        return "raw"
+    if claim not in (None, found):
+        raise _contradiction(f"is named {suffix} but begins with a {found} header")
+    if claim is None and read(0, len(vmdk.DESCRIPTOR_MAGIC)) == vmdk.DESCRIPTOR_MAGIC:
+        # It names other files, which a guest could make its own raw disk do.
+        raise _contradiction("is a vmdk descriptor but not named .vmdk")
+    # Whether the rest makes sense is checked by whoever opens it: with its magic a file is of
+    # this format or broken, never raw.
+    return _supported(found)
 
 
-def _foreign_format(read: Read, file_size: int) -> str | None:
+def _format_of_content(read: Read, file_size: int) -> str | None:
     for offset, magic, name in _MAGICS:
         if read(offset, len(magic)) == magic:
             return name
-    if file_size >= _VHD_FOOTER and read(file_size - _VHD_FOOTER, 8) == b"conectix":
-        return "vhd"
-    return None
+    # A fixed vhd is a raw disk followed by a footer.
+    end = file_size - vhd.FOOTER_BYTES
+    return "vhd" if end >= 0 and read(end, len(vhd.COOKIE)) == vhd.COOKIE else None
 
 
-def _not_supported(name: str) -> PreflightError:
-    return PreflightError(
-        f"format {name} is not supported yet",
+def _supported(name: str) -> Format:
+    for known in FORMATS:
+        if known == _QEMU_NAMES.get(name, name):
+            return known
+    raise PreflightError(
+        f"format {name} is not supported",
         hint="convert it with: qemu-img convert -O qcow2, or state format raw if it is a raw disk",
     )
 

@@ -1,5 +1,7 @@
 """Whether a running guest writes to an image.
 
+VMware's desktop products keep a folder of lock files beside each disk that is in use.
+
 QEMU takes open-file-description locks on single bytes of an image: byte 100 + n says that it
 uses permission n (docs/devel/block, block/file-posix.c: RAW_LOCK_PERM_BASE). Readers use
 "consistent read" alone; whoever uses one of the others may change the file.
@@ -11,10 +13,16 @@ import fcntl
 import os
 import stat
 import struct
+from pathlib import Path
 
 _PERMISSION_BASE = 100
 _WRITE, _RESIZE = 1, 3  # BLK_PERM_WRITE, _WRITE_UNCHANGED (2), BLK_PERM_RESIZE
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, len, pid
+
+
+def has_lock_folder(path: str) -> bool:
+    """Whether VMware keeps lock files for an image, in the folder ``NAME.lck`` beside it."""
+    return any(Path(f"{path}.lck").glob("*.lck"))
 
 
 def is_written(fd: int) -> bool:

@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scanner.errors import PreflightError
+from scanner.preflight.image import ExtentReference, Mark, Snapshot
 
-Format = Literal["raw", "qcow2"]
+Format = Literal["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels"]
+"""Image formats that can be opened, by the names that people know them under."""
+
+Driver = Literal["raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi", "parallels"]
+"""QEMU's drivers."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,12 @@ class Layer:
         inode: ``st_ino``.
         size: length in bytes.
         mtime_ns: last change of content, nanoseconds since 1970 UTC.
+        driver: QEMU's driver that reads it.
+        start: where in the file the image begins, in bytes.
+        length: how much of the file the driver gets, in bytes; None for all that follows.
+        replay: it has a log that must be replayed, onto an overlay, before it is read.
+        extents: the files that hold the disk's content, when this one only describes it.
+        cid: the content ids of a vmdk that only describes a disk.
     """
 
     path: str
@@ -70,6 +81,25 @@ class Layer:
     inode: int
     size: int
     mtime_ns: int
+    driver: Driver
+    start: int = 0
+    length: int | None = None
+    replay: bool = False
+    extents: tuple[Extent, ...] = ()
+    cid: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A stretch of a disk in a file of its own.
+
+    Attributes:
+        reference: as the image's descriptor has it.
+        file: the file that it names.
+    """
+
+    reference: ExtentReference
+    file: Layer
 
 
 @dataclass(frozen=True)
@@ -81,6 +111,9 @@ class DiskPlan:
         virtual_size: the size that a guest sees, in bytes.
         cluster_size: cluster size of the top layer in bytes; None for raw.
         allocated: space that the top layer occupies on its host, in bytes.
+        sector_size: logical sector size that a guest is to see, in bytes.
+        snapshots: the top layer's internal snapshots.
+        mark: what the top layer is marked as.
         identity: SHA-256 over what tells each layer's content apart, in hex; None when nothing
             does, as a block device's times do not follow its content, nor a running guest's.
         in_use: a running guest may be writing to it; only ever true under ``Policy.live``.
@@ -90,8 +123,21 @@ class DiskPlan:
     virtual_size: int
     cluster_size: int | None
     allocated: int
+    sector_size: int
+    snapshots: tuple[Snapshot, ...]
+    mark: Mark | None
     identity: str | None
     in_use: bool = False
+
+    @property
+    def backing_chain(self) -> tuple[str, ...]:
+        """Paths of the layers below the top one, nearest first."""
+        return tuple(layer.path for layer in self.layers[1:])
+
+    @property
+    def extent_files(self) -> tuple[str, ...]:
+        """Paths of the files that hold content of layers that only describe it."""
+        return tuple(extent.file.path for layer in self.layers for extent in layer.extents)
 
 
 def file_device(status: os.stat_result) -> int:
@@ -162,7 +208,7 @@ def identity_of(files: Iterable[tuple[str, int, int, int]]) -> str:
 
     Args:
         files: path, inode number, length in bytes and time of the last change of content in
-            nanoseconds, of each file of the chain, top first.
+            nanoseconds, of each layer, top first, and then of each extent.
     """
     digest = hashlib.sha256()
     for path, inode, size, mtime_ns in files:

@@ -10,17 +10,14 @@ from __future__ import annotations
 import array
 import itertools
 import struct
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scanner.errors import PreflightError
+from scanner.preflight.image import Image, Malformed, Read, Snapshot, words
 
 MAGIC = b"QFI\xfb"
-
-Read = Callable[[int, int], bytes]
-"""Reads (offset, length) of a file; gives fewer bytes at its end."""
 
 _V2_HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _V3_HEADER = struct.Struct(">QQQII")
@@ -43,7 +40,15 @@ _MAX_SNAPSHOTS = 65536
 
 _OFFSET = 0x00FF_FFFF_FFFF_FE00  # host offset in L1, L2 and refcount table entries
 _COMPRESSED = 1 << 62
+_ZEROS = 1 << 0
+_ALL_SUBCLUSTERS = (1 << 32) - 1  # all 32 of a cluster are stored, none reads as zeros
 _EMPTY_BLOCKS_TRIED = 64
+
+_SNAPSHOT = struct.Struct(">QIHHIIQII")
+_MAX_SNAPSHOT_EXTRA = 1024
+_MAX_SNAPSHOT_TABLE = 16 << 20  # bytes; a snapshot's entry has about a hundred
+
+_malformed = Malformed("qcow2")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Header:
     """The fields of a header that matter here; offsets and sizes in bytes.
 
     Attributes:
+        snapshots: how many.
         backing_file: the name as it stands, not yet to be trusted; None without one.
         backing_format: what the header says the backing file's format is; None if it does not.
     """
@@ -63,7 +69,10 @@ class Header:
     reftable_offset: int
     reftable_size: int
     refcount_bits: int
+    snapshots: int
+    snapshots_offset: int
     dirty: bool
+    corrupt: bool
     extended_l2: bool
     backing_file: bytes | None
     backing_format: str | None
@@ -72,6 +81,30 @@ class Header:
     def cluster_size(self) -> int:
         """Bytes of a cluster."""
         return 1 << self.cluster_bits
+
+
+def read_image(read: Read, file_size: int, deadline: float) -> Image:
+    """Read an image's header, tables and list of snapshots.
+
+    Args:
+        read: reads the file.
+        file_size: in bytes.
+        deadline: ``time.monotonic()`` at which the tables' check is given up.
+
+    Raises:
+        PreflightError: as :func:`parse_header` and :func:`check_complete`.
+    """
+    header = parse_header(read, file_size)
+    check_complete(read, file_size, header, seconds=deadline - time.monotonic())
+    return Image(
+        header.virtual_size,
+        cluster_size=header.cluster_size,
+        backing_file=header.backing_file,
+        backing_format=header.backing_format,
+        first_block=_first_block(read, header),
+        snapshots=tuple(_snapshots(read, header)),
+        mark="corrupt" if header.corrupt else "dirty" if header.dirty else None,
+    )
 
 
 def parse_header(read: Read, file_size: int) -> Header:
@@ -86,7 +119,7 @@ def parse_header(read: Read, file_size: int) -> Header:
         raise PreflightError("truncated: shorter than a qcow2 header")
     fields = _V2_HEADER.unpack(data)
     magic, version, backing_offset, backing_size, cluster_bits, size, crypt = fields[:7]
-    l1_entries, l1_offset, reftable_offset, reftable_clusters, snapshots, snapshot_offset = fields[
+    l1_entries, l1_offset, reftable_offset, reftable_clusters, snapshots, snapshots_offset = fields[
         7:
     ]
     _require(magic == MAGIC, "no qcow2 header")
@@ -106,14 +139,17 @@ def parse_header(read: Read, file_size: int) -> Header:
         reftable_offset=reftable_offset,
         reftable_size=reftable_clusters * cluster_size,
         refcount_bits=1 << refcount_order,
+        snapshots=snapshots,
+        snapshots_offset=snapshots_offset,
         dirty=bool(features & _DIRTY),
+        corrupt=bool(features & _CORRUPT),
         extended_l2=bool(features & _EXTENDED_L2),
         backing_file=_backing_file(read, backing_offset, backing_size, header_length, cluster_size),
         backing_format=_backing_format(read, header_length, backing_offset or cluster_size),
     )
     _require(snapshots <= _MAX_SNAPSHOTS, f"{snapshots} snapshots")
     if snapshots:
-        _check_table("snapshot table", snapshot_offset, 1, 8, file_size)
+        _check_table("snapshot table", snapshots_offset, 1, 8, file_size)
     _check_tables(header, file_size)
     return header
 
@@ -281,13 +317,47 @@ def _cluster_offsets(read: Read, header: Header, table: int) -> Iterator[int]:
         yield entry & (compressed_offset if entry & _COMPRESSED else _OFFSET)
 
 
+def _first_block(read: Read, header: Header) -> int | None:
+    """Where the disk's beginning lies, if it is stored as it is."""
+    width = 16 if header.extended_l2 else 8
+    table = next(iter(_entries(read(header.l1_offset, 8))), 0) & _OFFSET
+    entries = _entries(read(table, width)) if table else array.array("Q")
+    if not entries or entries[0] & (_COMPRESSED | _ZEROS):
+        return None
+    if header.extended_l2 and (len(entries) < 2 or entries[1] != _ALL_SUBCLUSTERS):
+        return None
+    return entries[0] & _OFFSET or None
+
+
+def _snapshots(read: Read, header: Header) -> Iterator[Snapshot]:
+    offset = header.snapshots_offset
+    for number in range(header.snapshots):
+        what = f"snapshot {number + 1}"
+        head = _malformed.whole(read(offset, _SNAPSHOT.size), _SNAPSHOT.size, what)
+        fields = _SNAPSHOT.unpack(head)
+        id_length, name_length, seconds, nanoseconds, _, state_size, extra_length = fields[2:]
+        _require(extra_length <= _MAX_SNAPSHOT_EXTRA, f"{what} with {extra_length} extra bytes")
+        offset += _SNAPSHOT.size
+        length = extra_length + id_length + name_length
+        total = offset + length - header.snapshots_offset
+        _require(total <= _MAX_SNAPSHOT_TABLE, f"snapshot table of more than {total} bytes")
+        data = _malformed.whole(read(offset, length), length, what)
+        if extra_length >= 8:
+            state_size = int.from_bytes(data[:8])
+        name = data[extra_length:]
+        yield Snapshot(
+            id=name[:id_length],
+            name=name[id_length:],
+            created_ns=seconds * 1_000_000_000 + nanoseconds,
+            state_size=state_size,
+            virtual_size=int.from_bytes(data[8:16]) if extra_length >= 16 else None,
+        )
+        offset += -(-(_SNAPSHOT.size + length) // 8) * 8 - _SNAPSHOT.size
+
+
 def _entries(data: bytes) -> array.array[int]:
-    entries = array.array("Q", data[: len(data) // 8 * 8])
-    if sys.byteorder == "little":
-        entries.byteswap()
-    return entries
+    return words(data, "Q", "big")
 
 
 def _require(condition: bool, what: str) -> None:
-    if not condition:
-        raise PreflightError(f"malformed qcow2 image: {what}")
+    _malformed.unless(condition, what)

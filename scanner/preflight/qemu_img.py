@@ -13,29 +13,43 @@ import time
 from typing import Any
 
 from scanner.errors import PreflightError
-from scanner.preflight.plan import Limits
+from scanner.preflight.image import SECTOR
+from scanner.preflight.plan import Driver, Limits
 
 _NOBODY = 65534  # Debian's and the kernel's overflow user
+_VHDX_LOG = b"contains a log that needs to be replayed"
+_OVERLAY_BYTES = 256 << 20  # a log has 1 MiB as a rule; each of its pages may fill a cluster
 _DROP_ALL = ("--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--pdeathsig", "KILL")
 
 
-def qcow2_info(fd: int, limits: Limits) -> dict[str, Any]:
-    """What ``qemu-img info`` says of an open qcow2 image; its backing file is not opened.
+class UnreplayedLogError(PreflightError):
+    """An image's log must be replayed before it can be read."""
 
-    Call it only for images that refer to no external data file: qemu-img would open that.
+
+def image_info(
+    fd: int, driver: Driver, limits: Limits, start: int = 0, length: int | None = None
+) -> dict[str, Any]:
+    """What ``qemu-img info`` says of an open image; its backing file is not opened.
+
+    Call it only for images that refer to no other file for their data: qemu-img would open that.
 
     Args:
         fd: descriptor of the image.
+        driver: QEMU's driver that reads it.
         limits: for the helper.
+        start: where in the file the image begins, in bytes.
+        length: its length in bytes; None when it is the whole file.
 
     Returns:
         The JSON object as qemu-img prints it; ``Any``, as its values are whatever the image says.
 
     Raises:
+        UnreplayedLogError: its log must be replayed before it can be read.
         PreflightError: qemu-img refuses the image, or did not keep to its limits.
     """
+    command = info_command(fd, driver, limits, os.fstat(fd), start, length)
     try:
-        answer = json.loads(run_limited(info_command(fd, limits, os.fstat(fd)), limits, fd))
+        answer = json.loads(run_limited(command, limits, fd))
     except ValueError as error:
         raise PreflightError("qemu-img gave no answer that can be read") from error
     if not isinstance(answer, dict):
@@ -43,19 +57,72 @@ def qcow2_info(fd: int, limits: Limits) -> dict[str, Any]:
     return answer
 
 
-def info_command(fd: int, limits: Limits, status: os.stat_result) -> list[str]:
-    """The arguments for :func:`qcow2_info`.
+def info_command(
+    fd: int,
+    driver: Driver,
+    limits: Limits,
+    status: os.stat_result,
+    start: int = 0,
+    length: int | None = None,
+) -> list[str]:
+    """The arguments for :func:`image_info`.
 
     The image is named by its descriptor, so that no file name is ever taken for an option or a
     protocol, and nothing can be put in its place meanwhile.
     """
+    info = ("qemu-img", "info", "--force-share", "--output=json")
+    return [*limited(limits, status), *info, *_image_words(fd, driver, start, length)]
+
+
+def replay_log(fd: int, limits: Limits, start: int, length: int, overlay: int) -> None:
+    """Replay the log of a vhdx that was not closed cleanly, onto an overlay instead of it.
+
+    Args:
+        fd: descriptor of the image.
+        limits: for the helper.
+        start: where in the file the image begins, in bytes.
+        length: its length in bytes.
+        overlay: an empty file, open for writing, which becomes a qcow2 image. On top of the image
+            file it holds what the file would be.
+
+    Raises:
+        PreflightError: qemu-img cannot replay it, or did not keep to its limits.
+    """
+    top, sectors = f"/proc/self/fd/{overlay}", -(-length // SECTOR)
+    part = f"file.backing.driver=raw,file.backing.offset={start},file.backing.read-only=on"
+    below = f"file.backing.file.driver=file,file.backing.file.filename=/proc/self/fd/{fd}"
+    below += ",file.backing.file.locking=off"
+    above = f"file.driver=qcow2,file.file.driver=file,file.file.filename={top}"
+    prefix = limited(limits, os.fstat(fd), writes=_OVERLAY_BYTES)
+    for words in (
+        ("create", "-q", "-f", "qcow2", top, str(sectors * SECTOR)),
+        ("check", "-q", "-r", "all", "--image-opts", f"driver=vhdx,{above},{part},{below}"),
+    ):
+        run_limited([*prefix, "qemu-img", *words], limits, fd, overlay)
+
+
+def limited(limits: Limits, status: os.stat_result, *, writes: int = 0) -> list[str]:
+    """What a command is preceded by to run with few rights and within limits.
+
+    Args:
+        limits: what it may use.
+        status: of the image that it must be able to read.
+        writes: how long a file that it writes may become, in bytes.
+    """
     return [
         *("setpriv", *_identity(status), *_DROP_ALL),
         *("prlimit", f"--cpu={limits.cpu_seconds}", f"--as={limits.address_space}"),
-        *("--fsize=0", "--nofile=64", "--core=0"),
-        *("qemu-img", "info", "--force-share", "-f", "qcow2", "--output=json"),
-        f"/proc/self/fd/{fd}",
+        *(f"--fsize={writes}", "--nofile=64", "--core=0"),
     ]
+
+
+def _image_words(fd: int, driver: Driver, start: int, length: int | None) -> list[str]:
+    path = f"/proc/self/fd/{fd}"
+    if length is None:
+        return ["-f", driver, path]
+    part = f"file.driver=raw,file.offset={start},file.size={length}"
+    file = f"file.file.driver=file,file.file.filename={path}"
+    return ["--image-opts", f"driver={driver},{part},{file}"]
 
 
 def _identity(status: os.stat_result) -> tuple[str, ...]:
@@ -70,11 +137,12 @@ def _identity(status: os.stat_result) -> tuple[str, ...]:
     return (f"--reuid={uid}", f"--regid={gid}", "--clear-groups")
 
 
-def run_limited(argv: list[str], limits: Limits, fd: int) -> bytes:
-    """Run a helper that inherits one descriptor, and return what it prints.
+def run_limited(argv: list[str], limits: Limits, *fds: int) -> bytes:
+    """Run a helper that inherits some descriptors, the image's first, and return what it prints.
 
     Raises:
-        PreflightError: it is not installed, failed, printed too much or took too long.
+        UnreplayedLogError: the image has a log that must be replayed before it can be read.
+        PreflightError: the helper is not installed, failed, printed too much or took too long.
     """
     for tool in ("setpriv", "prlimit", "qemu-img"):
         if shutil.which(tool) is None:
@@ -85,16 +153,22 @@ def run_limited(argv: list[str], limits: Limits, fd: int) -> bytes:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)},
-        pass_fds=(fd,),
+        env={
+            "LC_ALL": "C",
+            "PATH": os.environ.get("PATH", os.defpath),
+            "MALLOC_ARENA_MAX": "1",  # an arena a thread would soon fill the address space
+        },
+        pass_fds=fds,
         process_group=0,
     ) as process:
         try:
             output, errors = _collect(process, limits)
         finally:
             _kill_group(process)
+    if _VHDX_LOG in errors:
+        raise UnreplayedLogError("it was not closed cleanly and has a log to be replayed")
     if process.returncode != 0:
-        raise PreflightError(f"qemu-img refuses it: {_reason(errors, process.returncode, fd)}")
+        raise PreflightError(f"qemu-img refuses it: {_reason(errors, process.returncode, fds[0])}")
     return output
 
 

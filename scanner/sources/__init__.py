@@ -1,7 +1,8 @@
 """Sources: what a user names on the command line, turned into machines.
 
-A source is a folder (:mod:`scanner.sources.folder`), one image file or block device, or an
-inventory file (:mod:`scanner.sources.inventory`; ``.yaml``, ``.yml``, ``.json`` or ``.csv``).
+A source is a folder (:mod:`scanner.sources.folder`), one image file, OVA archive
+(:mod:`scanner.sources.archive`) or block device, or an inventory file
+(:mod:`scanner.sources.inventory`; ``.yaml``, ``.yml``, ``.json`` or ``.csv``).
 Nothing here opens an image for more than its header; whether a disk can be read is preflight's
 to say.
 """
@@ -53,8 +54,8 @@ def _source_machines(source: str) -> list[Machine]:
             f"source {source!r} does not exist",
             hint="name a folder of images, an image file, a block device or an inventory file",
         )
-    # Both imported here: preflight, which folders need, itself names disks; and pydantic, which
-    # inventories need, takes a fifth of a second to load.
+    # All imported here: preflight, which folders and archives need, itself names disks; and
+    # pydantic, which inventories need, takes a fifth of a second to load.
     if path.is_dir():
         from scanner.sources.folder import folder_machines
 
@@ -63,7 +64,9 @@ def _source_machines(source: str) -> list[Machine]:
         from scanner.sources.inventory import inventory_machines
 
         return inventory_machines(source)
-    return [Machine(path.name, (Disk(str(path.absolute())),), source)]
+    from scanner.sources.archive import machine_of
+
+    return [machine_of(path.name, (Disk(str(path.absolute())),), source)]
 
 
 def _selected(

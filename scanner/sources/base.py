@@ -11,11 +11,13 @@ class Disk:
 
     Attributes:
         path: image file or block device, absolute, symbolic links unresolved.
-        format: ``raw`` or ``qcow2`` where the source states one; None leaves it to preflight.
+        format: image format where the source states one; None leaves it to preflight.
+        member: which member of the archive ``path`` the image is; None when it is no archive.
     """
 
     path: str
     format: str | None = None
+    member: str | None = None
 
 
 @dataclass(frozen=True)

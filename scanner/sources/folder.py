@@ -6,9 +6,11 @@
   sub-folder is a machine. Its id is the sub-folder's path, or the ``id`` that the file gives.
 * Which files are images is told by their suffix; others are named in the debug log. An image of
   a format that cannot be opened yet is a machine, so that its error is seen.
-* A file that another image of the folder names as its backing file is not a machine of its own.
-  This is read from image headers, which guests can forge in raw disks: what is left out is
-  logged at INFO, and only images whose header and size make sense as qcow2 can cause it.
+* An OVA archive is one machine with the disks that it holds.
+* A file that another image of the folder names as its backing file or extent is not a machine of
+  its own. This is read from image headers, which guests can forge in raw disks: what is left out
+  is logged at INFO, and only images whose header and size make sense can cause it.
+* A Parallels bundle, a folder of images that add to each other, is a machine with an error.
 * Symbolic links to files are followed, and the machine is named by the link; a link to an image
   that the folder holds as well is the same machine, named by the image. Links to folders are not
   followed: they lead out of the source, or in circles.
@@ -22,15 +24,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scanner.preflight import backing_file
+from scanner.preflight import referred_files
 from scanner.preflight.formats import IMAGE_SUFFIXES
 from scanner.schema import escape
+from scanner.sources.archive import machine_of
 from scanner.sources.base import Disk, Machine
 
 log = logging.getLogger(__name__)
 
 MARKER = "machine.yaml"
 """File that makes its folder one machine."""
+
+_BUNDLE = "DiskDescriptor.xml"  # beside images of which some only add to others
 
 
 @dataclass
@@ -68,6 +73,12 @@ def _walk(top: str) -> _Found:
             found.marked.append(folder)
             folders.clear()
             continue
+        if _BUNDLE in files:
+            found.errors.append(
+                (folder, "a Parallels bundle, of which only single images are read")
+            )
+            folders.clear()
+            continue
         for name in sorted(files):
             path = os.path.join(folder, name)  # noqa: PTH118 - os.walk's own idiom
             if Path(name).suffix.lower() in IMAGE_SUFFIXES:
@@ -78,25 +89,25 @@ def _walk(top: str) -> _Found:
 
 
 def _image_machines(images: list[str], top: Path, source: str) -> Iterator[Machine]:
-    """Machines of the image files, aliases and backing files left out."""
+    """Machines of the image files, aliases and files that other images refer to left out."""
     names = _without_aliases(images)
-    backing = {real: path for path in names.values() if (real := backing_file(Disk(path)))}
+    users = {real: path for path in names.values() for real in referred_files(Disk(path))}
     for real, path in names.items():
-        overlay = backing.get(real)
-        if overlay is not None and _has_top(real, backing):
-            log.info("%s is the backing file of %s, not a machine of its own", path, overlay)
+        user = users.get(real)
+        if user is not None and _has_top(real, users):
+            log.info("%s belongs to %s and is not a machine of its own", path, user)
             continue
-        yield Machine(_id(path, top), (Disk(path),), source)
+        yield machine_of(_id(path, top), (Disk(path),), source)
 
 
-def _has_top(real: str, backing: dict[str, str]) -> bool:
-    """Whether following overlays from a backing file ends; a circle would leave all of it out."""
+def _has_top(real: str, users: dict[str, str]) -> bool:
+    """Whether following the users of a file ends; a circle would leave all of it out."""
     seen: set[str] = set()
-    while real in backing:
+    while real in users:
         if real in seen:
             return False
         seen.add(real)
-        real = os.path.realpath(backing[real])
+        real = os.path.realpath(users[real])
     return True
 
 

@@ -19,12 +19,14 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import pydantic
 import yaml
 
 from scanner.errors import UsageError
+from scanner.preflight.plan import Format
+from scanner.sources.archive import machine_of
 from scanner.sources.base import Disk, Machine
 
 _SIZE_LIMIT = 64 << 20
@@ -42,7 +44,7 @@ class DiskEntry(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     path: _Text
-    format: Literal["raw", "qcow2"] | None = None
+    format: Format | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -105,7 +107,7 @@ def inventory_machines(source: str) -> list[Machine]:
             lambda where: _yaml_line(text, where if nested else where[1:]),
         )
     base = path.absolute().parent
-    return [Machine(entry.id, _disks(entry.disks, base), source) for entry in inventory.machines]
+    return [machine_of(entry.id, _disks(entry.disks, base), source) for entry in inventory.machines]
 
 
 def read_machine_file(path: Path, default_id: str, source: str) -> Machine:
@@ -117,7 +119,8 @@ def read_machine_file(path: Path, default_id: str, source: str) -> Machine:
     text = _read(path)
     data = _parse_yaml(path, text)
     entry = _validate(MachineFile, data, path, lambda where: _yaml_line(text, where))
-    return Machine(entry.id or default_id, _disks(entry.disks, path.absolute().parent), source)
+    disks = _disks(entry.disks, path.absolute().parent)
+    return machine_of(entry.id or default_id, disks, source)
 
 
 def _disks(entries: Iterable[DiskEntry], base: Path) -> tuple[Disk, ...]:

@@ -19,20 +19,29 @@ ACCELERATORS: tuple[Accelerator, ...] = ("kvm", "tcg")
 
 Node = dict[str, Any]  # Any: values of block nodes are words, truth values and nodes
 
-formats = st.sampled_from(["raw", "qcow2"])
+drivers = st.sampled_from(["raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi", "parallels"])
+parts = st.none() | st.integers(1, 1 << 40)
 
 
-def layers_of(formats: list[str]) -> list[OpenLayer]:
+def layers_of(drivers: list[str], length: int | None = None) -> list[OpenLayer]:
     return [
-        OpenLayer(name, fd_set=100 + place, block_device=place == len(formats) - 1)
-        for place, name in enumerate(formats)
+        OpenLayer(
+            driver,
+            fd_set=100 + place,
+            block_device=place == len(drivers) - 1,
+            start=512 * place,
+            length=length,
+            overlay=200 if driver == "vhdx" else None,
+        )
+        for place, driver in enumerate(drivers)
     ]
 
 
 chains = st.builds(
-    lambda overlays, bottom: layers_of([*overlays, bottom]),
-    st.lists(st.just("qcow2"), max_size=12),
-    formats,
+    lambda overlays, bottom, length: layers_of([*overlays, bottom], length),
+    st.lists(st.sampled_from(["qcow2", "vmdk"]), max_size=12),
+    drivers,
+    parts,
 )
 
 
@@ -54,11 +63,11 @@ def option(argv: list[str], name: str) -> list[str]:
 
 
 def nodes(node: Node | None) -> Iterator[Node]:
-    """A format node, what it lies on, and their file nodes."""
-    while node is not None:
+    """A node, and those that it lies on."""
+    if node is not None:
         yield node
-        yield node["file"]
-        node = node.get("backing")
+        yield from nodes(node.get("file"))
+        yield from nodes(node.get("backing"))
 
 
 # -- Every command line ----------------------------------------------------------------------
@@ -186,8 +195,8 @@ def test_every_node_is_explicit_down_to_the_end_of_the_chain(chain: list[OpenLay
     node: Node | None = qemu_args.disk_node("disk0", chain)
     for layer in chain:
         assert node is not None
-        assert node["driver"] == layer.format
-        if layer.format == "qcow2":
+        assert node["driver"] == layer.driver
+        if layer.driver in ("qcow2", "vmdk"):
             assert "backing" in node  # null at the end: QEMU must not read it from the image
         node = node.get("backing")
     assert node is None
@@ -195,12 +204,33 @@ def test_every_node_is_explicit_down_to_the_end_of_the_chain(chain: list[OpenLay
 
 @given(chains)
 def test_files_are_descriptor_sets_and_nothing_else(chain: list[OpenLayer]) -> None:
-    files = [node for node in nodes(qemu_args.disk_node("d", chain)) if "filename" in node]
-    assert [node["filename"] for node in files] == [f"/dev/fdset/{layer.fd_set}" for layer in chain]
-    assert [node["driver"] for node in files] == [
-        "host_device" if layer.block_device else "file" for layer in chain
-    ]
-    assert all(node["locking"] == "off" for node in files)
+    found = {
+        (node["filename"], node["driver"], node["locking"])
+        for node in nodes(qemu_args.disk_node("d", chain))
+        if "filename" in node
+    }
+    files = {(layer.fd_set, layer.block_device) for layer in chain}
+    files |= {(layer.overlay, False) for layer in chain if layer.overlay is not None}
+    assert found == {
+        (f"/dev/fdset/{number}", "host_device" if is_device else "file", "off")
+        for number, is_device in files
+    }
+
+
+@given(drivers, st.integers(0, 1 << 40), st.integers(1, 1 << 40))
+def test_a_part_of_a_file_is_read_through_a_raw_node(driver: str, start: int, length: int) -> None:
+    layer = OpenLayer(driver, fd_set=10, start=start, length=length)
+    (part,) = [node for node in nodes(qemu_args.disk_node("d", [layer])) if "offset" in node]
+    assert (part["driver"], part["offset"], part["size"]) == ("raw", start, length)
+    assert part["file"]["filename"] == "/dev/fdset/10"
+
+
+def test_an_overlay_lies_between_a_driver_and_its_file() -> None:
+    top = qemu_args.disk_node("d", [OpenLayer("vhdx", fd_set=10, overlay=11)])
+    assert top["driver"] == "vhdx"
+    overlay = next(itertools.islice(nodes(top), 1, None))
+    assert (overlay["driver"], overlay["file"]["filename"]) == ("qcow2", "/dev/fdset/11")
+    assert overlay["backing"]["file"]["filename"] == "/dev/fdset/10"
 
 
 @given(chains)
@@ -222,7 +252,8 @@ def test_a_disk_without_layers_is_none() -> None:
 
 @given(st.integers(0, 255))
 def test_disks_are_scsi_targets_by_their_place(index: int) -> None:
-    device = qemu_args.disk_device(f"disk{index}", index)
+    device = qemu_args.disk_device(f"disk{index}", index, 4096)
     assert (device["driver"], device["bus"]) == ("scsi-hd", "scsi0.0")
     assert (device["scsi-id"], device["lun"]) == (index, 0)
     assert device["drive"] == device["serial"] == f"disk{index}"
+    assert device["logical_block_size"] == device["physical_block_size"] == 4096

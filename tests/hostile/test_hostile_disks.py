@@ -168,8 +168,8 @@ def test_a_qcow2_header_in_a_raw_backing_file_changes_nothing(tmp_path: Path) ->
 
 def test_a_backing_format_that_qemu_would_probe_further_is_refused(tmp_path: Path) -> None:
     (tmp_path / "base.img").write_bytes(bytes(512))
-    assert "format vmdk is not supported" in refusal(
-        overlay(tmp_path / "a.qcow2", "base.img", "vmdk")
+    assert "format qed is not supported" in refusal(
+        overlay(tmp_path / "a.qcow2", "base.img", "qed")
     )
 
 

@@ -90,7 +90,7 @@ class TestEnding:
             ["scan", "--facts", "x", "--resume", "20260131T020304Z-3f9a1c", "y"],
             ["inspect"],
             ["inspect", "-a", "x", "--directory", "/"],
-            ["inspect", "-a", "x", "--format", "vmdk"],
+            ["inspect", "-a", "x", "--format", "qed"],
             ["inspect", "--directory", "/nonexistent"],
             ["tables", "nothing"],
             ["rules", "show", "nothing"],
@@ -483,14 +483,14 @@ class TestScan:
     ) -> None:
         (tmp_path / "images").mkdir()
         (tmp_path / "images" / "empty.img").touch()
-        (tmp_path / "images" / "other.vmdk").write_bytes(b"KDMV" + bytes(508))
+        (tmp_path / "images" / "other.qed").write_bytes(b"QED\0" + bytes(508))
         facts = tmp_path / "facts"
         arguments = ["scan", str(tmp_path / "images"), "--facts", str(facts), "-P", "1", "-q"]
         assert run(arguments) == exits.NOT_SCANNED
         told = capsys.readouterr()
         assert told.err == ""
         assert "0 ok, 0 partial, 2 failed" in told.out
-        assert "format vmdk is not supported yet" in told.out
+        assert "format qed is not supported" in told.out
         (info,) = Store(facts).runs()
         assert info.outcomes == {"failed": 2}
         assert info.settings["sources"] == [str(tmp_path / "images")]

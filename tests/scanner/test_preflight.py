@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scanner.errors import PreflightError
-from scanner.preflight import Limits, Policy, backing_file, examine, open_layer
+from scanner.preflight import Limits, Policy, examine, open_layer, referred_files
 from scanner.preflight.plan import Format
 from scanner.preflight.qemu_img import info_command, run_limited
 from scanner.sources import Disk
@@ -196,22 +196,27 @@ def test_depth_is_counted_in_layers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.img", b"KDMV", "format vmdk is not supported yet"),
-        ("a.img", b"# Disk DescriptorFile\n", "format vmdk"),
-        ("a.img", b"conectix", "format vhd "),
-        ("a.img", bytes(1024) + b"conectix" + bytes(504), "format vhd "),
-        ("a.img", b"vhdxfile", "format vhdx"),
-        ("a.img", bytes(64) + b"\x7f\x10\xda\xbe", "format vdi"),
-        ("a.img", b"QED\0", "format qed"),
-        ("a.VMDK", bytes(512), "format vmdk"),
-        ("a.ova", bytes(512), "format ova"),
+        ("a.img", b"KDMV", "truncated"),
+        ("a.img", b"COWD", "not supported"),
+        ("a.img", b"# Disk DescriptorFile\n", "is a vmdk descriptor but not named .vmdk"),
+        ("a.vmdk", b"# Disk DescriptorFile\n", "a descriptor without extents"),
+        ("a.img", b"conectix", "malformed vhd"),
+        ("a.img", bytes(1024) + b"conectix" + bytes(504), "malformed vhd"),
+        ("a.img", b"vhdxfile", "truncated"),
+        ("a.img", bytes(64) + b"\x7f\x10\xda\xbe", "truncated"),
+        ("a.img", b"WithoutFreeSpace", "truncated"),
+        ("a.img", b"QED\0", "format qed is not supported"),
+        ("a.VMDK", bytes(512), "named .vmdk but has no vmdk header"),
+        ("a.ova", bytes(512), "named .ova but has no ova header"),
+        ("a.raw", b"KDMV", "named .raw but begins with a vmdk header"),
+        ("a.vhd", b"vhdxfile", "named .vhd but begins with a vhdx header"),
         ("a.qcow2", bytes(512), "named .qcow2 but has no qcow2 header"),
         ("a.raw", b"QFI\xfb" + bytes(508), "named .raw but begins with a qcow2 header"),
         ("a.img", b"QFI\xfb\0\0\0\1" + bytes(504), "qcow version 1 is not supported"),
         ("a.img", b"QFI\xfb\0\0\0\3" + bytes(504), "malformed qcow2"),
     ],
 )
-def test_what_is_neither_raw_nor_sound_qcow2_is_refused(
+def test_what_is_neither_raw_nor_a_sound_image_is_refused(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -227,7 +232,8 @@ def test_a_stated_format_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.vmdk").write_bytes(b"KDMV" + bytes(508))
     assert examine(Disk(str(tmp_path / "a.vmdk"), "raw"), POLICY).layers[0].format == "raw"
     assert "no qcow2 header" in str(refusal(raw(tmp_path / "a.img"), "qcow2"))
-    assert "format vmdk is not supported" in str(refusal(tmp_path / "a.vmdk", "vmdk"))
+    assert "no header and no descriptor" in str(refusal(tmp_path / "a.img", "vmdk"))
+    assert "format qed is not supported" in str(refusal(tmp_path / "a.vmdk", "qed"))
 
 
 @pytest.mark.parametrize(("method", "name"), [(1, "AES"), (2, "LUKS"), (7, "method 7")])
@@ -366,11 +372,22 @@ def test_a_read_only_scan_by_another_qemu_is_no_use(tmp_path: Path) -> None:
         process.stdout.read()
 
 
+class TestVmwareLocks:
+    def test_say_that_a_disk_is_in_use(self, tmp_path: Path) -> None:
+        path = raw(tmp_path / "a.img")
+        (tmp_path / "a.img.lck").mkdir()
+        assert not examine(Disk(str(path)), POLICY).in_use
+        (tmp_path / "a.img.lck" / "M12345.lck").touch()
+        assert "in use" in str(refusal(path))
+        assert examine(Disk(str(path)), Policy(live=True)).in_use
+
+
 class TestBlockDevices:
-    @pytest.fixture
-    def device(self, tmp_path: Path) -> Iterator[Path]:
+    @pytest.fixture(params=[512, 4096])
+    def device(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
         """A loop device, where this host lets us make one."""
-        argv = ["losetup", "--find", "--show", str(raw(tmp_path / "disk.img"))]
+        sector = ["--sector-size", str(request.param)]
+        argv = ["losetup", "--find", "--show", *sector, str(raw(tmp_path / "disk.img"))]
         try:
             made = subprocess.run(argv, capture_output=True, text=True, check=True)
         except (FileNotFoundError, subprocess.CalledProcessError):
@@ -384,6 +401,10 @@ class TestBlockDevices:
         assert (plan.layers[0].format, plan.virtual_size) == ("raw", 3 << 20)
         assert plan.identity is None
         os.close(open_layer(plan.layers[0]))
+
+    def test_have_the_sectors_that_this_host_sees(self, device: Path) -> None:
+        size = int(Path(f"/sys/block/{device.name}/queue/logical_block_size").read_text())
+        assert examine(Disk(str(device)), POLICY).sector_size == size
 
     def test_held_by_somebody_are_in_use(self, device: Path) -> None:
         holder = os.open(device, os.O_RDONLY | os.O_EXCL)  # as a mount or volume group does
@@ -399,7 +420,7 @@ class TestBlockDevices:
 class TestQemuImg:
     def test_never_sees_a_file_name(self, tmp_path: Path) -> None:
         path = thin_qcow2(tmp_path / "a.qcow2")
-        command = info_command(7, Limits(), path.stat())
+        command = info_command(7, "qcow2", Limits(), path.stat())
         assert command[-1] == "/proc/self/fd/7"
         assert not any("a.qcow2" in argument for argument in command)
 
@@ -413,9 +434,9 @@ class TestQemuImg:
     def test_runs_as_nobody_where_that_is_enough(self, tmp_path: Path) -> None:
         path = thin_qcow2(tmp_path / "a.qcow2")
         path.chmod(0o644)
-        assert "--reuid=65534" in info_command(7, Limits(), path.stat())
+        assert "--reuid=65534" in info_command(7, "qcow2", Limits(), path.stat())
         path.chmod(0o600)
-        assert f"--reuid={path.stat().st_uid}" in info_command(7, Limits(), path.stat())
+        assert f"--reuid={path.stat().st_uid}" in info_command(7, "qcow2", Limits(), path.stat())
 
     @pytest.mark.parametrize(
         ("script", "message"),
@@ -437,19 +458,19 @@ class TestQemuImg:
 
     def test_writes_no_file(self, tmp_path: Path) -> None:
         path = thin_qcow2(tmp_path / "a.qcow2")
-        prefix = [*info_command(0, Limits(), path.stat())]
+        prefix = [*info_command(0, "qcow2", Limits(), path.stat())]
         prefix = prefix[: prefix.index("qemu-img")]
         with pytest.raises(PreflightError):
             run_limited([*prefix, "sh", "-c", f"echo x > {path}"], Limits(), 0)
         assert path.read_bytes()[:4] == b"QFI\xfb"
 
 
-def test_backing_file_is_read_from_sound_headers_alone(tmp_path: Path) -> None:
+def test_files_that_an_image_names_are_read_from_sound_headers_alone(tmp_path: Path) -> None:
     raw(tmp_path / "base.img")
     top = overlay(tmp_path / "top.qcow2", "base.img", "raw")
-    assert backing_file(Disk(str(top))) == str(tmp_path / "base.img")
-    assert backing_file(Disk(str(top), "raw")) is None
-    assert backing_file(Disk(str(tmp_path / "base.img"))) is None
-    assert backing_file(Disk(str(tmp_path / "none.img"))) is None
+    assert referred_files(Disk(str(top))) == (str(tmp_path / "base.img"),)
+    assert referred_files(Disk(str(top), "raw")) == ()
+    assert referred_files(Disk(str(tmp_path / "base.img"))) == ()
+    assert referred_files(Disk(str(tmp_path / "none.img"))) == ()
     os.truncate(top, 100_000)
-    assert backing_file(Disk(str(top))) is None
+    assert referred_files(Disk(str(top))) == ()

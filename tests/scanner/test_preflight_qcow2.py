@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
 import subprocess
 import time
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from scanner.errors import PreflightError
 from scanner.preflight import DiskPlan, Policy, examine
-from scanner.preflight.qcow2 import Header, Read, check_complete, parse_header
+from scanner.preflight.image import Read
+from scanner.preflight.qcow2 import Header, check_complete, parse_header, read_image
 from scanner.sources import Disk
 
 CLUSTER = 512
@@ -174,7 +176,10 @@ def test_tables_as_large_as_allowed_cost_bounded_time() -> None:
         reftable_offset=1 << 21,
         reftable_size=8 << 20,
         refcount_bits=16,
+        snapshots=0,
+        snapshots_offset=0,
         dirty=True,
+        corrupt=False,
         extended_l2=False,
         backing_file=None,
         backing_format=None,
@@ -188,3 +193,71 @@ def test_tables_as_large_as_allowed_cost_bounded_time() -> None:
     with pytest.raises(PreflightError, match="too long to check"):
         check_complete(read, 1 << 62, header, seconds=0.1)
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("bits", "mark"), [(0, None), (1, "dirty"), (2, "corrupt"), (3, "corrupt")]
+)
+def test_what_the_image_is_marked_as_is_told(sound: bytes, bits: int, mark: str | None) -> None:
+    image = with_field(sound, "incompatible_features", bits)
+    assert read_image(reader(image), len(image), time.monotonic() + 5).mark == mark
+
+
+class TestSnapshots:
+    @pytest.fixture
+    def image(self, tmp_path: Path) -> Path:
+        path = tmp_path / "a.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "1M"], check=True)
+        for name in ("clean", "before ü"):
+            subprocess.run(["qemu-img", "snapshot", "-c", name, str(path)], check=True)
+            subprocess.run(["qemu-img", "resize", "-q", str(path), "+1M"], check=True)
+        return path
+
+    def test_inside_an_image_are_listed_as_qemu_img_lists_them(self, image: Path) -> None:
+        listed = subprocess.run(
+            ["qemu-img", "info", "--output=json", str(image)], check=True, capture_output=True
+        )
+        wanted = [
+            (row["id"], row["name"], row["date-sec"], row["vm-state-size"])
+            for row in json.loads(listed.stdout)["snapshots"]
+        ]
+        found = examine(Disk(str(image)), Policy()).snapshots
+        assert wanted == [
+            (row.id.decode(), row.name.decode(), row.created_ns // 10**9, row.state_size)
+            for row in found
+        ]
+        assert [row.virtual_size for row in found] == [1 << 20, 2 << 20]
+
+    def test_with_endless_names_are_refused(self, image: Path) -> None:
+        content = bytearray(with_field(image.read_bytes(), "nb_snapshots", 65536))
+        offset = int.from_bytes(content[64:72], "big")
+        entry = struct.pack(">QIHHIIQII", 0, 0, 0, 65535, 0, 0, 0, 0, 0).ljust(40 + 65536, b"n")
+
+        def read(start: int, length: int) -> bytes:
+            if start < offset:
+                return bytes(content[start : start + length])
+            place = (start - offset) % len(entry)
+            return (entry * 2)[place : place + length]
+
+        with pytest.raises(PreflightError, match="snapshot table"):
+            read_image(read, 1 << 40, time.monotonic() + 5)
+
+    @settings(
+        max_examples=200,
+        deadline=2000,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    @given(data=st.data())
+    def test_that_were_tampered_with_are_read_or_refused(
+        self, image: Path, data: st.DataObject
+    ) -> None:
+        content = bytearray(image.read_bytes())
+        offset = int.from_bytes(content[64:72], "big")
+        for _ in range(data.draw(st.integers(1, 4))):
+            place = offset + data.draw(st.integers(0, 25)) * 4
+            value = data.draw(INTERESTING) % (1 << 32)
+            content[place : place + 4] = value.to_bytes(4, "big")
+        count = data.draw(st.sampled_from([2, 3, 65536]))
+        tampered = with_field(bytes(content), "nb_snapshots", count)
+        with contextlib.suppress(PreflightError):
+            read_image(reader(tampered), len(tampered), time.monotonic() + 5)

@@ -19,6 +19,7 @@ from scanner.store.arrow import rows_to_arrow
 from scanner.store.run import Run
 from scanner.store.runs import Store
 from scanner.tables import load_tables
+from tests.disk_images import archive
 
 SETTINGS = {"files": "all", "live": False}
 LONG_AGO = time.time() - 3600
@@ -39,7 +40,7 @@ def scanned(machine: Machine, run: Run, *, roots: int = 1, started: float | None
     """Leave the rows that a scan of the machine would leave."""
     found = Findings(machine, roots=["/dev/sda"] * roots, ran_by="tcg", appliance="ours")
     for disk in machine.disks:
-        found.add_disk(disk.path, preflight.examine(disk, preflight.Policy()))
+        found.add_disk(disk, preflight.examine(disk, preflight.Policy()))
     row = found.machine_row(
         started=started or time.time(), seconds=1.0, attempt=1, run_id=run.run_id
     )
@@ -107,6 +108,39 @@ def test_a_change_anywhere_in_the_backing_chain_is_seen(
     first_run(facts, machine)
     os.utime(tmp_path / name, (LONG_AGO, LONG_AGO + 1))
     assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+
+
+@pytest.fixture
+def in_pieces(tmp_path: Path) -> Machine:
+    """A machine of a vmdk in two files and of an archive's member, written an hour ago."""
+    lines = ["# Disk DescriptorFile", "parentCID=ffffffff"]
+    for name in ("one.vmdk", "two.vmdk"):
+        (tmp_path / name).write_bytes(bytes(512))
+        lines.append(f'RW 1 FLAT "{name}" 0')
+    (tmp_path / "a.vmdk").write_text("\n".join(lines))
+    (tmp_path / "disk.img").write_bytes(bytes(512))
+    ova = archive(tmp_path / "a.ova", [tmp_path / "disk.img"])
+    for path in tmp_path.iterdir():
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    disks = (Disk(str(tmp_path / "a.vmdk")), Disk(str(ova), member="disk.img"))
+    return Machine("pieces", disks, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", [None, "a.vmdk", "one.vmdk", "two.vmdk", "a.ova"])
+def test_a_change_in_any_piece_of_a_disk_is_seen(
+    facts: Path, in_pieces: Machine, tmp_path: Path, name: str | None
+) -> None:
+    first_run(facts, in_pieces)
+    if name is not None:
+        os.utime(tmp_path / name, (LONG_AGO, LONG_AGO + 1))
+    assert (EarlierFacts(facts, SETTINGS, "ours").row_of(in_pieces) is None) == (name is not None)
+
+
+def test_another_member_of_an_archive_scans_anew(facts: Path, in_pieces: Machine) -> None:
+    first_run(facts, in_pieces)
+    descriptor, member = in_pieces.disks
+    other = replace(in_pieces, disks=(descriptor, replace(member, member="other.img")))
+    assert EarlierFacts(facts, SETTINGS, "ours").row_of(other) is None
 
 
 def test_a_missing_backing_file_is_a_change(facts: Path, machine: Machine, tmp_path: Path) -> None:

@@ -161,9 +161,10 @@ def small_system(top: Path) -> Path:
     return top
 
 
-def image_of(tree: Path, image: Path, mebibytes: int = 32) -> Path:
+def image_of(tree: Path, image: Path, mebibytes: int = 32, *options: str) -> Path:
     """A raw ext4 image with a tree in it, made without any privilege."""
-    command = ["mke2fs", "-q", "-t", "ext4", "-F", "-d", str(tree), str(image), f"{mebibytes}M"]
+    command = ["mke2fs", "-q", "-t", "ext4", "-F", "-d", str(tree), *options]
+    command += [str(image), f"{mebibytes}M"]
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
     subprocess.run(command, check=True, env=environment, timeout=60, stdout=subprocess.DEVNULL)
     return image

@@ -33,6 +33,11 @@ def facts(image: Path, options: InspectOptions) -> Tables:
     summary = inspect_machine(machine, options, sink)
     if summary.outcome != "ok":
         raise AssertionError(summary.error)
+    return tables_of(sink)
+
+
+def tables_of(sink: MemorySink) -> Tables:
+    """The rows that a sink has, by table, in an order that does not depend on their finding."""
     guest = [name for name, table in load_tables().items() if table.origin is Origin.GUEST]
     return {name: _sorted(sink.table(name).to_pylist()) for name in [*guest, "disks", "coverage"]}
 

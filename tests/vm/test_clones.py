@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from appliance import accelerator, build, initrd, template
+from appliance.plugging import PluggedLayer
 from appliance.vm import ApplianceVM
 from scanner.errors import ApplianceError
 from scanner.inspect import InspectOptions, inspect_machine
@@ -125,7 +126,7 @@ def test_a_descriptor_that_could_be_written_is_refused_by_qemu(
 def plug(machine: ApplianceVM, disk: Path, flags: int) -> None:
     descriptor = os.open(disk, flags)
     try:
-        machine.plug(0, [("raw", descriptor, False)], soon())
+        machine.plug(0, [PluggedLayer("raw", (descriptor,))], soon())
     finally:
         os.close(descriptor)
 

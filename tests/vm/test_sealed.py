@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from appliance import qemu_args
+from appliance.plugging import PluggedLayer
 from appliance.session import Limits
 from appliance.vm import ApplianceVM
 from tests.vm.machines import Host, checksum, eventually, has_ended, prepared, qemus, soon
@@ -64,7 +65,7 @@ def running(host: Host, disk: Path) -> Iterator[dict[str, ApplianceVM]]:
         }
         for machine in machines.values():
             descriptor = os.open(disk, os.O_RDONLY)
-            machine.plug(0, [("raw", descriptor, False)], soon())
+            machine.plug(0, [PluggedLayer("raw", (descriptor,))], soon())
             os.close(descriptor)
         yield machines
 

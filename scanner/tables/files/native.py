@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-import subprocess
-import tempfile
+import signal
 from collections.abc import Iterator
-from typing import IO
+from typing import BinaryIO
 
+from appliance.guest import tools
 from appliance.guest.root import Root
 from scanner import schema
 from scanner.tables import colonfile
@@ -19,6 +20,7 @@ PROGRAM = "/usr/lib/fleetscan/walk"
 """Where the appliance's build puts it."""
 
 _CHUNK = 128 << 10
+_FILES = ("names", "rare", "messages")
 
 
 def is_there() -> bool:
@@ -37,23 +39,27 @@ def rows(root: Root, *, labelled: bool, program: str = PROGRAM) -> Iterator[byte
     Raises:
         OSError: entries could not be read; raised after all rows, naming the first.
     """
-    top = root.open_fd("/", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with tempfile.TemporaryFile() as rare, tempfile.TemporaryFile() as names:
-            names.write(_names(root, labelled=labelled))
-            names.seek(0)
-            failure = None
-            try:
-                command = [program, str(top), str(rare.fileno())]
-                yield from _run(command, names, (top, rare.fileno()))
-            except OSError as error:
-                failure = error
-            rare.seek(0)
-            yield from _with_capabilities(rare)
-            if failure is not None:
-                raise failure
-    finally:
-        os.close(top)
+    with contextlib.ExitStack() as stack:
+        top = root.open_fd("/", os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, top)
+        os.set_inheritable(top, True)
+        names, rare, messages = (stack.enter_context(_memory_file(name)) for name in _FILES)
+        names.write(_names(root, labelled=labelled))
+        names.seek(0)
+        failure = None
+        try:
+            command = [program, str(top), str(rare.fileno())]
+            yield from _run(command, names, messages)
+        except OSError as error:
+            failure = error
+        rare.seek(0)
+        yield from _with_capabilities(rare)
+        if failure is not None:
+            raise failure
+
+
+def _memory_file(name: str) -> BinaryIO:
+    return os.fdopen(os.memfd_create(name, 0), "w+b")  # the program inherits it
 
 
 def _names(root: Root, *, labelled: bool) -> bytes:
@@ -75,31 +81,35 @@ def _json(text: str) -> str:
     return json.dumps(schema.escape(text), ensure_ascii=False)
 
 
-def _run(command: list[str], names: IO[bytes], descriptors: tuple[int, ...]) -> Iterator[bytes]:
-    with (
-        tempfile.TemporaryFile() as messages,
-        subprocess.Popen(
-            command, stdin=names, stdout=subprocess.PIPE, stderr=messages, pass_fds=descriptors
-        ) as process,
-    ):
+def _run(command: list[str], names: BinaryIO, messages: BinaryIO) -> Iterator[bytes]:
+    output, to_output = os.pipe()
+    try:
+        process = tools.spawn(command, (names.fileno(), to_output, messages.fileno()))
+        os.close(to_output)
+        to_output = -1
         try:
-            yield from _whole_lines(process.stdout)  # type: ignore[arg-type] # PIPE was asked for
+            yield from _whole_lines(output)
         except BaseException:
-            process.kill()
+            os.kill(process, signal.SIGKILL)
             raise
-        status = process.wait()
-        messages.seek(0)
-        text = messages.read(4096).decode("utf-8", "surrogateescape").strip()
-        if status != 0:
-            raise OSError(errno.EIO, f"the walk ended with {status}: {text}")
-        if text:
-            count, _, first = text.partition(" ")
-            raise unreadable(int(count), first)
+        finally:
+            status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    finally:
+        for descriptor in (output, to_output):
+            if descriptor >= 0:
+                os.close(descriptor)
+    messages.seek(0)
+    text = messages.read(4096).decode("utf-8", "surrogateescape").strip()
+    if status != 0:
+        raise OSError(errno.EIO, f"the walk ended with {status}: {text}")
+    if text:
+        count, _, first = text.partition(" ")
+        raise unreadable(int(count), first)
 
 
-def _whole_lines(stream: IO[bytes]) -> Iterator[bytes]:
+def _whole_lines(descriptor: int) -> Iterator[bytes]:
     rest = b""
-    while block := stream.read1(_CHUNK):  # type: ignore[attr-defined] # a buffered reader has it
+    while block := os.read(descriptor, _CHUNK):
         end = block.rfind(b"\n") + 1
         if end:
             yield rest + block[:end]
@@ -110,7 +120,7 @@ def _whole_lines(stream: IO[bytes]) -> Iterator[bytes]:
         raise OSError(errno.EIO, "the walk's last row is cut off")
 
 
-def _with_capabilities(rare: IO[bytes]) -> Iterator[bytes]:
+def _with_capabilities(rare: BinaryIO) -> Iterator[bytes]:
     """Rows whose capabilities came as the attribute's bytes, put into words."""
     for line in rare:
         row = json.loads(line)

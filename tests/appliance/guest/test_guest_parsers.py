@@ -1,57 +1,14 @@
-"""Parsers of what blkid, lvm and btrfs print."""
+"""Parsers of what lvm and btrfs print."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from appliance.guest.disks import BlockDevice, parse_export
+from appliance.guest.disks import BlockDevice
 from appliance.guest.filesystems import Subvolume, parse_subvolumes
 from appliance.guest.volumes import closed_luks, parse_lvs
-
-# -- blkid -o export -------------------------------------------------------------------------
-
-EXPORT = r"""DEVNAME=/dev/sda1
-UUID=AB12-CD34
-LABEL=MY\ DISK
-VERSION=FAT32
-TYPE=vfat
-USAGE=filesystem
-PART_ENTRY_NAME=EFI\ System\ Partition
-
-DEVNAME=/dev/sda2
-LABEL=a\=b\\c\"d\@e
-TYPE=ext4
-
-DEVNAME=/dev/sda3
-PART_ENTRY_NUMBER=3
-""".replace("@", "\u2028")  # ends a line to Python, but not to blkid
-
-
-def test_each_device_has_its_fields() -> None:
-    found = parse_export(EXPORT)
-    assert list(found) == ["/dev/sda1", "/dev/sda2", "/dev/sda3"]
-    assert found["/dev/sda1"]["LABEL"] == "MY DISK"
-    assert found["/dev/sda1"]["PART_ENTRY_NAME"] == "EFI System Partition"
-    assert found["/dev/sda3"] == {"PART_ENTRY_NUMBER": "3"}
-
-
-def test_backslashes_of_values_are_taken_off() -> None:
-    assert parse_export(EXPORT)["/dev/sda2"]["LABEL"] == 'a=b\\c"d\u2028e'
-
-
-@pytest.mark.parametrize("output", ["", "\n\n\n", "no equals sign", "TYPE=ext4\nUUID=1\n"])
-def test_what_names_no_device_is_passed_over(output: str) -> None:
-    assert parse_export(output) == {}
-
-
-@given(st.text())
-def test_any_text_of_blkid_is_survived(text: str) -> None:
-    assert all("DEVNAME" not in fields for fields in parse_export(text).values())
-
 
 # -- lvs --reportformat json -----------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def test_a_backing_file_is_no_machine_of_its_own(
     qcow2(tmp_path / "vm" / "web.qcow2", "../bases/golden.img")
     with caplog.at_level(logging.INFO, "scanner.sources"):
         assert ids(tmp_path) == ["vm/web.qcow2"]
-    assert "golden.img is the backing file of" in caplog.text
+    assert "golden.img belongs to" in caplog.text
 
 
 def test_images_that_back_each_other_are_all_kept_so_that_their_error_is_seen(
@@ -127,6 +127,21 @@ def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     touch(tmp_path / "fleet" / "a.img")
     (tmp_path / "fleet" / "loop").symlink_to(tmp_path)
     assert ids(tmp_path / "fleet") == ["a.img"]
+
+
+def test_a_parallels_bundle_is_a_machine_that_failed(tmp_path: Path) -> None:
+    touch(tmp_path / "web.hdd" / "DiskDescriptor.xml")
+    touch(tmp_path / "web.hdd" / "root.hdd")
+    (machine,) = find_machines([str(tmp_path)])
+    assert machine.machine_id == "web.hdd"
+    assert "Parallels bundle" in str(machine.error)
+
+
+def test_a_file_that_a_descriptor_names_is_no_machine_of_its_own(tmp_path: Path) -> None:
+    touch(tmp_path / "web-flat.vmdk")
+    lines = ["# Disk DescriptorFile", "parentCID=ffffffff", 'RW 1 FLAT "web-flat.vmdk" 0', ""]
+    (tmp_path / "web.vmdk").write_text("\n".join(lines))
+    assert ids(tmp_path) == ["web.vmdk"]
 
 
 def test_a_dangling_link_is_a_machine_so_that_its_error_is_seen(tmp_path: Path) -> None:

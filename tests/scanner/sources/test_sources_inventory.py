@@ -71,7 +71,7 @@ def test_csv_says_the_same_with_a_line_for_each_disk(tmp_path: Path) -> None:
         ("a.yaml", "- id: a\n  disks: [x]\n- id: b\n  disks: []\n", r"a\.yaml:4: .*disks"),
         (
             "a.yaml",
-            "- id: a\n  disks:\n  - path: x\n    format: vmdk\n",
+            "- id: a\n  disks:\n  - path: x\n    format: qed\n",
             r"a\.yaml:4: .*disks\.0\.format",
         ),
         ("a.yaml", "- id: [\n", r"a\.yaml:\d: not YAML"),
@@ -80,7 +80,7 @@ def test_csv_says_the_same_with_a_line_for_each_disk(tmp_path: Path) -> None:
         ("a.json", '[\n\t{"id": "a",\n\t "disks": 3}\n]', r"a\.json:3: .*disks"),
         ("a.json", "[\n{]", r"a\.json:2: not JSON"),
         ("a.csv", "id,path\na,x\nb,\n", r"a\.csv:3: "),
-        ("a.csv", "id,path,format\na,x,raw\na,y,vdi\n", r"a\.csv:3: .*format"),
+        ("a.csv", "id,path,format\na,x,raw\na,y,qed\n", r"a\.csv:3: .*format"),
         ("a.csv", "name;disk\n", r"a\.csv:1: the columns"),
         ("a.csv", "id,path\na,x,raw\n", r"a\.csv:2: .*extra"),
         ("a.csv", "id,path\na\n", r"a\.csv:2: .*path"),

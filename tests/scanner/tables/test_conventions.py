@@ -29,6 +29,7 @@ WITHOUT_CASES = {
 """Guest tables that have tests of their own instead of cases, and why."""
 
 SHARED = {
+    "appliance.guest.tools",
     "scanner.schema",
     "scanner.tables.colonfile",
     "scanner.tables.reading",

@@ -1,0 +1,78 @@
+"""libblkid: what a block device holds, told without starting a program for it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+
+# Source of names and numbers: libblkid's blkid.h. What ``blkid -p`` asks for.
+_LABEL, _UUID, _TYPE, _SECTYPE, _USAGE, _VERSION, _FSINFO = (
+    1 << bit for bit in (1, 3, 5, 6, 7, 8, 11)
+)
+_SUPERBLOCKS = _LABEL | _UUID | _TYPE | _SECTYPE | _USAGE | _VERSION | _FSINFO
+_ENTRY_DETAILS = 1 << 2
+
+_FOUND, _NOTHING, _AMBIVALENT = 0, 1, -2
+
+
+def probe(path: str) -> dict[str, str]:
+    """What libblkid says of a device, by its own names (TYPE, UUID, PART_ENTRY_TYPE ...).
+
+    Nothing where it recognises nothing, or signatures that contradict each other.
+
+    Raises:
+        OSError: the device cannot be read.
+    """
+    library = _library()
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    handle = library.blkid_new_probe()
+    try:
+        if not handle:
+            raise MemoryError("libblkid has no memory for a probe")
+        library.blkid_probe_enable_superblocks(handle, 1)
+        library.blkid_probe_set_superblocks_flags(handle, _SUPERBLOCKS)
+        library.blkid_probe_enable_partitions(handle, 1)
+        library.blkid_probe_set_partitions_flags(handle, _ENTRY_DETAILS)
+        if library.blkid_probe_set_device(handle, descriptor, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "cannot be probed", path)
+        outcome = library.blkid_do_safeprobe(handle)
+        if outcome not in (_FOUND, _NOTHING, _AMBIVALENT):
+            raise OSError(ctypes.get_errno(), "cannot be probed", path)
+        return _values(library, handle) if outcome == _FOUND else {}
+    finally:
+        library.blkid_free_probe(handle)
+        os.close(descriptor)
+
+
+def _values(library: ctypes.CDLL, handle: int) -> dict[str, str]:
+    found = {}
+    name, data, size = ctypes.c_char_p(), ctypes.c_void_p(), ctypes.c_size_t()
+    for number in range(library.blkid_probe_numof_values(handle)):
+        library.blkid_probe_get_value(
+            handle, number, ctypes.byref(name), ctypes.byref(data), ctypes.byref(size)
+        )
+        value = ctypes.string_at(data.value or 0, size.value).rstrip(b"\0")
+        found[(name.value or b"").decode()] = value.decode("utf-8", "surrogateescape")
+    return found
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL("libblkid.so.1", use_errno=True)
+    handle, pointer = ctypes.c_void_p, ctypes.c_void_p
+    library.blkid_new_probe.restype = handle
+    library.blkid_free_probe.argtypes = (handle,)
+    library.blkid_probe_set_device.argtypes = (
+        handle,
+        ctypes.c_int,
+        ctypes.c_int64,
+        ctypes.c_int64,
+    )
+    for name in ("superblocks", "partitions"):
+        getattr(library, f"blkid_probe_enable_{name}").argtypes = (handle, ctypes.c_int)
+        getattr(library, f"blkid_probe_set_{name}_flags").argtypes = (handle, ctypes.c_int)
+    for name in ("blkid_do_safeprobe", "blkid_probe_numof_values"):
+        getattr(library, name).argtypes = (handle,)
+    library.blkid_probe_get_value.argtypes = (handle, ctypes.c_int, pointer, pointer, pointer)
+    return library

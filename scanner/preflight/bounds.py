@@ -1,0 +1,62 @@
+"""Which files an image may refer to: plain paths, in its own folder or where the user allows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from scanner.errors import PreflightError
+from scanner.preflight.plan import Policy
+
+
+def allowed_directories(name: str, path: str, policy: Policy) -> tuple[str, ...]:
+    """Directories, links resolved, below which files that an image refers to may lie.
+
+    Args:
+        name: the top image, as it was named.
+        path: the same, links resolved.
+        policy: may name more.
+    """
+    folders = (os.path.dirname(name), os.path.dirname(path), *policy.allowed_directories)  # noqa: PTH120
+    return tuple(os.path.realpath(folder) for folder in folders)
+
+
+def referred_name(reference: bytes, image: str, shown: str, role: str) -> str:
+    """The path that a file name in an image means, its links unresolved.
+
+    Args:
+        reference: the name.
+        image: the image that has it, as it was named.
+        shown: the same for messages.
+        role: what the name is for, such as "backing file".
+
+    Raises:
+        PreflightError: the name is no plain path.
+    """
+    # QEMU's own rule: what has a colon before its first slash is a protocol ("json:", "nbd:").
+    if b":" in reference.split(b"/", 1)[0]:
+        raise PreflightError(
+            f"{shown!r} names the {role} {os.fsdecode(reference)!r}, "
+            "which is not a plain path and is never opened",
+            hint="flatten the image with: qemu-img convert -O qcow2",
+        )
+    return joined(reference, image)
+
+
+def check_bounds(path: str, shown: str, role: str, allowed: Sequence[str]) -> None:
+    """Make sure that a file, links resolved, lies below one of the allowed directories.
+
+    Raises:
+        PreflightError: it does not.
+    """
+    if not any(os.path.commonpath((path, folder)) == folder for folder in allowed):
+        raise PreflightError(
+            f"{shown!r} has the {role} {path!r}, which lies outside the allowed directories",
+            hint="if it may be read, allow its directory with --allow-dir",
+        )
+
+
+def joined(reference: bytes, image: str) -> str:
+    """A file name, relative ones starting from the image's directory as QEMU has it."""
+    folder = os.path.dirname(os.path.abspath(image))  # noqa: PTH100, PTH120
+    return os.path.join(folder, os.fsdecode(reference))  # noqa: PTH118

@@ -1,0 +1,222 @@
+"""What the metadata of one image file says, whatever its format, and helpers to read it.
+
+Everything is read from hostile files: each read has an upper size, tables are walked in pieces
+until a deadline, and nothing is computed from a field before its range was checked.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from scanner.errors import PreflightError
+
+Read = Callable[[int, int], bytes]
+"""Reads (offset, length) of a file; gives fewer bytes at its end."""
+
+SECTOR = 512
+"""Bytes of the sectors that image formats count in, whatever a guest's disk has."""
+
+_MAX_TABLE_BYTES = 64 << 20  # a map of 16 TiB in blocks of 1 MiB; QEMU holds such maps in memory
+_PIECE_BYTES = 1 << 20
+
+Mark = Literal["dirty", "corrupt"]
+ByteOrder = Literal["little", "big"]
+Word = Literal["I", "Q"]  # array typecodes: 4 and 8 bytes on every host that QEMU runs on
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot that an image holds inside.
+
+    Attributes:
+        id, name: as the image has them; not yet to be trusted.
+        created_ns: when it was taken, nanoseconds since 1970 UTC.
+        state_size: length of the saved state of a running guest, in bytes; 0 without one.
+        virtual_size: the disk's size at that time, in bytes; None when the image does not say.
+    """
+
+    id: bytes
+    name: bytes
+    created_ns: int
+    state_size: int
+    virtual_size: int | None
+
+
+@dataclass(frozen=True)
+class ExtentReference:
+    """A stretch of a disk that an image keeps in another file.
+
+    Attributes:
+        kind: how the file holds it.
+        sectors: its length in sectors.
+        file: the file's name, not yet to be trusted.
+        offset: where in a flat file it begins, in sectors.
+    """
+
+    kind: Literal["FLAT", "SPARSE"]
+    sectors: int
+    file: bytes
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image's metadata says.
+
+    Attributes:
+        virtual_size: the size that a guest sees, in bytes.
+        chs_size: the size by the geometry that a vhd states, which QEMU goes by for the images
+            of some programs; None for other formats.
+        cluster_size: the unit of allocation, in bytes; None where there is none.
+        backing_file: the name as it stands, not yet to be trusted; None without one.
+        backing_format: what the image says the backing file's format is; None if it does not.
+        first_block: where in the file the disk's beginning lies, in bytes; None when it is
+            not stored, or compressed.
+        plain_bytes: length of the file's beginning that is the disk as it is; None when the
+            disk is stored otherwise.
+        sector_size: logical sector size that the image states, in bytes; None if it does not.
+        cid: content and parent's content id that a vmdk's descriptor has, and which QEMU
+            compares; None without one.
+        extents: what the disk is made of when it lies in other files.
+        snapshots: internal snapshots.
+        mark: what whoever wrote it last left it marked as: not closed cleanly, or damaged.
+    """
+
+    virtual_size: int
+    chs_size: int | None = None
+    cluster_size: int | None = None
+    backing_file: bytes | None = None
+    backing_format: str | None = None
+    first_block: int | None = None
+    plain_bytes: int | None = None
+    sector_size: int | None = None
+    cid: tuple[int, int] | None = None
+    extents: tuple[ExtentReference, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """Raises what is wrong with an image of a format.
+
+    Args:
+        format: the format's name, for messages.
+    """
+
+    format: str
+
+    def unless(self, condition: bool, what: str) -> None:
+        """Make sure of a condition.
+
+        Raises:
+            PreflightError: it does not hold.
+        """
+        if not condition:
+            raise PreflightError(f"malformed {self.format} image: {what}")
+
+    def whole(self, data: bytes, length: int, what: str) -> bytes:
+        """Data that was read, provided that it is all there.
+
+        Raises:
+            PreflightError: the file ends before.
+        """
+        if len(data) < length:
+            raise PreflightError(f"truncated: its {what} lies beyond the end of the file")
+        return data
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where a table of numbers lies in a file.
+
+    Attributes:
+        offset: in bytes.
+        entries: how many numbers it has.
+        word: their typecode.
+        order: their byte order.
+    """
+
+    offset: int
+    entries: int
+    word: Word = "I"
+    order: ByteOrder = "little"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What a table says of where the blocks of a disk lie.
+
+    Attributes:
+        first: the first entry; None when it says that the block is not stored.
+        last: the largest entry; None when no block is stored.
+    """
+
+    first: int | None
+    last: int | None
+
+
+def read_blocks(
+    read: Read, table: Table, absent: frozenset[int], malformed: Malformed, deadline: float
+) -> Blocks:
+    """Read a table of block positions.
+
+    Args:
+        read: reads the file.
+        table: where it lies.
+        absent: entries that mean "not stored here".
+        malformed: for messages.
+        deadline: ``time.monotonic()`` at which it is given up.
+
+    Raises:
+        PreflightError: as :func:`table_pieces`.
+    """
+    first, last = None, -1
+    for number, entries in enumerate(table_pieces(read, table, malformed, deadline)):
+        if number == 0 and entries[0] not in absent:
+            first = entries[0]
+        last = max(last, max(set(entries) - absent, default=-1))
+    return Blocks(first, last if last >= 0 else None)
+
+
+def table_pieces(
+    read: Read, table: Table, malformed: Malformed, deadline: float
+) -> Iterator[array.array[int]]:
+    """A table's numbers, some at a time, none of the pieces empty.
+
+    Raises:
+        PreflightError: it is too long, lies beyond the file's end, or takes too much time.
+    """
+    width = array.array(table.word).itemsize
+    length = table.entries * width
+    malformed.unless(length <= _MAX_TABLE_BYTES, f"block table of {length} bytes")
+    for done in range(0, length, _PIECE_BYTES):
+        if time.monotonic() > deadline:
+            raise PreflightError("its tables take too long to check")
+        size = min(_PIECE_BYTES, length - done)
+        data = malformed.whole(read(table.offset + done, size), size, "block table")
+        yield words(data, table.word, table.order)
+
+
+def words(data: bytes, word: Word, order: ByteOrder) -> array.array[int]:
+    """The numbers that bytes are; a remainder at the end is left out."""
+    numbers = array.array(word)
+    numbers.frombytes(data[: len(data) // numbers.itemsize * numbers.itemsize])
+    if sys.byteorder != order:
+        numbers.byteswap()
+    return numbers
+
+
+def check_end(end: int, file_size: int) -> None:
+    """Make sure that the last block of an image lies within its file.
+
+    Raises:
+        PreflightError: it does not.
+    """
+    if end > file_size:
+        raise PreflightError("truncated: data lies beyond the end of the file")

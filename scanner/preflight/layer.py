@@ -1,0 +1,218 @@
+"""One file of a disk: looked at, its format decided and its metadata read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+import time
+from dataclasses import dataclass, replace
+
+from scanner.errors import PreflightError
+from scanner.preflight.archive import find_member
+from scanner.preflight.formats import decide_format, read_image
+from scanner.preflight.image import SECTOR, Image, Read
+from scanner.preflight.locks import has_lock_folder, is_written
+from scanner.preflight.plan import (
+    Driver,
+    Format,
+    Layer,
+    Policy,
+    file_device,
+    file_size,
+    open_checked,
+)
+from scanner.preflight.qemu_img import UnreplayedLogError, image_info
+
+_DRIVERS: dict[Format, Driver] = {
+    "raw": "raw",
+    "qcow2": "qcow2",
+    "vmdk": "vmdk",
+    "vhd": "vpc",
+    "vhdx": "vhdx",
+    "vdi": "vdi",
+    "parallels": "parallels",
+}
+_GPT_SIGNATURE = b"EFI PART"  # in a disk's second sector (UEFI specification, 5.3.2)
+_LARGE_SECTOR = 4096
+_BLKSSZGET = 0x1268  # linux/fs.h: a block device's logical sector size
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was seen of one file.
+
+    Attributes:
+        layer: how to open it; its extents are not looked at yet.
+        image: what its metadata says.
+        allocated: space that it occupies on its host, in bytes.
+        in_use: a running guest may be writing to it.
+        is_device: it is a block device.
+        sector_size: logical sector size that it speaks for, in bytes; None if it does for none.
+    """
+
+    layer: Layer
+    image: Image
+    allocated: int
+    in_use: bool
+    is_device: bool
+    sector_size: int | None
+
+
+def examine_file(
+    path: str,
+    stated: str | None,
+    policy: Policy,
+    member: str | None = None,
+    *,
+    is_extent: bool = False,
+) -> Examined:
+    """Look at one image file.
+
+    Args:
+        path: absolute, symbolic links resolved.
+        stated: its format, where a source or the image above it says.
+        policy: what is allowed.
+        member: which member of an archive the image is; None when it is the file itself.
+        is_extent: it holds a part of a disk that another file describes.
+
+    Raises:
+        PreflightError: it cannot be read, is malformed, in use, or not supported.
+    """
+    fd = open_checked(path)
+    shown = path if member is None else f"{path}: {member}"
+    try:
+        found = _look(fd, path, stated, policy, member)
+        return found if is_extent else _confirmed(fd, found, policy)
+    except PreflightError as error:
+        raise PreflightError(f"{shown!r}: {error}", hint=error.hint) from error
+    except OSError as error:
+        raise PreflightError(f"{shown!r} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | None) -> Examined:
+    status, size = os.fstat(fd), file_size(fd)
+    in_use = is_written(fd) or has_lock_folder(path)
+    if in_use and not policy.live:
+        raise PreflightError(
+            "in use by a running guest or by this host",
+            hint="shut the guest down, scan a snapshot, or read it as it is with --live",
+        )
+    start, length = find_member(reader(fd), size, member) if member else (0, size)
+    if length == 0:
+        raise PreflightError("empty")
+    if member and length % SECTOR:
+        raise PreflightError(f"its length in the archive, {length} bytes, is not in whole sectors")
+    read = reader(fd, start, length)
+    chosen = decide_format(stated, member or path, read, length)
+    image = read_image(chosen, read, length, time.monotonic() + policy.limits.wall_seconds)
+    driver, part = _DRIVERS[chosen], length if member else None
+    if image.plain_bytes is not None:
+        driver, part = "raw", image.plain_bytes
+    return Examined(
+        layer=Layer(
+            path=path,
+            format=chosen,
+            device=file_device(status),
+            inode=status.st_ino,
+            size=size,
+            mtime_ns=status.st_mtime_ns,
+            driver=driver,
+            start=start,
+            length=part,
+            cid=image.cid if image.extents else None,
+        ),
+        image=image,
+        allocated=status.st_blocks * 512,
+        in_use=in_use,
+        is_device=stat.S_ISBLK(status.st_mode),
+        sector_size=_device_sector_size(fd, status) or _sector_size(read, image),
+    )
+
+
+def _confirmed(fd: int, found: Examined, policy: Policy) -> Examined:
+    """The same, once QEMU reads it as we do, so that our checks are of what it opens.
+
+    Raises:
+        PreflightError: it does not.
+    """
+    layer, image = found.layer, found.image
+    if layer.driver == "raw" or image.extents:
+        return found
+    if layer.driver == "vmdk" and image.cid is None:
+        raise PreflightError(
+            "only a part of a disk, which another file describes",
+            hint="scan the small .vmdk file beside it that names this one",
+        )
+    try:
+        info = image_info(fd, layer.driver, policy.limits, layer.start, layer.length)
+    except UnreplayedLogError:
+        # qemu-img reads it once its log is replayed, when the disk is opened.
+        return replace(found, layer=replace(layer, replay=True), image=replace(image, mark="dirty"))
+    return replace(found, image=_agreed(layer.format, image, info))
+
+
+def _agreed(image_format: Format, image: Image, info: dict[str, object]) -> Image:
+    if info.get("virtual-size") == image.chs_size is not None:
+        # Of a vhd by some programs QEMU shows whole cylinders alone, as those programs do.
+        image = replace(image, virtual_size=image.chs_size)
+    pairs: list[tuple[str, object, object]] = [
+        ("virtual size", image.virtual_size, info.get("virtual-size"))
+    ]
+    if image_format == "qcow2":
+        pairs.append(("cluster size", image.cluster_size, info.get("cluster-size")))
+        pairs += _backing_pair(image.backing_file, info)
+    for what, mine, theirs in pairs:
+        if mine != theirs:
+            raise PreflightError(
+                f"malformed {image_format} image: its {what} is {mine!r} to us "
+                f"but {theirs!r} to qemu-img"
+            )
+    return image
+
+
+def _backing_pair(name: bytes | None, info: dict[str, object]) -> list[tuple[str, object, object]]:
+    try:
+        ours = name.decode() if name else None
+    except UnicodeDecodeError:
+        return []  # JSON cannot carry it; the name is still resolved by us alone
+    return [("backing file", ours, info.get("backing-filename"))]
+
+
+def _sector_size(read: Read, image: Image) -> int | None:
+    """Sector size by what the image states, or by where a GUID partition table begins."""
+    if image.sector_size not in (None, SECTOR):
+        return image.sector_size
+    first, length = image.first_block, len(_GPT_SIGNATURE)
+    if first is None or (image.cluster_size or _LARGE_SECTOR * 2) <= _LARGE_SECTOR:
+        return image.sector_size
+    small, large = (read(first + size, length) for size in (SECTOR, _LARGE_SECTOR))
+    return _LARGE_SECTOR if large == _GPT_SIGNATURE != small else SECTOR
+
+
+def _device_sector_size(fd: int, status: os.stat_result) -> int | None:
+    """Logical sector size of a block device with large ones."""
+    if not stat.S_ISBLK(status.st_mode):
+        return None
+    (size,) = struct.unpack("@i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))
+    return int(size) if size == _LARGE_SECTOR else None
+
+
+def reader(fd: int, start: int = 0, length: int | None = None) -> Read:
+    """Reads a part of an open file, offsets counted from the part's beginning.
+
+    Args:
+        fd: the file.
+        start: where the part begins, in bytes.
+        length: its length in bytes; None for all that the file has now.
+    """
+    end = file_size(fd) - start if length is None else length
+
+    def read(offset: int, count: int) -> bytes:
+        most = min(count, end - offset)
+        return os.pread(fd, most, start + offset) if most > 0 else b""
+
+    return read

@@ -1,0 +1,85 @@
+"""OVA archives: each is one machine, with the disks that it holds in the archive's order.
+
+The OVF specification (DSP0243, "OVF package") has an archive's files stand in the order of the
+descriptor's list of them, which is where the disks are listed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from scanner.errors import PreflightError
+from scanner.preflight.archive import Member, members
+from scanner.preflight.formats import ARCHIVE_SUFFIX, DISK_SUFFIXES
+from scanner.preflight.layer import reader
+from scanner.preflight.plan import file_size, open_checked
+from scanner.sources.base import Disk, Machine
+
+_SEVERAL_SYSTEMS = b"VirtualSystemCollection"  # the element that groups machines (DSP0243)
+_MAX_DESCRIPTOR = 1 << 20  # bytes; those of single machines have some ten thousand
+
+
+def machine_of(machine_id: str, disks: Sequence[Disk], source: str) -> Machine:
+    """A machine of these disks, archives replaced by the disks that they hold.
+
+    Args:
+        machine_id: what it is called.
+        disks: as the source names them.
+        source: what the user named.
+    """
+    try:
+        held = [found for disk in disks for found in _disks_of(disk)]
+    except PreflightError as error:
+        return Machine(machine_id, tuple(disks), source, str(error))
+    return Machine(machine_id, tuple(held), source)
+
+
+def _disks_of(disk: Disk) -> tuple[Disk, ...]:
+    if disk.format is None and Path(disk.path).suffix.lower() == ARCHIVE_SUFFIX:
+        return archive_disks(disk.path)
+    return (disk,)
+
+
+def archive_disks(path: str) -> tuple[Disk, ...]:
+    """The disks that an archive holds, in its order.
+
+    Raises:
+        PreflightError: it cannot be read, is malformed, or holds none.
+    """
+    real = os.path.realpath(path)
+    fd = open_checked(real)
+    try:
+        return tuple(Disk(path, member=name) for name in _disk_names(fd))
+    except PreflightError as error:
+        raise PreflightError(f"{real!r}: {error}", hint=error.hint) from error
+    except OSError as error:
+        raise PreflightError(f"{real!r} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _disk_names(fd: int) -> list[str]:
+    read = reader(fd)
+    found = list(members(read, file_size(fd)))
+    suffixes = {member: Path(member.name).suffix.lower() for member in found}
+    for member, suffix in suffixes.items():
+        if suffix == ".gz" or suffix[1:].isdigit():
+            raise PreflightError(
+                f"the archive holds the disk {member.name!r} compressed or in pieces",
+                hint="make it again without compression and chunks, as ovftool does by default",
+            )
+        if suffix == ".ovf" and _SEVERAL_SYSTEMS in read(member.start, _most_of(member)):
+            raise PreflightError(
+                "the archive holds several machines",
+                hint="unpack it, and list each machine's disks in an inventory",
+            )
+    disks = [member.name for member, suffix in suffixes.items() if suffix in DISK_SUFFIXES]
+    if not disks:
+        raise PreflightError("the archive holds no disk")
+    return disks
+
+
+def _most_of(member: Member) -> int:
+    return min(member.length, _MAX_DESCRIPTOR)

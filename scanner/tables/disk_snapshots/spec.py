@@ -1,0 +1,22 @@
+"""One row a snapshot inside a disk image, as the host sees it."""
+
+from __future__ import annotations
+
+from scanner.schema import U16, U64, Origin, Scope, Timestamp, column, table
+
+
+@table(scope=Scope.MACHINE, origin=Origin.HOST)
+class DiskSnapshot:
+    """Snapshots that disk images hold inside; facts are always those of the current state.
+
+    Only qcow2 images hold any. Backing files are no snapshots: see disks.backing_chain.
+    """
+
+    disk: U16 = column("The disk, as in disks.disk.")
+    snapshot_id: str = column("Its id inside the image.", example="1")
+    name: str = column("Its name.", example="before-upgrade")
+    created: Timestamp = column("When it was taken.")
+    virtual_size: U64 | None = column("Size of the disk at that time.", unit="bytes")
+    state_size: U64 = column(
+        "Length of the running guest's state that was saved with it; 0 without one.", unit="bytes"
+    )
