@@ -136,7 +136,7 @@ class Findings:
             return
         reached = {(row.table_name, row.root) for row in self.coverage}
         for table in load_tables().values():
-            if table.origin is Origin.GUEST:
+            if table.origin is Origin.GUEST or table.scope is Scope.ROOT:
                 per_root = table.scope is Scope.ROOT and self.roots
                 roots: list[str | None] = list(self.roots) if per_root else [None]
                 for root in roots:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from appliance import accelerator, build, template
@@ -28,7 +29,7 @@ from appliance.initrd import agent_id
 from appliance.qemu_args import VMOptions
 from appliance.session import Limits, printable
 from appliance.vm import Agent, ApplianceVM, LocalAppliance
-from scanner import preflight
+from scanner import preflight, usage
 from scanner.deadline import Deadline
 from scanner.errors import (
     ApplianceError,
@@ -46,6 +47,7 @@ from scanner.store.arrow import decode_rows, rows_to_arrow
 from scanner.store.staging import RowSink
 from scanner.tables import load_tables
 from scanner.tables.coverage.spec import Coverage
+from scanner.tables.directory_usage.spec import DEPTH
 from scanner.tables.disk_snapshots.spec import DiskSnapshot
 from scanner.tables.disks.spec import Disk
 from scanner.tables.machines.spec import Machine as MachineRow
@@ -64,6 +66,9 @@ _UNLOCKING_MIB = 1536
 # Dear tables come last, so that the others are there when time runs out.
 _LAST = ("files",)
 
+_USAGE = "directory_usage"
+_Taker = Callable[[pa.Table], None]
+
 
 @dataclass(frozen=True)
 class InspectOptions:
@@ -73,6 +78,7 @@ class InspectOptions:
         files: which directory entries the ``files`` table keeps.
         packages: where packages of languages are looked for.
         registry: keys that the ``registry`` table holds besides.
+        usage_depth: how deep directories have a row in ``directory_usage``.
         deadline: seconds that one machine may take in all, not counting those in which its host
             made the template, as the first machine on it finds.
         live: read images that a running guest is using.
@@ -86,6 +92,7 @@ class InspectOptions:
     files: FilesMode = "all"
     packages: PackagesMode = "known"
     registry: tuple[str, ...] = ()
+    usage_depth: int = DEPTH
     deadline: float = 900.0
     live: bool = False
     allowed_directories: tuple[str, ...] = ()
@@ -314,13 +321,37 @@ class _Inspection:
         for last in (False, True):
             for index in range(len(self._found.roots)):
                 for table in tables:
-                    if table.scope is Scope.ROOT and (table.name in _LAST) is last:
+                    if table.scope is not Scope.ROOT or (table.name in _LAST) is not last:
+                        continue
+                    if table.name == "files":
+                        self._collect_files(agent, table, index)
+                    else:
                         self._collect_table(agent, table, index)
 
-    def _collect_table(self, agent: Agent, table: Table, index: int | None) -> None:
-        """Gather one table; a failure of it alone is a row of coverage."""
+    def _collect_files(self, agent: Agent, table: Table, index: int) -> None:
+        """Gather the files of a root, and what its directories hold along with them."""
+        usages = usage.DirectoryUsages(self._options.usage_depth)
+        complete = self._options.files == "all"
+        self._collect_table(agent, table, index, usages.add if complete else None)
+        files, root = self._found.coverage[-1], self._found.roots[index]
+        if not complete:
+            self._found.cover(
+                _USAGE, root, "not_applicable", error="not every file was listed (--files)"
+            )
+            return
+        begun, rows = time.monotonic(), 0
+        for some in usages.tables(self._machine.machine_id, root):
+            rows += some.num_rows
+            self._sink.write(_USAGE, some)
+        seconds = time.monotonic() - begun
+        self._found.cover(_USAGE, root, files.status, rows=rows, seconds=seconds, error=files.error)
+
+    def _collect_table(
+        self, agent: Agent, table: Table, index: int | None, also: _Taker | None = None
+    ) -> None:
+        """Gather one table, for the sink and a further taker; a failure is a row of coverage."""
         root = None if index is None else self._found.roots[index]
-        receiver = _Receiver(table, self._machine.machine_id, root, self._sink)
+        receiver = _Receiver(table, self._machine.machine_id, root, self._sink, also)
         begun = time.monotonic()
         status: Status = "failed"
         reason: str | None = "the scan ended while this table was gathered"
@@ -366,7 +397,15 @@ class _Receiver:
     came before is kept.
     """
 
-    def __init__(self, table: Table, machine_id: str, root: str | None, sink: RowSink) -> None:
+    def __init__(
+        self,
+        table: Table,
+        machine_id: str,
+        root: str | None,
+        sink: RowSink,
+        also: _Taker | None = None,
+    ) -> None:
+        self._also = also
         self._table = table
         self._machine_id = machine_id
         self._root = root
@@ -386,3 +425,5 @@ class _Receiver:
             return
         self.rows += rows.num_rows
         self._sink.write(self._table.name, rows)
+        if self._also is not None:
+            self._also(rows)

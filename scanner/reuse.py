@@ -29,7 +29,7 @@ from scanner.tables.machines.spec import Machine as MachineRow
 _SETTLED_NS = 2_000_000_000
 
 # Settings that decide what facts are gathered; others, such as deadlines, only how.
-_DECISIVE = ("files", "packages", "registry", "live")
+_DECISIVE = ("files", "packages", "registry", "usage_depth", "live")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
 from appliance.guest.root import Root, ScanOptions
 from appliance.wire import FrameKind
 from scanner import schema
-from scanner.tables import load_collector, load_tables
+from scanner.tables import load_collector, load_tables, warm_up_collector
 
 _RECEIVE = 1 << 16
 
@@ -79,7 +79,7 @@ class Agent:
         setup.warm_up()
         for table in load_tables().values():
             if table.origin is schema.Origin.GUEST:
-                load_collector(table.name)
+                warm_up_collector(table.name)
         return {}
 
     def discover(

@@ -60,7 +60,7 @@ def warm_up() -> None:
     blkid.probe("/dev/vda")
     for command in _WARM_COMMANDS:
         run(command, accept=range(256))
-    for name in ("rpm", "sqlite3", "hivex", "augeas"):
+    for name in ("rpm", "sqlite3", "hivex"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()

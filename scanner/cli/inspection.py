@@ -24,10 +24,12 @@ from scanner.cli.options import (
     PackagesMode,
     RegistryKeys,
     Template,
+    UsageDepth,
     Verbose,
     examples,
 )
 from scanner.errors import UsageError
+from scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
     from scanner.inspect import InspectOptions
@@ -61,6 +63,7 @@ def inspect(
     files: FilesMode = Files.ALL,
     packages: PackagesMode = Packages.KNOWN,
     registry: RegistryKeys = None,
+    usage_depth: UsageDepth = DEPTH,
     deadline: Deadline = 900,
     live: Live = False,
     template: Template = True,
@@ -88,6 +91,7 @@ def inspect(
         files=files.value,
         packages=packages.value,
         registry=tuple(registry or ()),
+        usage_depth=usage_depth,
         deadline=deadline,
         live=live,
         template=template,

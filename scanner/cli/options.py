@@ -82,6 +82,16 @@ RegistryKeys = Annotated[
         help="A Windows registry key to list as well, with all below it; may be repeated.",
     ),
 ]
+UsageDepth = Annotated[
+    int,
+    typer.Option(
+        "--usage-depth",
+        metavar="N",
+        min=0,
+        max=16,
+        help="Add up what directories hold down to this depth: see `tables directory_usage`.",
+    ),
+]
 Deadline = Annotated[
     float, typer.Option("--deadline", metavar="SECONDS", min=1, help="Most time for one machine.")
 ]

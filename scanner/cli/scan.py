@@ -23,10 +23,12 @@ from scanner.cli.options import (
     PackagesMode,
     RegistryKeys,
     Template,
+    UsageDepth,
     Verbose,
     examples,
 )
 from scanner.errors import FleetscanError, UsageError
+from scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
     from scanner.cluster import ClusterOptions
@@ -49,6 +51,7 @@ class ScanSettings:
     keys: list[str] = field(default_factory=list)
     packages: str = "known"
     registry: list[str] = field(default_factory=list)
+    usage_depth: int = DEPTH
 
 
 _EXAMPLES = examples(
@@ -77,6 +80,7 @@ def scan(
     files: FilesMode = Files.ALL,
     packages: PackagesMode = Packages.KNOWN,
     registry: RegistryKeys = None,
+    usage_depth: UsageDepth = DEPTH,
     deadline: Deadline = 900,
     live: Live = False,
     allow_dir: AllowedDirectories = None,
@@ -131,6 +135,7 @@ def scan(
             files=files.value,
             packages=packages.value,
             registry=list(registry or ()),
+            usage_depth=usage_depth,
             deadline=deadline,
             live=live,
             allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
@@ -185,6 +190,7 @@ def _scan(
             files=settings.files,  # type: ignore[arg-type] # one of the enum's, by the command line
             packages=settings.packages,  # type: ignore[arg-type] # likewise
             registry=tuple(settings.registry),
+            usage_depth=settings.usage_depth,
             deadline=settings.deadline,
             live=settings.live,
             allowed_directories=tuple(settings.allowed_directories),

@@ -38,3 +38,16 @@ def load_collector(name: str) -> Callable[[Any], Iterator[object]]:
     module = importlib.import_module(f"scanner.tables.{name}.collect")
     collect: Callable[[Any], Iterator[object]] = module.collect
     return collect
+
+
+def warm_up_collector(name: str) -> None:
+    """Import a guest table's collector and do what its ``warm_up``, if it has one, does.
+
+    For what is dear and the same for every machine: it is done once, before the template is made.
+    """
+    load_collector(name)
+    module = importlib.import_module(f"scanner.tables.{name}.collect")
+    getattr(module, "warm_up", _nothing)()
+
+
+def _nothing() -> None: ...

@@ -22,8 +22,10 @@ from scanner.store.staging import MemorySink
 from scanner.tables import load_tables
 
 OPTIONS = InspectOptions(deadline=60)
-GUEST_TABLES = {
-    name: table for name, table in load_tables().items() if table.origin is Origin.GUEST
+COVERED_TABLES = {
+    name: table
+    for name, table in load_tables().items()
+    if table.origin is Origin.GUEST or table.scope is Scope.ROOT
 }
 
 Row = dict[str, Any]  # Any: a column's value
@@ -121,13 +123,13 @@ def test_the_machines_row_says_how_it_went(tree: Path) -> None:
     assert 0 < row["seconds_discover"] + row["seconds_collect"] <= row["seconds"]
 
 
-def test_coverage_tells_every_guest_table_and_its_rows(tree: Path) -> None:
+def test_coverage_tells_every_table_of_a_guest_and_its_rows(tree: Path) -> None:
     found = Inspected(tree)
     coverage = found.coverage()
-    assert coverage.keys() == GUEST_TABLES.keys()
+    assert coverage.keys() == COVERED_TABLES.keys()
     for name, row in coverage.items():
         assert row["rows"] == len(found.rows(name))
-        assert row["root"] == (None if GUEST_TABLES[name].scope is Scope.MACHINE else "/")
+        assert row["root"] == (None if COVERED_TABLES[name].scope is Scope.MACHINE else "/")
         assert (row["status"] == "ok") == (row["rows"] > 0)
         assert (row["error"] is None) == (row["status"] in ("ok", "empty"))
     assert coverage["partitions"]["status"] == "not_applicable"

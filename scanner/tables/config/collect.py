@@ -2,29 +2,106 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from itertools import chain, count
 
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
-from scanner.tables.config import sshd
+from scanner.tables import colonfile
+from scanner.tables.config import apt, augeas, lenses, sshd
 from scanner.tables.config.spec import Setting
+from scanner.tables.reading import Reader
 
 # The second is where openSUSE ships the defaults, which the first replaces as a whole.
 _SSHD = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config")
+_SOURCES_LIST, _SOURCES_PARTS = "/etc/apt/sources.list", "/etc/apt/sources.list.d"
+
+# Characters besides comments that Augeas takes of a file and of all: its time grows with the square
+# of the settings, and is a second for those of 32 KiB that hold nothing but the shortest ones.
+_LENS_LIMIT = 32 << 10
+_LENSES_LIMIT = 512 << 10
 
 
 def collect(root: Root) -> Iterator[Setting]:
-    """One row a setting, in the order in which its program reads them.
+    """One row a setting: the OpenSSH server's in its order, apt's, then those that Augeas reads.
 
     Raises:
         NotApplicable: there is none of the files.
-        ValueError: files include each other without end.
-        OSError: a file cannot be read.
+        ValueError: files include each other without end; a file cannot be read, or its lens does
+            not fit it. Raised after all rows.
     """
-    present = [path for path in _SSHD if root.exists(path)]
-    if not present:
+    reader = Reader(root)
+    applicable = any(map(root.exists, _SSHD))
+    for row in chain(_sshd(reader), _apt(reader), _augeas(reader)):
+        applicable = True
+        yield row
+    reader.finish()
+    if not applicable:
         raise NotApplicable("none of the files that are read is there")
-    for position, line in enumerate(sshd.Reader(root).settings(present[0])):
-        yield Setting(
-            file=line.file, path=line.path, value=line.value, line=line.line, position=position
-        )
+
+
+def warm_up() -> None:
+    """Compile the lenses, which costs more than all that a scan does with them."""
+    for lens in lenses.LENSES:
+        with contextlib.suppress(OSError, augeas.LensError):  # a scan that needs it will say so
+            list(augeas.handle().parse(lens.name, lens.sample))
+
+
+def _sshd(reader: Reader) -> Iterator[Setting]:
+    path = next(filter(reader.root.exists, _SSHD), None)
+    if path is None:
+        return
+    try:
+        for position, line in enumerate(sshd.Reader(reader.root).settings(path)):
+            yield _setting(line.file, line.path, line.value, position, line=line.line)
+    except (OSError, ValueError) as error:
+        reader.note(str(error))
+
+
+def _apt(reader: Reader) -> Iterator[Setting]:
+    position = count()
+    paths = [_SOURCES_LIST, *reader.root.glob(_SOURCES_PARTS)]
+    for path in paths:
+        parse = apt.deb822 if path.endswith(".sources") else apt.one_line
+        text = reader.text(path) if path.endswith((".list", ".sources")) else None
+        malformed: list[int] = []
+        for line, name, value in parse(text or "", malformed):
+            yield _setting(path, name, lenses.without_user(value), next(position), line=line)
+        if malformed:
+            reader.note(colonfile.malformed(path, malformed))
+
+
+def _augeas(reader: Reader) -> Iterator[Setting]:
+    try:
+        parse = augeas.handle().parse
+    except OSError as error:
+        reader.note(f"Augeas: {error}")
+        return
+    left = _LENSES_LIMIT
+    for lens in lenses.LENSES:
+        position = count()
+        for path in lenses.files(lens, reader.root.glob):
+            text = lenses.without_comments(reader.text(path) or "")
+            if len(text) > min(_LENS_LIMIT, left):
+                reader.note(f"{path}: too long for Augeas")
+                continue
+            left -= len(text)
+            try:
+                nodes = list(parse(lens.name, text))
+            except augeas.LensError as error:
+                reader.note(f"{path}: {error}")
+                continue
+            for name, value in lenses.settings(nodes):
+                yield _setting(path, name, value, next(position), lens=lens.name)
+
+
+def _setting(
+    file: str,
+    path: str,
+    value: str,
+    position: int,
+    line: int | None = None,
+    lens: str | None = None,
+) -> Setting:
+    return Setting(file=file, path=path, value=value, line=line, position=position, lens=lens)

@@ -94,7 +94,7 @@ def _entries(root: Root, path: str) -> tuple[dict[str, int], dict[str, str], lis
 def _units(
     root: Root, tree: systemd.UnitTree, names: list[str], problems: list[str]
 ) -> Iterator[Service]:
-    units = {name: _define(root, tree, name) for name in names}
+    units = {name: define(root, tree, name) for name in names}
     aliases: dict[str, list[str]] = {}
     for name, unit in units.items():
         if unit and unit.name != name:
@@ -118,7 +118,8 @@ def _units(
         )
 
 
-def _define(root: Root, tree: systemd.UnitTree, name: str) -> systemd.Definition | None:
+def define(root: Root, tree: systemd.UnitTree, name: str) -> systemd.Definition | None:
+    """Where a unit name leads, as the tree says; None as well when that file does not exist."""
     unit = tree.define(name)
     return None if unit and tree.is_outside(unit.path) and not root.is_file(unit.path) else unit
 

@@ -23,7 +23,8 @@ _EXEC_PREFIXES = "@-:+!|"  # change how a command is run, not which
 _WANTED = re.compile(
     r"^[ \t]*(?:\[(?P<section>[^\]\n]*)\][ \t\r]*"
     r"|(?P<key>Description|ExecStart|User|DynamicUser|WantedBy|RequiredBy|UpheldBy|Alias|Also"
-    r"|DefaultInstance)[ \t]*=(?P<value>[^\n]*))$",
+    r"|DefaultInstance|On(?:Calendar|(?:Active|Boot|Startup|UnitActive|UnitInactive)Sec)|Unit)"
+    r"[ \t]*=(?P<value>[^\n]*))$",
     re.MULTILINE,
 )
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from appliance.guest.root import Root
 from scanner.schema import MICROSECOND, NotApplicable
 from scanner.tables import colonfile
-from scanner.tables.users import windows
+from scanner.tables.users import logins, windows
 from scanner.tables.users.spec import Algorithm, PasswordState, User
 
 ACCOUNTS = "/etc/passwd"
@@ -74,31 +75,44 @@ def collect(root: Root) -> Iterator[User]:
         shadow = parse_shadow(root.try_text(SHADOW) or "", problems)
     except OSError as error:
         problems.append(f"{SHADOW}: {error.strerror}")
-    yield from parse_passwd(text, shadow, problems)
+    accounts = [(fields[0], int(fields[2])) for fields in _accounts(text, [])]
+    last = logins.last_logins(root, accounts, problems)
+    yield from parse_passwd(text, shadow, problems, last)
     if problems:
         raise ValueError("; ".join(problems))
 
 
-def parse_passwd(text: str, shadow: Mapping[str, Shadow], problems: list[str]) -> Iterator[User]:
+def parse_passwd(
+    text: str,
+    shadow: Mapping[str, Shadow],
+    problems: list[str],
+    last_logins: Mapping[str, logins.Login] = MappingProxyType({}),
+) -> Iterator[User]:
     """Rows of passwd(5) text, in its order.
 
     Args:
         text: the file's content.
         shadow: entries of shadow(5) by login name.
         problems: gets a message when entries are malformed.
+        last_logins: last logins by login name.
     """
-    malformed = []
-    for number, fields in colonfile.records(text):
-        # glibc lets trailing fields be missing, and a shell contain colons.
-        if len(fields) < 4 or not fields[0] or not all(map(colonfile.is_id, fields[2:4])):
-            malformed.append(number)
-            continue
-        yield _user(fields + [""] * 3, shadow.get(fields[0]))
+    malformed: list[int] = []
+    for fields in _accounts(text, malformed):
+        yield _user(fields, shadow.get(fields[0]), last_logins.get(fields[0]))
     if malformed:
         problems.append(colonfile.malformed(ACCOUNTS, malformed))
 
 
-def _user(fields: list[str], shadow: Shadow | None) -> User:
+def _accounts(text: str, malformed: list[int]) -> Iterator[list[str]]:
+    for number, fields in colonfile.records(text):
+        # glibc lets trailing fields be missing, and a shell contain colons.
+        if len(fields) < 4 or not fields[0] or not all(map(colonfile.is_id, fields[2:4])):
+            malformed.append(number)
+        else:
+            yield fields + [""] * 3
+
+
+def _user(fields: list[str], shadow: Shadow | None, login: logins.Login | None) -> User:
     if fields[1] == "x":
         state, algorithm = password_state(shadow.password) if shadow else ("unknown", None)
     else:
@@ -121,7 +135,8 @@ def _user(fields: list[str], shadow: Shadow | None) -> User:
         expires=_midnight(aging.expires),
         sid=None,
         flags=(),
-        last_login=None,
+        last_login=login.seconds * MICROSECOND if login else None,
+        last_login_from=login.source if login else None,
     )
 
 

@@ -66,4 +66,10 @@ class User:
         "password_never_expires.",
         example="password_never_expires",
     )
-    last_login: Timestamp | None = column("Last login on record; so far of Windows only.")
+    last_login: Timestamp | None = column(
+        "Last login on record: lastlog, lastlog2 or the end of wtmp; the registry of Windows. Null "
+        "for none."
+    )
+    last_login_from: str | None = column(
+        "Host that it came from, or else its terminal.", example="10.0.0.17"
+    )

@@ -45,6 +45,7 @@ def _user(account: Account, least: int | None, greatest: int | None) -> User:
         sid=account.sid,
         flags=account.flags,
         last_login=account.last_login,
+        last_login_from=None,
     )
 
 

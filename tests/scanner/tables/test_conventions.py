@@ -32,6 +32,11 @@ SHARED = {
     "appliance.guest.tools",
     "scanner.schema",
     "scanner.tables.colonfile",
+    "scanner.tables.reading",
+    "scanner.tables.config.sshd",  # AuthorizedKeysFile says where ssh_keys looks
+    "scanner.tables.services.collect",  # a timer is a unit
+    "scanner.tables.services.systemd",
+    "scanner.tables.services.unitfile",
     "scanner.tables.hivereader",
     "scanner.tables.hives",
     "scanner.tables.sam",

@@ -1,0 +1,39 @@
+"""One row an entry of a boot loader's menu."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import U32, column, table
+
+Loader = Literal["grub", "grub-legacy", "bls", "extlinux"]
+
+
+@table()
+class BootEntry:
+    """Entries of boot loaders' menus: kernels and their command lines.
+
+    Read are the menus as they lie on disk; what a loader's script works out at boot is told only
+    where it can be read off. Passwords of menus are left out.
+    """
+
+    loader: Loader = column(
+        "grub: GRUB 2's grub.cfg; grub-legacy: menu.lst; bls: an entry of the Boot Loader "
+        "Specification, which systemd-boot and GRUB 2 read; extlinux: also SYSLINUX's."
+    )
+    file: str = column("File that the entry stands in.", example="/boot/grub/grub.cfg")
+    position: U32 = column("Place in its menu, from 0; submenus' entries follow in order.")
+    title: str = column("Title, after those of its submenus.", example="Debian GNU/Linux")
+    entry_id: str | None = column("The entry's own identifier, by which a default may name it.")
+    kernel: str | None = column(
+        "Kernel, as the entry names it; null for entries that load none.",
+        example="/vmlinuz-6.1.0-18-amd64",
+    )
+    initrds: tuple[str, ...] = column("Initial RAM disks, likewise.")
+    command_line: str | None = column(
+        "The kernel's command line; variables that the loader knows stand as written.",
+        example="root=/dev/mapper/vg-root ro quiet",
+    )
+    is_default: bool = column(
+        "Whether it is started when nobody chooses; false for all where that cannot be read off."
+    )

@@ -1,0 +1,24 @@
+"""One row a directory near the top of a root's tree."""
+
+from __future__ import annotations
+
+from scanner.schema import U32, U64, Origin, column, table
+
+DEPTH = 2
+"""How deep directories have a row of their own, unless a scan says otherwise."""
+
+
+@table(origin=Origin.HOST)
+class DirectoryUsage:
+    """What directories hold, themselves and all below them included, as du counts it.
+
+    Worked out from the rows of ``files``, so it needs ``--files all``; ``--usage-depth`` says how
+    deep directories have a row of their own. A file with several names counts once, below the
+    first that was met.
+    """
+
+    path: str = column("The directory.", example="/var/log")
+    depth: U32 = column("Its depth in the tree; 0 for the top.")
+    size: U64 = column("Apparent size of all entries.", unit="bytes")
+    allocated: U64 = column("Space that they occupy.", unit="bytes")
+    entries: U64 = column("Number of entries below it, at any depth.")

@@ -1,0 +1,43 @@
+"""One row a command that is run at set times."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import U32, Timestamp, column, table
+
+Kind = Literal["cron", "periodic", "anacron", "at", "timer"]
+
+
+@table()
+class ScheduledTask:
+    """Commands that run at set times: cron, anacron, at, systemd timers.
+
+    What a command is given on its standard input, and the environment that at keeps with each
+    job, may hold secrets and is left out.
+    """
+
+    kind: Kind = column(
+        "cron: a line of a crontab; periodic: a script in /etc/cron.daily and its like; anacron: "
+        "a line of anacrontab; at: a job that runs once; timer: a systemd timer."
+    )
+    file: str = column("File that it stands in.", example="/etc/cron.d/sysstat")
+    line: U32 | None = column("Line of a crontab or anacrontab, from 1.")
+    name: str | None = column(
+        "Name that it has besides its file: a timer's unit, anacron's job.",
+        example="logrotate.timer",
+    )
+    schedule: str = column(
+        "When it runs, in its own language; settings of a timer are joined by semicolons.",
+        example="25 6 * * *",
+    )
+    runs_at: Timestamp | None = column("When a job of at runs.")
+    user: str | None = column("Account that it runs as; null for a timer, whose service says it.")
+    command: str | None = column(
+        "What it runs, up to a percent sign; a timer's unit; the first line of a job of at.",
+        example="test -x /usr/sbin/anacron",
+    )
+    enabled: bool = column(
+        "Whether it runs by itself: false for a timer that nothing starts, and for files that "
+        "cron passes over for their name or, in /etc/cron.daily and its like, their mode."
+    )

@@ -1,0 +1,128 @@
+"""Usage of directories, added up from the rows of the files table as they pass by."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scanner import schema
+from scanner.store.arrow import rows_to_arrow
+from scanner.tables import load_tables
+from scanner.tables.directory_usage.spec import DirectoryUsage
+
+_DIRECTORIES = 100_000  # more than that are not told apart, but counted at their parent
+_ROWS_AT_ONCE = 10_000
+_LINKED = 1_000_000  # files with several names that are remembered: some 100 MiB
+_MAX = 2**64 - 1
+_DIRECTORY, _ONE, _NOTHING = pa.scalar("directory"), pa.scalar(1), pa.scalar(0, pa.uint64())
+
+_Column: TypeAlias = Any  # Arrow's stubs do not tell what its functions make of a column
+_Columns: TypeAlias = dict[str, _Column]
+
+
+@dataclass
+class _Sum:
+    size: int = 0
+    allocated: int = 0
+    entries: int = 0
+
+    def add(self, other: _Sum) -> None:
+        self.size += other.size
+        self.allocated += other.allocated
+        self.entries += other.entries
+
+
+class DirectoryUsages:
+    """Adds up one root's files.
+
+    Args:
+        depth: how deep directories are told apart; 0 for the whole tree alone.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._pattern = f"^(?P<key>(?:/[^/]+){{0,{depth}}})"
+        self._sums: dict[str, _Sum] = {"": _Sum()}
+        self._linked: set[tuple[object, ...]] = set()  # device and inode
+
+    def add(self, files: pa.Table) -> None:
+        """Add some rows of the files table."""
+        columns: _Columns = {name: files[name] for name in ("path", "size", "allocated")}
+        columns["directory"] = pc.equal(files["type"].cast(pa.string()), _DIRECTORY)
+        if again := self._again(files, columns["directory"]):
+            once = pa.array([index not in again for index in range(len(files))])
+            for name in ("size", "allocated"):
+                columns[name] = pc.if_else(once, columns[name], _NOTHING)
+        for key, size, allocated, entries in self._by_directory(columns):
+            self._sum(key).add(_Sum(size, allocated, entries))
+
+    def _by_directory(self, columns: _Columns) -> Iterator[tuple[str, int, int, int]]:
+        """What each directory's own entries come to; deep ones are counted where depth ends."""
+        parent = pc.replace_substring_regex(columns["path"], r"/[^/]*$", "")
+        itself = pc.utf8_rtrim(columns["path"], "/")
+        holder = pc.if_else(columns["directory"], itself, parent)
+        key = pc.struct_field(pc.extract_regex(holder, self._pattern), "key")
+        grouped = pa.table(
+            [key, columns["size"], columns["allocated"]], names=["key", "size", "allocated"]
+        ).group_by("key")
+        sums = grouped.aggregate([("size", "sum"), ("allocated", "sum"), ("key", "count")])
+        names = ("key", "size_sum", "allocated_sum", "key_count")
+        yield from zip(*(sums[name].to_pylist() for name in names), strict=True)
+
+    def _again(self, files: pa.Table, is_directory: _Column) -> set[int]:
+        """Rows that are further names of files which were counted already."""
+        links: _Column = files["links"]
+        several: _Column = pc.and_(pc.greater(links, _ONE), pc.invert(is_directory))
+        indices: _Column = pc.indices_nonzero(several)
+        devices = files["device"].take(indices).to_pylist()
+        inodes = files["inode"].take(indices).to_pylist()
+        again = set()
+        for index, *identity in zip(indices.to_pylist(), devices, inodes, strict=True):
+            name = tuple(identity)
+            if name in self._linked:
+                again.add(index)
+            elif len(self._linked) < _LINKED:
+                self._linked.add(name)
+        return again
+
+    def _sum(self, key: str) -> _Sum:
+        while key not in self._sums and len(self._sums) >= _DIRECTORIES:
+            key = key.rpartition("/")[0]
+        return self._sums.setdefault(key, _Sum())
+
+    def tables(self, machine_id: str, root: str) -> Iterator[pa.Table]:
+        """Rows of ``directory_usage``, checked, many at once; see :meth:`rows`."""
+        rows = self.rows()
+        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+            table = load_tables()["directory_usage"]
+            yield rows_to_arrow(table, some, machine_id=machine_id, root=root)
+
+    def rows(self) -> Iterator[DirectoryUsage]:
+        """One row a directory, sorted by path; none before any file was added."""
+        whole = {key: _Sum() for key in self._sums}
+        for key, own in self._sums.items():
+            for above in _upwards(key):
+                whole.setdefault(above, _Sum()).add(own)
+        if not whole[""].entries:
+            return
+        for key in sorted(whole):
+            found = whole[key]
+            path = schema.unescape(key or "/").decode("utf-8", "surrogateescape")
+            yield DirectoryUsage(
+                path=path,
+                depth=key.count("/"),
+                size=min(found.size, _MAX),
+                allocated=min(found.allocated, _MAX),
+                entries=max(0, found.entries - 1),  # the directory itself was counted as well
+            )
+
+
+def _upwards(key: str) -> Iterator[str]:
+    yield key
+    while key:
+        key = key.rpartition("/")[0]
+        yield key

@@ -1,0 +1,91 @@
+"""Usage of directories, against du over the same tree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from appliance.guest.root import Root
+from scanner.store.arrow import rows_to_arrow
+from scanner.tables import load_collector, load_tables
+from scanner.tables.directory_usage.spec import DirectoryUsage
+from scanner.usage import DirectoryUsages
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "tree"
+    for folder in ("a/b/c", "a/d", "empty", "caf\udce9\\x41 \n"):
+        (top / folder).mkdir(parents=True)
+        (top / folder / "file").write_bytes(b"x" * 5000)
+    (top / "sparse").touch()
+    os.truncate(top / "sparse", 1 << 20)
+    (top / "a/link").symlink_to("b")
+    (top / "a/b/hard").hardlink_to(top / "a/b/c/file")
+    (top / "top-hard").hardlink_to(top / "a/b/c/file")
+    return top
+
+
+def _usages(tree: Path, depth: int) -> DirectoryUsages:
+    with Root("case", str(tree)) as root:
+        files = list(load_collector("files")(root))
+    usages = DirectoryUsages(depth)
+    for start in range(0, len(files), 3):  # names of a file in different batches
+        some = files[start : start + 3]
+        usages.add(rows_to_arrow(load_tables()["files"], some, machine_id="m", root="/"))
+    return usages
+
+
+def _usage(tree: Path, depth: int) -> dict[str, DirectoryUsage]:
+    return {row.path: row for row in _usages(tree, depth).rows()}
+
+
+def _du(tree: Path, *options: str) -> dict[str, int]:
+    command = ["du", "--block-size=1", "--null", *options, "."]
+    shown = subprocess.run(command, cwd=tree, check=True, capture_output=True).stdout
+    lines = [os.fsdecode(line).partition("\t") for line in shown.split(b"\0")[:-1]]
+    return {path[1:] or "/": int(size) for size, _, path in lines}
+
+
+def test_sums_are_those_of_du(tree: Path) -> None:
+    found = _usage(tree, 9)
+    allocated, size = _du(tree), _du(tree, "--apparent-size")
+    for path in ("/", "/empty", "/caf\udce9\\x41 \n"):  # which hold all names of their files
+        assert (found[path].allocated, found[path].size) == (allocated[path], size[path])
+    assert found.keys() == allocated.keys()
+
+
+def test_entries_are_all_that_is_below(tree: Path) -> None:
+    found = _usage(tree, 9)
+    assert found["/"].entries == sum(1 for _ in tree.rglob("*"))
+    assert found["/a/d"].entries == 1
+
+
+@pytest.mark.parametrize(("depth", "paths"), [(0, 1), (1, 4), (2, 6), (3, 7)])
+def test_depth_decides_which_directories_have_a_row(depth: int, paths: int, tree: Path) -> None:
+    found = _usage(tree, depth)
+    assert len(found) == paths
+    assert max(row.depth for row in found.values()) == depth
+    assert found["/"] == _usage(tree, 9)["/"]
+
+
+def test_rows_are_written_in_parts(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanner.usage._ROWS_AT_ONCE", 2)
+    assert [part.num_rows for part in _usages(tree, 9).tables("m", "/")] == [2, 2, 2, 1]
+
+
+def test_without_files_there_are_no_rows() -> None:
+    assert list(DirectoryUsages(2).rows()) == []
+
+
+def test_too_many_directories_are_counted_above(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _usage(tree, 9)["/"]
+    monkeypatch.setattr("scanner.usage._DIRECTORIES", 2)
+    found = _usage(tree, 9)
+    assert found["/"] == whole
+    assert len(found) < 7
