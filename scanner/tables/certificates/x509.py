@@ -104,6 +104,7 @@ def blobs(data: bytes) -> Iterator[bytes]:
         yield base64.b64decode(match[1])
 
 
+@functools.lru_cache(1024)  # nearly every machine trusts the same authorities
 def read(blob: bytes) -> Certificate:
     """Read one certificate; what follows it (OpenSSL's trust settings) is passed over.
 
