@@ -14,6 +14,7 @@ CONSOLE_BYTES = 4 << 20
 """How long the console log may become, in bytes; QEMU dies of SIGXFSZ beyond."""
 
 _OPEN_FILES = 1024
+_MARK = "FLEETSCAN_MARK"
 _BLOCK = 512  # what ulimit -f counts in (POSIX, "ulimit")
 
 # setpriv asks for the signal that ends it with us, but we may have gone before it did: then the
@@ -58,9 +59,9 @@ def bound_to_us(argv: list[str]) -> list[str]:
 def environment() -> dict[str, str]:
     """What a confined process learns of our environment, which may hold the users' secrets.
 
-    That is PATH, and our own settings, which are none.
+    That is PATH, and FLEETSCAN_MARK: a word of the user's by which one finds a run's processes.
     """
-    ours = {name: value for name, value in os.environ.items() if name.startswith("FLEETSCAN_")}
+    ours = {name: os.environ[name] for name in (_MARK,) if name in os.environ}
     return {
         **ours,
         "PATH": os.environ.get("PATH", os.defpath),

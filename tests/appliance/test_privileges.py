@@ -200,10 +200,11 @@ def test_a_command_whose_parent_has_gone_before_it_started_does_not_run(tmp_path
 def test_secrets_in_our_environment_are_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUKS_KEY", "secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("FLEETSCAN_ACCELERATOR", "tcg")
+    monkeypatch.setenv("FLEETSCAN_KEY", "secret")
+    monkeypatch.setenv("FLEETSCAN_MARK", "nightly")
     assert "secret" not in environment().values()
     assert environment()["PATH"] == os.environ["PATH"]
-    assert environment()["FLEETSCAN_ACCELERATOR"] == "tcg"
+    assert environment()["FLEETSCAN_MARK"] == "nightly"
 
 
 def test_a_missing_setpriv_is_said_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "scanner.cli")
-_MARK = "FLEETSCAN_TEST"
+_MARK = "FLEETSCAN_MARK"
 _CHUNK = 1 << 20
 _VM_SECONDS = 240
 
