@@ -20,6 +20,7 @@ from scanner.cli import output
 from scanner.errors import FleetscanError
 from scanner.inspect import InspectOptions, inspect_machine
 from scanner.store.staging import MemorySink
+from scanner.tables.packages.spec import LANGUAGES
 from tests.bench import guests
 from tests.bench.figures import Spread, chosen_accelerator, host, write_json
 from tests.bench.guests import Guest
@@ -153,7 +154,9 @@ def worker(guest: Guest) -> Sample:
     for line in sorted(coverage, key=lambda line: -line["seconds"]):
         name = f"  {line['table_name']}"
         steps[name] = steps.get(name, 0.0) + line["seconds"]
-    found = {name: len(sink.table(name)) for name in ("files", "packages", "filesystems")}
+    found = {name: len(sink.table(name)) for name in ("files", "filesystems")}
+    managers = sink.table("packages").column("manager").to_pylist()
+    found["packages"] = sum(manager not in LANGUAGES for manager in managers)  # which they lack
     return Sample(seconds, steps, found)
 
 
