@@ -80,6 +80,7 @@ class Agent:
         for table in load_tables().values():
             if table.origin is schema.Origin.GUEST:
                 warm_up_collector(table.name)
+        setup.settle()
         return {}
 
     def discover(

@@ -1,4 +1,4 @@
-"""mount(2) and umount2(2), by the C library: a process less for each filesystem."""
+"""mount(2), by the C library: a process less for each filesystem."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ MS_BIND = 0x1000
 
 READ_ONLY = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME
 """How everything of a scanned machine is mounted."""
-
-_MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -43,14 +41,3 @@ def bind(source: str, target: str) -> None:
         OSError: the kernel refused.
     """
     mount(source, target, None, MS_BIND)
-
-
-def unmount(target: str) -> None:
-    """Take a filesystem out of the tree, now or as soon as nothing uses it.
-
-    Raises:
-        OSError: it is not mounted.
-    """
-    if _libc.umount2(os.fsencode(target), _MNT_DETACH) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), target)

@@ -63,8 +63,12 @@ def warm_up() -> None:
     for name in ("rpm", "sqlite3", "hivex"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+
+
+def settle() -> None:
+    """End the warm-up: what is there now stays, and need not be copied for being looked at."""
     gc.collect()
-    gc.freeze()  # what is there now stays, and need not be copied for being looked at
+    gc.freeze()
 
 
 def agent_port() -> str:
