@@ -43,6 +43,9 @@ _CONFIG: dict[str, object] = {
     "distributed.admin.tick.limit": "1 hour",
 }
 
+# Only of workers that run nothing but ours.
+_LEAN: dict[str, object] = {"distributed.worker.preload": ["scanner.lean"]}
+
 # Schedulers and workers serve pages about themselves even without a dashboard.
 _NO_PAGES: dict[str, object] = {
     "distributed.scheduler.http.routes": [],
@@ -203,6 +206,8 @@ def open_cluster(options: ClusterOptions) -> Iterator[Cluster]:
     if options.dashboard and importlib.util.find_spec("bokeh") is None:
         raise UsageError("Dask's dashboard needs bokeh", hint="install the Python package bokeh")
     config = _CONFIG if options.dashboard else _CONFIG | _NO_PAGES
+    if not options.scheduler:
+        config = config | _LEAN
     with dask.config.set(config), _quiet():
         opened = _existing(options.scheduler, options) if options.scheduler else _own(options)
         with opened as cluster:

@@ -13,6 +13,7 @@ import typer
 from scanner.cli import exits, output
 from scanner.cli.app import app
 from scanner.errors import FleetscanError, UsageError
+from scanner.lean import without_pandas
 
 # In the order in which the help lists what they add.
 for _name in ("scan", "inspection", "verdicts", "facts", "rules", "host"):
@@ -24,6 +25,7 @@ _BadUsage: Any = typer.BadParameter.__base__
 
 def main() -> None:
     """The ``fleetscan`` command: the one place that exits."""
+    without_pandas()
     sys.exit(run(sys.argv[1:]))
 
 
