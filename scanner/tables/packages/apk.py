@@ -50,6 +50,8 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
     if text and not text.endswith("\n\n"):
         problems.append(f"{path}: ends in the middle of a record")
         text = text.rpartition("\n\n")[0]
+    if "\0" in text:
+        problems.append(f"{path}: holds zero bytes")
     unsound = 0
     for fields in parse_records(text):
         if fields.get("P") and fields.get("V"):
@@ -61,10 +63,12 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
 
 
 def parse_records(text: str) -> Iterator[dict[str, str]]:
-    """The wanted fields of each record, by their letters."""
+    """The wanted fields of each record, by their letters; empty for one that has a field twice."""
     for paragraph in text.split("\n\n"):
         if paragraph and not paragraph.isspace():
-            yield dict(_FIELD.findall(f"\n{paragraph}"))
+            fields = _FIELD.findall(f"\n{paragraph}")
+            record = dict(fields)
+            yield record if len(record) == len(fields) else {}
 
 
 def from_fields(fields: dict[str, str], distribution: Distribution) -> Package:

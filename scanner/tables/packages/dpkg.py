@@ -88,10 +88,13 @@ def _records(root: Root, problems: list[str]) -> Iterator[Record]:
 def read(root: Root, path: str, problems: list[str]) -> str:
     """A status file's text; empty where it is missing, or unreadable, which is a problem."""
     try:
-        return root.try_text(path, LIMIT) or ""
+        text = root.try_text(path, LIMIT) or ""
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
         return ""
+    if "\0" in text:  # blocks that a crash left unwritten; separators of records may be among them
+        problems.append(f"{path}: holds zero bytes")
+    return text
 
 
 def _sound(path: str, text: str, problems: list[str], default: str | None) -> Iterator[Record]:
@@ -109,10 +112,16 @@ def _sound(path: str, text: str, problems: list[str], default: str | None) -> It
 
 
 def parse_records(text: str) -> Iterator[Record]:
-    """The wanted fields of each deb822 record; a record without any of them is empty."""
+    """The wanted fields of each deb822 record.
+
+    Empty for a record without any of them, and for one that has a field twice: two records, whose
+    separator was lost.
+    """
     for paragraph in text.split("\n\n"):
         if paragraph and not paragraph.isspace():
-            yield dict(_FIELD.findall(f"\n{paragraph}"))
+            fields = _FIELD.findall(f"\n{paragraph}")
+            record = dict(fields)
+            yield record if len(record) == len(fields) else {}
 
 
 def is_sound(record: Record) -> bool:

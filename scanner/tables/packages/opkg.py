@@ -18,6 +18,7 @@ DATABASES = ("/usr/lib/opkg/status", "/var/lib/opkg/status", "/opt/lib/opkg/stat
 """Where it is: OpenWrt, Yocto, Entware."""
 
 _INSTALLED = ("installed", "unpacked", "half-installed")
+_OTHER = ("not-installed", "config-files", "half-configured", "post-inst-failed", "removal-failed")
 
 
 def is_present(root: Root) -> bool:
@@ -35,10 +36,11 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
         unsound = 0
         for record in dpkg.parse_records(text):
             words = record.get("Status", "").split()
-            if len(words) != 3 or not record.get("Package") or not record.get("Version"):
-                unsound += 1
-            elif words[2] in _INSTALLED:
+            named = record.get("Package") and record.get("Version")
+            if len(words) == 3 and named and words[2] in _INSTALLED:
                 yield from_record(record, distribution)
+            elif len(words) != 3 or not named or words[2] not in _OTHER:
+                unsound += 1
         if unsound:
             problems.append(f"{path}: {unsound} malformed records")
 

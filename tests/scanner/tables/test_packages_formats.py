@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.guest.root import Root
+from scanner.tables import sqlite
 from scanner.tables.packages import (
     apk,
     dpkg,
@@ -21,7 +22,6 @@ from scanner.tables.packages import (
     portage,
     slackware,
     snap,
-    sqlite,
     xbps,
 )
 from scanner.tables.packages.collect import collect

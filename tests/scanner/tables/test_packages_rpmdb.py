@@ -1,13 +1,15 @@
-"""rpm databases: finding, copying and checking them, with a librpm of the test's own.
+"""rpm databases: finding and checking them, with a librpm of the test's own.
 
 The real librpm reads the real databases in test_cases.py.
 """
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.guest.root import Root
+from scanner.tables import sqlite
 from scanner.tables.packages import rpmdb
 from scanner.tables.packages.collect import collect
 from scanner.tables.packages.purl import Distribution
@@ -45,6 +48,7 @@ class FakeLibrpm:
         self.seen: dict[str, str] = {}
         self.files: list[str] = []
         self.log: TextIO | None = None
+        self.blobs = {f"{header['name']}".encode(): header for header in headers}
         self.error = type("error", (Exception,), {})
 
     def addMacro(self, name: str, value: str) -> None:  # noqa: N802 - librpm's name
@@ -58,6 +62,11 @@ class FakeLibrpm:
 
     def TransactionSet(self) -> SimpleNamespace:  # noqa: N802 - librpm's name
         return SimpleNamespace(setVSFlags=lambda _: None, dbMatch=self._match, closeDB=lambda: None)
+
+    def hdr(self, blob: bytes) -> Header:
+        if blob not in self.blobs:
+            raise self.error("bad header")
+        return self.blobs[blob]
 
     def _match(self) -> Iterator[Header]:
         self.files = sorted(path.name for path in Path(self.macros["_dbpath"]).iterdir())
@@ -90,12 +99,11 @@ def _bdb(order: str = "<") -> bytes:
     return bytes(12) + struct.pack(f"{order}I", 0x061561) + bytes(64)
 
 
-def _sqlite(path: Path, packages: int) -> None:
+def _sqlite(path: Path, *blobs: bytes | int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB)")
-    connection.executemany(
-        "INSERT INTO Packages VALUES (?, x'00')", [(n,) for n in range(packages)]
-    )
+    connection.executemany("INSERT INTO Packages VALUES (?, ?)", enumerate(blobs))
     connection.commit()
     connection.close()
 
@@ -147,9 +155,14 @@ def test_public_key_has_no_architecture() -> None:
 
 
 @pytest.mark.parametrize("tag", ["name", "version"])
-def test_header_without_name_or_version_is_damage(tag: str) -> None:
-    with pytest.raises(ValueError, match=tag):
-        rpmdb.from_header({**PLAIN, tag: None}, ROCKY)
+def test_header_without_name_or_version_is_damage_and_costs_no_other(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm], tag: str
+) -> None:
+    librpm([{**PLAIN, tag: None}, PLAIN])
+    _tree(tmp_path, "var/lib/rpm/Packages", _bdb())
+    names, error = _collect(tmp_path)
+    assert names == ["openssl"]
+    assert error.endswith("1 packages without a name or a version")
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -168,12 +181,10 @@ def test_librpm_gets_a_copy_and_the_tree_stays_as_it_was(
     tmp_path: Path, librpm: Callable[..., FakeLibrpm]
 ) -> None:
     fake = librpm([PLAIN])
-    folder = _tree(tmp_path, "usr/lib/sysimage/rpm/rpmdb.sqlite-wal", b"").parent
-    _sqlite(folder / "rpmdb.sqlite", 1)
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    folder = _tree(tmp_path, "var/lib/rpm/Packages", _bdb()).parent
     assert _collect(tmp_path) == (["openssl"], "")
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    assert fake.files == ["log", "rpmdb.sqlite", "rpmdb.sqlite-wal"]
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("Packages", _bdb())]
+    assert fake.files == ["Packages", "log"]
     assert not Path(fake.seen["_dbpath"]).exists()
 
 
@@ -225,15 +236,32 @@ def test_format_that_librpm_was_built_without_is_an_error(
     assert "cannot read the database's format" in _collect(tmp_path)[1]
 
 
-def test_packages_that_librpm_passes_over_are_missed(
+def test_headers_that_librpm_refuses_cost_no_other(
     tmp_path: Path, librpm: Callable[..., FakeLibrpm]
 ) -> None:
     librpm([PLAIN])
-    (tmp_path / "var/lib/rpm").mkdir(parents=True)
-    _sqlite(tmp_path / "var/lib/rpm/rpmdb.sqlite", 3)
+    _sqlite(tmp_path / "var/lib/rpm/rpmdb.sqlite", b"damaged", b"openssl", 7)
     names, error = _collect(tmp_path)
     assert names == ["openssl"]
     assert error.endswith("2 of 3 packages unreadable")
+
+
+def test_a_table_that_never_ends_is_given_up(
+    tmp_path: Path, librpm: Callable[..., FakeLibrpm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    librpm([PLAIN])
+    monkeypatch.setattr(sqlite, "_STEPS", 10_000)
+    file = _tree(tmp_path, "var/lib/rpm/rpmdb.sqlite", b"")
+    connection = sqlite3.connect(file)
+    connection.execute(
+        "CREATE VIEW Packages AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+        " SELECT x'00' AS blob FROM n WHERE i < 0"
+    )
+    connection.close()
+    assert _collect(tmp_path) == (
+        [],
+        "/var/lib/rpm/rpmdb.sqlite: damaged database: interrupted",
+    )
 
 
 def test_missing_librpm_is_an_error_and_not_an_empty_table(
@@ -253,46 +281,51 @@ def test_too_large_database_is_not_copied(
     assert _collect(tmp_path) == ([], "/var/lib/rpm/Packages: larger than 16 bytes")
 
 
-def _ndb(slots: bytes, blobs: int) -> bytes:
-    return NDB_HEADER + slots + bytes(blobs)
-
-
 def _slots(*used: tuple[int, int, int]) -> bytes:
     empty = (4096 - len(NDB_HEADER)) // 16 - len(used)
     return b"".join(struct.pack("<4sIII", b"Slot", *slot) for slot in [*used, *[(0, 0, 0)] * empty])
 
 
-def test_ndb_database_knows_how_many_packages_it_has(tmp_path: Path) -> None:
-    file = _tree(tmp_path, "Packages.db", _ndb(_slots((1, 256, 2), (7, 258, 1)), 48))
-    assert rpmdb.count_ndb(file) == 2
+def _blob(number: int, text: bytes) -> bytes:
+    """A package's blob, of four blocks."""
+    head = struct.pack("<4sIII", b"BlbS", number, 1, len(text)) + text.ljust(36, b"\0")
+    return head + struct.pack("<II4s", zlib.adler32(head), len(text), b"BlbE")
+
+
+WHOLE = NDB_HEADER + _slots((1, 256, 4), (7, 260, 4)) + _blob(1, b"one") + _blob(7, b"seven")
+
+
+def _blobs(content: bytes) -> tuple[list[bytes], list[str]]:
+    problems: list[str] = []
+    return list(rpmdb.ndb_blobs(io.BytesIO(content), problems)), problems
+
+
+def test_an_ndb_database_gives_its_headers() -> None:
+    assert _blobs(WHOLE) == ([b"one", b"seven"], [])
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "blobs", "problem"),
     [
-        (NDB_HEADER, "ends within its table"),
-        (_ndb(_slots((1, 256, 2)), 16), "ends before its last package"),
-        (NDB_HEADER + bytes(4096), "bad entry"),
-        (b"RpmP", "ends within its table"),
+        (NDB_HEADER, [], "ends within its table"),
+        (b"RpmP", [], "ends within its table"),
+        (NDB_HEADER + bytes(4096), [], "bad entry"),
+        (WHOLE.replace(b"Slot", b"slot", 1), [b"seven"], "bad entry"),
+        (WHOLE[:-64], [b"one", b""], ""),
+        (WHOLE.replace(b"one", b"two"), [b"", b"seven"], ""),
+        (WHOLE.replace(b"BlbS", b"blbs"), [b"", b""], ""),
+        (WHOLE[:12] + b"\xff" * 4 + WHOLE[16:], [b"one", b"seven"], "ends within its table"),
     ],
 )
-def test_damaged_ndb_database_is_told(tmp_path: Path, content: bytes, message: str) -> None:
-    file = _tree(tmp_path, "Packages.db", content)
-    with pytest.raises(ValueError, match=message):
-        rpmdb.count_ndb(file)
-
-
-@pytest.mark.parametrize("count", [rpmdb.count_ndb, rpmdb.count_sqlite])
-def test_any_bytes_are_counted_or_told_to_be_damaged(
-    tmp_path: Path, count: Callable[[Path], int]
+def test_of_a_damaged_ndb_database_the_rest_is_given(
+    content: bytes, blobs: list[bytes], problem: str
 ) -> None:
-    file = tmp_path / "file"
+    found, problems = _blobs(content)
+    assert found == blobs
+    assert [problem in told for told in problems] == [True] * bool(problem)
 
-    @given(st.binary(max_size=64))
-    def check(data: bytes) -> None:
-        for head in (b"", b"RpmP", NDB_HEADER, b"SQLite format 3\0"):
-            file.write_bytes(head + data)
-            with pytest.raises(ValueError, match="damaged database"):
-                count(file)
 
-    check()
+@given(st.binary(max_size=200))
+def test_any_ndb_database_is_read_to_its_end(data: bytes) -> None:
+    for head in (b"", NDB_HEADER, NDB_HEADER + _slots((1, 256, 4))):
+        _blobs(head + data)
