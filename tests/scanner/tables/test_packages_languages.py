@@ -212,6 +212,40 @@ def test_archives_within_each_other_end_at_a_depth() -> None:
     assert list(java.from_archive(io.BytesIO(content), "/x.jar")) == []
 
 
+def test_an_archive_of_very_many_members_is_read() -> None:
+    # More than 65,535 members need the list's 64-bit form.
+    content = archive({**{f"{number}": "" for number in range(66_000)}, **pom("g", "large", "1")})
+    assert b"PK\6\6" in content
+    assert [row.name for row in java.from_archive(io.BytesIO(content), "/x.jar")] == ["g:large"]
+
+
+def test_a_damaged_archive_within_another_costs_the_others_nothing() -> None:
+    inner = archive(pom("g", "inner", "1"))
+    content = archive({"a.jar": b"damaged", "b.jar": inner, **pom("g", "outer", "1")})
+    names: list[str] = []
+    with pytest.raises(ValueError, match=r"a\.jar: damaged archive"):
+        names.extend(row.name for row in java.from_archive(io.BytesIO(content), "/x.jar"))
+    assert names == ["g:outer", "g:inner"]
+
+
+def test_what_is_unpacked_of_an_archive_is_bounded() -> None:
+    inner = archive({"large": bytes(1000), **pom("g", "inner", "1")})
+    content = archive({f"{number}.jar": inner for number in range(9)})
+    rows = java.from_archive(
+        io.BytesIO(content), "/x.jar", unpacking=java._Unpacking(len(inner) * 3)
+    )
+    names: list[str | None] = []
+    with pytest.raises(ValueError, match="is larger than"):
+        names.extend(row.path for row in rows)
+    assert 0 < len(names) < 4
+
+
+def test_build_information_is_aligned_by_its_address() -> None:
+    data = bytes(8) + b"\xff Go buildinf:" + bytes(18)
+    assert golang.find_magic(data, 0x400008) == 8
+    assert golang.find_magic(data, 0x400000) is None
+
+
 def test_damaged_packages_are_counted_and_cost_the_others_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.jar").write_bytes(b"PK\3\4 no archive")
     (tmp_path / "b.jar").write_bytes(archive(pom("g", "b", "1")))
