@@ -147,15 +147,16 @@ def test_numbers_are_plain_and_fit_their_columns(text: str, value: int | None) -
 
 @given(guest_texts(), guest_texts())
 def test_any_text_gives_rows_or_none(one: str, other: str) -> None:
-    for fields in apk.parse_records(f"P:{one}\nV:{other}\nI:{one}\n\n{other}"):
+    for text in f"P:{one}\nV:{other}\nI:{one}\n\n{other}".split("\n\n"):
+        fields = apk.parse(text)
         if fields.get("P") and fields.get("V"):
             apk.from_fields(fields, HERE)
     desc = pacman.parse_desc(f"%NAME%\n{one}\n\n%VERSION%\n{other}\n\n%SIZE%\n{other}\n{one}")
     if desc.get("NAME") and desc.get("VERSION"):
         pacman.from_fields(desc, HERE)
-    for record in dpkg.parse_records(f"Package: {one}\nVersion: {other}\nStatus: a b hold\n"):
-        if record.get("Package") and record.get("Version"):
-            opkg.from_record({**record, "Status": "install ok installed"}, HERE)
+    record = dpkg.parse(f"Package: {one}\nVersion: {other}\nStatus: a b hold\n")
+    if record.get("Package") and record.get("Version"):
+        opkg.from_record({**record, "Status": "install ok installed"}, HERE)
     slackware.from_record([one, other, one, other], f"{one}\n{other}", HERE, None)
     portage.from_facts(one, other, {"SIZE": one, "CHOST": other}, HERE)
     pkgsrc.from_facts(one, {"+COMMENT": other, "+BUILD_INFO": other, "+SIZE_PKG": one}, HERE)
