@@ -196,7 +196,10 @@ def _row(group: str, artifact: str, version: str, path: str, vendor: str | None 
         "java",
         f"{group}:{artifact}" if group else artifact,
         version,
-        purl("maven", artifact, version, group),
+        # Without its group an archive cannot be told to be Maven's of that name.
+        purl("maven", artifact, version, group)
+        if group
+        else purl("generic", artifact, version, "java"),
         vendor=vendor,
         path=path,
     )

@@ -325,7 +325,7 @@ def from_header(header: Header, distribution: Distribution) -> Package:
             "rpm",
             name,
             whole,
-            distribution.id,
+            _vendor(distribution.id),
             arch=architecture,
             distro=distribution.qualifier,
             epoch=epoch,
@@ -341,6 +341,13 @@ def from_header(header: Header, distribution: Distribution) -> Package:
         path=None,
         account=None,
     )
+
+
+def _vendor(distro: str) -> str:
+    """What package URLs call the vendor of a distribution's packages, as their other makers do."""
+    if distro.startswith("opensuse"):
+        return "opensuse"
+    return "redhat" if distro == "rhel" else distro
 
 
 def _text(value: object) -> str | None:

@@ -138,6 +138,17 @@ def test_header_becomes_a_row() -> None:
     assert row.purl == ("pkg:rpm/rocky/openssl@3.0.7-24.el9?arch=x86_64&distro=rocky-9.4&epoch=1")
 
 
+@pytest.mark.parametrize(
+    ("distro", "vendor"),
+    [("rhel", "redhat"), ("opensuse-leap", "opensuse"), ("sles", "sles"), ("fedora", "fedora")],
+)
+def test_package_urls_name_the_vendor_as_vulnerability_databases_do(
+    distro: str, vendor: str
+) -> None:
+    row = rpmdb.from_header(PLAIN, Distribution(distro, "9"))
+    assert row.purl.startswith(f"pkg:rpm/{vendor}/openssl@3.0.7-24.el9?arch=x86_64&distro={distro}")
+
+
 def test_epoch_zero_is_stated_as_rpm_states_it() -> None:
     assert rpmdb.from_header({**PLAIN, "epoch": 0}, ROCKY).version == "0:3.0.7-24.el9"
 
