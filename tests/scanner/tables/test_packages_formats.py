@@ -138,6 +138,40 @@ def test_a_query_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     assert problems == ["/db: damaged database: interrupted"]
 
 
+def _database(path: Path) -> sqlite3.Connection:
+    """A database of one row, whose second row stands in the log beside it alone."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE packages(name)")
+    connection.execute("INSERT INTO packages VALUES ('old')")
+    connection.commit()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.execute("INSERT INTO packages VALUES ('new')")
+    connection.commit()
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("limit", "names", "problem"),
+    [(1 << 20, ["old", "new"], None), (100, ["old"], "read without its last changes")],
+)
+def test_what_stands_in_a_databases_log_counts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    names: list[str],
+    problem: str | None,
+) -> None:
+    monkeypatch.setattr(sqlite, "COPY_LIMIT", limit)
+    problems: list[str] = []
+    connection = _database(tmp_path / "db")
+    with Root("r", str(tmp_path)) as root:
+        rows = list(sqlite.select(root, "/db", "SELECT name FROM packages", problems))
+    connection.close()
+    assert [name for (name,) in rows] == names
+    assert [problem in told for told in problems if problem] == [True] * bool(problem)
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("12", 12), ("", None), ("-1", None), ("9" * 30, None), ("²", None)]
 )
