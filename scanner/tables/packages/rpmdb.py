@@ -1,10 +1,9 @@
 """The rpm database in each of its formats: sqlite, ndb, Berkeley DB.
 
-Headers of packages are librpm's to read. Out of the first two formats they are taken here, one by
-one and in place, so that a damaged one costs no other, and whatever librpm was built with. Berkeley
-DB is left to librpm: it opens its database by path and may write beside it, so it gets a copy;
-what it cannot read it logs and passes over. Guest-safe: standard library, and the ``rpm`` binding
-inside the functions that use it.
+Headers of packages are librpm's to read. They are taken out of the databases here, one by one and
+in place, so that a damaged one costs no other, whatever librpm was built with, and whatever the
+database's pages refer to: librpm itself follows a chain of them that comes back to its beginning
+for ever. Guest-safe: standard library, and the ``rpm`` binding inside the function that uses it.
 """
 
 from __future__ import annotations
@@ -12,12 +11,9 @@ from __future__ import annotations
 import io
 import re
 import struct
-import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from appliance.guest.root import Root
@@ -28,9 +24,6 @@ from scanner.tables.packages.spec import Package
 
 DIRECTORIES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm", "/usr/share/rpm")
 """Where distributions keep the database: rpm 4.17 and later; before; ostree's read-only copy."""
-
-LIMIT = 256 << 20
-"""Largest Berkeley DB that is copied, in bytes; 3,000 packages take about 100 MiB."""
 
 TAGS = (
     "name",
@@ -61,9 +54,19 @@ _NDB_HEADER_SLOTS = 2
 _NDB_BLOCK = 16
 _HEADER_LIMIT = 32 << 20  # bytes; a kernel's, with its list of files, takes 1 MiB
 
-# Berkeley DB's metadata page: the magic number of hash databases, in either byte order.
+# Berkeley DB's dbinc/db_page.h, in either byte order: the metadata page of a hash database has its
+# magic, the pages' size, the last page, the last bucket, and for each doubling of the table what to
+# add to a bucket's number for that of its first page; every page has its follower, the number of
+# entries, where they begin (of an overflow page: how long its data is), and its type.
+_BDB_META_SIZE = 224
+_BDB_LIMIT = 1 << 30  # bytes; 3,000 packages take about 100 MiB
 _BDB_MAGIC_OFFSET = 12
-_BDB_HASH_MAGICS = (struct.pack("<I", 0x061561), struct.pack(">I", 0x061561))
+_BDB_ORDERS = {struct.pack(f"{order}I", 0x061561): order for order in "<>"}
+_BDB_META = "20xI8xI36xI20x32I"
+_BDB_PAGE = "16xIHHxB"
+_BDB_PAGE_SIZE = 26
+_BDB_HASH_PAGES, _BDB_OVERFLOW_PAGE = (2, 13), 7
+_BDB_HERE, _BDB_ELSEWHERE = 1, 3  # kinds of entries: in the page itself; in overflow pages
 
 Header = Mapping[str, Any]
 """:data:`TAGS` by name, None for those that a package lacks. ``Any`` because librpm's binding is
@@ -75,7 +78,7 @@ class Format:
     """One of rpm's database formats.
 
     Attributes:
-        name: what rpm's ``_db_backend`` calls it.
+        name: what rpm calls it.
         main: the file with the packages.
         magic: whether the main file's first bytes are of this format.
         headers: the headers in a root's database at a path; what cannot be read is a message more
@@ -174,18 +177,82 @@ def _parsed(blobs: Iterator[bytes], problems: list[str]) -> Iterator[Header]:
 
 def bdb_headers(root: Root, path: str, problems: list[str]) -> Iterator[Header]:
     """Headers in a Packages file of Berkeley DB."""
-    with tempfile.TemporaryDirectory(prefix="rpmdb-") as name:
-        root.copy_out(path, f"{name}/Packages", LIMIT)
-        yield from _by_librpm(Path(name), "bdb_ro", problems)
+    with root.open(path) as stream:
+        yield from _parsed(bdb_blobs(stream, problems), problems)
+
+
+def bdb_blobs(stream: BinaryIO, problems: list[str]) -> Iterator[bytes]:
+    """Headers of packages as they lie in a hash database; empty ones for those that are damaged.
+
+    Records stand under the package's number, and under 0 the last number.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    head = stream.read(_BDB_META_SIZE).ljust(_BDB_META_SIZE, b"\0")
+    order = _BDB_ORDERS.get(head[_BDB_MAGIC_OFFSET : _BDB_MAGIC_OFFSET + 4], "<")
+    length, last, last_bucket, *spares = struct.unpack(order + _BDB_META, head)
+    if not 512 <= length <= 1 << 16:
+        problems.append("damaged database: its pages have no size")
+        return
+    if (last + 1) * length > size:
+        problems.append("damaged database: it ends before its last page")
+    if size > _BDB_LIMIT:
+        problems.append(f"of a database larger than {_BDB_LIMIT} bytes the beginning alone is read")
+    pages = min(last + 1, min(size, _BDB_LIMIT) // length)
+    buckets = range(min(last_bucket + 1, pages))
+    wanted = {bucket + spares[bucket.bit_length()] for bucket in buckets}
+    seen = {0}
+    for number in range(1, pages):
+        stream.seek(number * length)
+        page = stream.read(length)
+        if page[_BDB_PAGE_SIZE - 1] in _BDB_HASH_PAGES:
+            seen.add(number)
+            wanted.add(struct.unpack_from(order + _BDB_PAGE, page)[0])
+            for key, data in _bdb_records(page, order):
+                if key != bytes(4):
+                    yield _bdb_value(stream, data, order, length)
+    if lost := len(wanted - seen):
+        problems.append(f"damaged database: {lost} of its pages are lost")
+
+
+def _bdb_records(page: bytes, order: str) -> Iterator[tuple[bytes, bytes]]:
+    """Keys, and entries of data as they stand, of a page; entries lie from its end backwards."""
+    count = struct.unpack_from(order + _BDB_PAGE, page)[1]
+    count = min(count, (len(page) - _BDB_PAGE_SIZE) // 2) & ~1
+    places = struct.unpack_from(f"{order}{count}H", page, _BDB_PAGE_SIZE)
+    end = len(page)
+    for key, data in zip(places[::2], places[1::2], strict=True):
+        yield page[key + 1 : end], page[data:key]
+        end = data
+
+
+def _bdb_value(stream: BinaryIO, entry: bytes, order: str, length: int) -> bytes:
+    """What an entry of data holds; empty if it is damaged."""
+    if entry[:1] == bytes([_BDB_HERE]):
+        return entry[1:]
+    if len(entry) != 12 or entry[0] != _BDB_ELSEWHERE:
+        return b""
+    number, size = struct.unpack_from(f"{order}4xII", entry)
+    value = b""
+    while len(value) < size <= _HEADER_LIMIT:
+        stream.seek(number * length)
+        page = stream.read(length)
+        if len(page) < length:
+            return b""
+        number, _, used, kind = struct.unpack_from(order + _BDB_PAGE, page)
+        if kind != _BDB_OVERFLOW_PAGE or not used:
+            return b""
+        value += page[_BDB_PAGE_SIZE : _BDB_PAGE_SIZE + used]
+    return value if len(value) == size else b""
 
 
 FORMATS = (
     Format("sqlite", "rpmdb.sqlite", lambda head: head.startswith(sqlite.MAGIC), sqlite_headers),
     Format("ndb", "Packages.db", lambda head: head.startswith(b"RpmP"), ndb_headers),
     Format(
-        "bdb_ro",
+        "bdb",
         "Packages",
-        lambda head: head[_BDB_MAGIC_OFFSET:].startswith(_BDB_HASH_MAGICS),
+        lambda head: head[_BDB_MAGIC_OFFSET : _BDB_MAGIC_OFFSET + 4] in _BDB_ORDERS,
         bdb_headers,
     ),
 )
@@ -243,58 +310,6 @@ def _rows(
             nameless += 1
     if nameless:
         problems.append(f"damaged database: {nameless} packages without a name or a version")
-
-
-def _by_librpm(directory: Path, backend: str, problems: list[str]) -> Iterator[Header]:
-    """Tags of every package in a database that librpm opens.
-
-    Args:
-        directory: a database that may be written to.
-        backend: value of librpm's ``_db_backend``.
-        problems: gets the first error that librpm reports.
-
-    Raises:
-        ImportError: librpm's binding is not installed.
-    """
-    import rpm
-
-    log = directory / "log"
-    macros = {"_dbpath": str(directory), "_db_backend": backend}
-    for macro, value in macros.items():
-        rpm.addMacro(macro, value)
-    message = ""
-    with log.open("w") as stream:
-        rpm.setLogFile(stream)
-        transaction = rpm.TransactionSet()
-        try:
-            # Signatures were checked when the packages were installed; keys are not at hand here.
-            transaction.setVSFlags(-1)
-            for header in transaction.dbMatch():
-                yield {tag: header[tag] for tag in TAGS}
-        except rpm.error as error:
-            message = str(error)
-        finally:
-            transaction.closeDB()
-            rpm.setLogFile(sys.__stderr__)  # the binding keeps writing to the number it got
-            for macro in macros:
-                rpm.delMacro(macro)
-    if message := _first_error(log) or message:
-        problems.append(message)
-
-
-def _first_error(log: Path) -> str:
-    text = log.read_text("utf-8", "surrogateescape")
-    return first_error(text.replace(f"{log.parent}/", ""))
-
-
-def first_error(log: str) -> str:
-    """What librpm's log first tells of data that it could not read; empty for nothing."""
-    for line in log.splitlines():
-        if line.startswith("error: "):
-            return f"librpm: {line.removeprefix('error: ')}"
-        if line.startswith("warning: ") and "dummy database" in line:
-            return "this librpm cannot read the database's format"
-    return ""
 
 
 def from_header(header: Header, distribution: Distribution) -> Package:
