@@ -12,6 +12,7 @@ Both are worked out once for all rules, as temporary tables of the connection:
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import astuple
 
 import duckdb
 
@@ -117,11 +118,12 @@ def prepare(connection: duckdb.DuckDBPyConnection, read: Collection[str]) -> Non
 
 def _add_end_of_life(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
-        "CREATE TEMP TABLE end_of_life(distro VARCHAR, release VARCHAR, eol DATE, source VARCHAR)"
+        "CREATE TEMP TABLE end_of_life"
+        "(distro VARCHAR, release VARCHAR, eol DATE, source VARCHAR, taken DATE)"
     )
     rows = load_end_of_life()
-    values = [value for row in rows for value in (row.distro, row.release, row.eol, row.source)]
-    places = ", ".join(["(?, ?, ?, ?)"] * len(rows))
+    values = [value for row in rows for value in astuple(row)]
+    places = ", ".join(["(?, ?, ?, ?, ?)"] * len(rows))
     connection.execute(f"INSERT INTO end_of_life VALUES {places}", values)  # noqa: S608 - only ?
 
 

@@ -196,6 +196,7 @@ def boot() -> None:
     from appliance.guest import setup
 
     setup.mount_pseudo_filesystems()
+    setup.limit_memory()
     setup.load_modules()
     with open(setup.agent_port(), "r+b", buffering=0) as port:
         Agent(_Port(port), DiskMachine()).serve()

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import os
+import resource
 import time
 from glob import glob
 
@@ -16,6 +17,8 @@ from appliance.guest.tools import WORK, run
 
 _WORK_OPTIONS = "size=320m,mode=700"
 _PORT_SECONDS = 10.0
+_MEMORY_KEPT = 192 << 20
+"""Bytes of memory that no process gets: the kernel's and its cache, and files in /tmp."""
 
 _MODULES = ("virtio_scsi", "sd_mod", "virtio-rng")
 _TEMPLATE_MODULES = (
@@ -46,6 +49,17 @@ def mount_pseudo_filesystems() -> None:
     os.environ["TMPDIR"] = WORK
     # There is no udev: these make their device nodes themselves.
     os.environ["DM_DISABLE_UDEV"] = os.environ["MDADM_NO_UDEV"] = "1"
+
+
+def limit_memory() -> None:
+    """Let an allocation fail before the machine's memory is full.
+
+    A collector then fails alone, where the kernel would have to end the first process, this one.
+    """
+    with open("/proc/meminfo") as stream:
+        total = int(stream.readline().split()[1]) << 10
+    limit = max(total - _MEMORY_KEPT, total // 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def load_modules() -> None:

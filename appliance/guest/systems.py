@@ -34,6 +34,7 @@ _RELEASE_FILES = (
 _SHELLS = ("bin/sh", "usr/bin/sh", "bin/busybox")
 _NIXOS = "nix/var/nix/profiles/system"  # all that a NixOS has before it was first started
 _MEDIA_FILES = (".disk/info", ".treeinfo", "LiveOS/squashfs.img", "live/filesystem.squashfs")
+_USR_PARTITIONS = ("USR-A", "USR-B")  # of Container Linux and Flatcar, as GPT names them
 _MEDIA_TYPES = ("iso9660", "udf", "vfat")
 
 
@@ -159,6 +160,12 @@ class Assembler:
         with Root(candidate.name, top) as bare:
             encrypted = fstab.parse_crypttab(bare.try_text("/etc/crypttab") or "")
             entries = fstab.parse(bare.try_text("/etc/fstab") or "")
+            if usr := self._unlisted_usr(bare, entries, candidate):
+                mounts.append(
+                    self._mount_entry(
+                        bare, usr, self._by_path[usr.source].device, candidate, numbers
+                    )
+                )
             if not any(entry.path == "/" for entry in entries):
                 mounts.append(self._unlisted(candidate))
             if candidate.deployment:
@@ -176,6 +183,23 @@ class Assembler:
         subvolume = candidate.subvolume.path if candidate.subvolume else None
         filesystem = candidate.filesystem
         return Mount("/", filesystem.device.path, True, type=filesystem.type, subvolume=subvolume)
+
+    def _unlisted_usr(
+        self, bare: Root, entries: Sequence[fstab.Entry], candidate: Candidate
+    ) -> fstab.Entry | None:
+        """The /usr of a system that has two, one of which the boot loader chooses."""
+        if any(entry.path == "/usr" for entry in entries) or bare.listdir("/usr"):
+            return None
+        found = [
+            filesystem
+            for filesystem in self._by_path.values()
+            if filesystem.device.probe.get("PART_ENTRY_NAME") in _USR_PARTITIONS
+            and filesystem.device.disk == candidate.filesystem.device.disk
+        ]
+        if not found:
+            return None
+        chosen = max(found, key=lambda filesystem: _boot_priority(filesystem.device))
+        return fstab.Entry(chosen.device.path, "/usr", chosen.type or "", ("ro",), 0)
 
     def _mount_entry(
         self,
@@ -241,6 +265,16 @@ class Assembler:
         ]
         options = mount_options(filesystem.device.probe, companions, identifier)
         mount(filesystem.source, target, filesystem.type, READ_ONLY, options)
+
+
+def _boot_priority(partition: BlockDevice) -> tuple[bool, int]:
+    """Order in which a boot loader of Chrome OS' kind tries partitions, the first being largest.
+
+    Source: Chrome OS' "Disk Format": GPT attributes have a priority in bits 48 to 51, the tries
+    that are left in 52 to 55, and in bit 56 whether it once started.
+    """
+    flags = int(partition.probe.get("PART_ENTRY_FLAGS", "0"), 16)
+    return bool(flags >> 52 & 0x1F), flags >> 48 & 0xF
 
 
 def _mount_var(bare: Root, candidate: Candidate, deployment: Deployment) -> Mount:

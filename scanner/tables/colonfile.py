@@ -41,6 +41,23 @@ def names_by_id(text: str) -> dict[int, str]:
     return names
 
 
+def damage(path: str, text: str, colons: int) -> list[str]:
+    """What tells that a file is damaged as a whole: a message each.
+
+    Args:
+        path: the file.
+        text: its content.
+        colons: how many a whole line has; the last one may lack its line feed.
+    """
+    problems = []
+    if "\0" in text:  # blocks that a crash left unwritten
+        problems.append(f"{path}: holds zero bytes")
+    last = text.rpartition("\n")[2]
+    if last and last.count(":") < colons:
+        problems.append(f"{path}: ends in the middle of a line")
+    return problems
+
+
 def malformed(path: str, lines: list[int]) -> str:
     """One message that names a file's malformed lines."""
     named = ", ".join(map(str, lines[:LINES_NAMED]))

@@ -26,6 +26,7 @@ _ESCAPED_IN_DOUBLE_QUOTES = re.compile(r'\\(["\\$`])')
 _ESCAPED = re.compile(r"\\(.)")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NUMBERS = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}))?(?![0-9])")
+_NEOKYLIN = re.compile(r"V([0-9]{1,9})Update([0-9]{1,9})")
 _DEBIAN_TESTING = re.compile(r"([a-z]+)/sid")
 
 # "CentOS Linux release 7.9.2009 (Core)", "Red Hat Enterprise Linux ES release 4 (Nahant Update 9)"
@@ -42,6 +43,7 @@ _RED_HAT_IDS = (
     ("Mandriva", "mandriva"),
     ("OpenMandriva", "openmandriva"),
 )
+_OWN_RELEASES = ("almalinux", "centos", "circle", "fedora", "mageia")  # called by their first word
 # What lsb_release calls them, where that is not os-release's ID in other letters.
 _LSB_IDS = {
     "altlinux": "altlinux",
@@ -65,6 +67,8 @@ _SUSE = re.compile(r"(.+?)\s+[0-9][^ ]*(?:\s+\(.*\))?\s*")
 _SUSE_IDS = (
     ("SUSE Linux Enterprise Server", "sles"),
     ("SUSE Linux Enterprise Desktop", "sled"),
+    ("SuSE Linux Enterprise Server", "sles"),  # up to 9
+    ("Novell Linux Desktop", "sled"),  # what it was called before 10
     ("openSUSE", "opensuse"),
 )
 
@@ -191,6 +195,13 @@ def from_red_hat(text: str) -> Release | None:
     )
 
 
+def from_rebuild(text: str) -> Release | None:
+    """As :func:`from_red_hat`, for the file that every system like Red Hat's has."""
+    found = from_red_hat(text)
+    known = {*_OWN_RELEASES, *(distro for _, distro in _RED_HAT_IDS)}
+    return replace(found, like=("rhel",)) if found and found.distro not in known else found
+
+
 def from_suse(text: str) -> Release | None:
     """Read /etc/SuSE-release; None when it has another form."""
     product = _first_line(text)
@@ -251,6 +262,23 @@ def from_pld_release(text: str) -> Release | None:
     """Read /etc/pld-release: ``3.0 PLD Linux (Th)``; None in another form."""
     match = _PLD.fullmatch(_first_line(text))
     return match and Release("pld", product=match[0], version=match[1], codename=match[2])
+
+
+def from_pardus_release(text: str) -> Release | None:
+    """Read /etc/pardus-release: ``Pardus 2011.2 Cervus elaphus``; None in another form."""
+    match = _NAMED.fullmatch(_first_line(text))
+    return match and Release("pardus", product=match[0], version=match[2])
+
+
+def from_buildroot_version(text: str) -> Release | None:
+    """Read Buildroot's /etc/br-version: ``2015.05``; None if empty."""
+    return _plain("buildroot", "Buildroot", _first_line(text))
+
+
+def from_ttylinux_target(text: str) -> Release | None:
+    """Read /etc/ttylinux-target: a name of the machine it was built for; None if empty."""
+    line = _first_line(text)
+    return Release("ttylinux", product=line) if line else None
 
 
 def from_cirros_version(text: str) -> Release | None:
@@ -325,6 +353,11 @@ OLDER_FILES: tuple[tuple[str, Callable[[str], Release | None]], ...] = (
     ("/etc/lsb-release", from_lsb_release),
     ("/etc/altlinux-release", from_alt_release),
     ("/etc/openmandriva-release", from_red_hat),
+    ("/etc/opencloudos-release", from_red_hat),
+    ("/etc/tencentos-release", from_red_hat),
+    ("/etc/circle-release", from_red_hat),
+    ("/etc/meego-release", from_red_hat),
+    ("/etc/pardus-release", from_pardus_release),
     ("/etc/mandriva-release", from_red_hat),
     ("/etc/mandrake-release", from_red_hat),
     ("/etc/pld-release", from_pld_release),
@@ -336,7 +369,7 @@ OLDER_FILES: tuple[tuple[str, Callable[[str], Release | None]], ...] = (
     ("/etc/enterprise-release", from_red_hat),
     ("/etc/fedora-release", from_red_hat),
     ("/etc/mageia-release", from_red_hat),
-    ("/etc/redhat-release", from_red_hat),
+    ("/etc/redhat-release", from_rebuild),
     ("/etc/system-release", from_red_hat),
     ("/etc/SuSE-release", from_suse),
     ("/etc/debian_version", from_debian_version),
@@ -344,6 +377,8 @@ OLDER_FILES: tuple[tuple[str, Callable[[str], Release | None]], ...] = (
     ("/etc/gentoo-release", from_gentoo_release),
     ("/etc/slackware-version", from_slackware_version),
     ("/etc/arch-release", from_arch_release),
+    ("/etc/ttylinux-target", from_ttylinux_target),
+    ("/etc/br-version", from_buildroot_version),
 )
 """Release files older than os-release(5), those of derived distributions before their parents'."""
 
@@ -380,7 +415,7 @@ def _more_precise(version: str | None, *candidates: str) -> str | None:
 
 def version_numbers(version: str | None) -> tuple[int | None, int | None]:
     """First and second number of a version; None for what it lacks."""
-    match = _NUMBERS.match(version or "")
+    match = _NUMBERS.match(version or "") or _NEOKYLIN.fullmatch(version or "")
     if match is None:
         return None, None
     return int(match[1]), int(match[2]) if match[2] else None

@@ -67,7 +67,7 @@ def test_titles_state_what_must_hold(pack: Pack, rule: Rule) -> None:
 def test_evidence_says_more_than_whose_it_is(pack: Pack, rule: Rule) -> None:
     with facts.load({}) as connection:
         connection.execute(
-            "CREATE TABLE end_of_life(distro TEXT, release TEXT, eol DATE, source TEXT)"
+            "CREATE TABLE end_of_life(distro TEXT, release TEXT, eol DATE, source TEXT, taken DATE)"
         )
         columns = _columns(connection, rule)
 

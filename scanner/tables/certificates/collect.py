@@ -113,7 +113,12 @@ def _listed(root: Root, folder: str) -> tuple[list[str], list[str]]:
 
 
 def _rows(reader: Reader, kind: Kind, path: str) -> Iterator[Certificate]:
-    for position, blob in enumerate(x509.blobs(reader.data(path) or b"")):
+    data = reader.data(path) or b""
+    if lost := x509.lost(data):
+        reader.note(f"{path}: {lost} certificates are not whole")
+    elif data and path in _BUNDLES and b"BEGIN" not in data:
+        reader.note(f"{path}: holds no certificate")
+    for position, blob in enumerate(x509.blobs(data)):
         try:
             certificate = x509.read(blob)
         except ValueError as error:

@@ -104,6 +104,12 @@ def blobs(data: bytes) -> Iterator[bytes]:
         yield base64.b64decode(match[1])
 
 
+def lost(data: bytes) -> int:
+    """How many certificates of a PEM file lack their beginning or end, or hold what none does."""
+    marks = max(data.count(mark) for mark in (b"BEGIN CERTIFICATE-----", b"END CERTIFICATE-----"))
+    return max(0, marks - sum(1 for _ in _PEM.finditer(data))) if marks else 0
+
+
 @functools.lru_cache(1024)  # nearly every machine trusts the same authorities
 def read(blob: bytes) -> Certificate:
     """Read one certificate; what follows it (OpenSSL's trust settings) is passed over.

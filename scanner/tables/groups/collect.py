@@ -49,6 +49,7 @@ def parse_group(
         administrators: those of each group that has any, from gshadow(5).
         problems: gets a message when entries are malformed.
     """
+    problems += colonfile.damage(GROUP, text, colons=3)
     malformed = []
     for number, fields in colonfile.records(text):
         # glibc takes a group without its last field for one without members.

@@ -10,15 +10,14 @@ import re
 from collections.abc import Iterator
 
 from appliance.guest.root import Root
+from scanner.tables.packages import records
 from scanner.tables.packages.purl import Distribution, purl
+from scanner.tables.packages.records import Record
 from scanner.tables.packages.row import number, package
 from scanner.tables.packages.spec import Package
 
 DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
 """Where it is: apk 2, and apk 3 on a merged /usr."""
-
-LIMIT = 64 << 20
-"""Largest database that is read, in bytes; a file of a package takes about 50 bytes."""
 
 _FIELD = re.compile(r"\n([PVAITLom]):(.*)")
 _RELEASE = re.compile(r"(.+)-r([0-9]+)")
@@ -42,16 +41,9 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
         problems: gets a message when rows may be missing.
     """
     path = _find(root) or DATABASES[0]
-    try:
-        text = root.read_text(path, LIMIT)
-    except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
-        return
-    if text and not text.endswith("\n\n"):
-        problems.append(f"{path}: ends in the middle of a record")
-        text = text.rpartition("\n\n")[0]
     unsound = 0
-    for fields in parse_records(text):
+    for text in records.texts(root, path, problems, records.RECORD):
+        fields = parse(text)
         if fields.get("P") and fields.get("V"):
             yield from_fields(fields, distribution)
         else:
@@ -60,14 +52,12 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
         problems.append(f"{path}: {unsound} records without a name or a version")
 
 
-def parse_records(text: str) -> Iterator[dict[str, str]]:
-    """The wanted fields of each record, by their letters."""
-    for paragraph in text.split("\n\n"):
-        if paragraph and not paragraph.isspace():
-            yield dict(_FIELD.findall(f"\n{paragraph}"))
+def parse(text: str) -> Record:
+    """The wanted fields of a record, by their letters."""
+    return records.parse(text, _FIELD)
 
 
-def from_fields(fields: dict[str, str], distribution: Distribution) -> Package:
+def from_fields(fields: Record, distribution: Distribution) -> Package:
     """The row for a record that has a name and a version."""
     name, version, architecture = fields["P"], fields["V"], fields.get("A", "")
     parts = _RELEASE.fullmatch(version)

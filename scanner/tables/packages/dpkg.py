@@ -11,16 +11,15 @@ from collections.abc import Iterator, Mapping
 
 from appliance.guest.root import Root
 from scanner import schema
+from scanner.tables.packages import records
 from scanner.tables.packages.purl import Distribution, purl
+from scanner.tables.packages.records import Record
 from scanner.tables.packages.spec import Package, Status
 
 STATUS = "/var/lib/dpkg/status"
 STATUS_D = "/var/lib/dpkg/status.d"  # distroless images: a file a package
 UPDATES = "/var/lib/dpkg/updates"  # what an interrupted dpkg has not yet merged into the status
 INFO = "/var/lib/dpkg/info"
-LIMIT = 64 << 20
-"""Largest status file that is read, in bytes; the record of a package takes about 1 KiB."""
-
 _FIELD = re.compile(
     r"\n(Package|Version|Architecture|Status|Source|Maintainer|Section|Installed-Size"
     r"|Description|Installed-Time):[ \t]*(.*)"
@@ -40,9 +39,6 @@ STATES: Mapping[str, Status] = {
 
 _NOT_INSTALLED = "not-installed"
 _UNIT = 1024  # Installed-Size counts KiB (deb-substvars(5))
-
-Record = dict[str, str]
-"""The wanted fields of one deb822 record."""
 
 
 def is_present(root: Root) -> bool:
@@ -72,31 +68,18 @@ def _records(root: Root, problems: list[str]) -> Iterator[Record]:
     merged: dict[tuple[str, str], Record] = {}
     updates = [f"{UPDATES}/{name}" for name in root.listdir(UPDATES) if name.isdigit()]
     for path in (STATUS, *updates):
-        text = read(root, path, problems)
-        if text and not text.endswith("\n"):  # dpkg itself refuses such a file
-            problems.append(f"{path}: ends in the middle of a line")
-            text = text.rpartition("\n\n")[0]
-        for record in _sound(path, text, problems, default=None):
+        for record in _sound(root, path, problems, default=None):
             merged[record["Package"], record.get("Architecture", "")] = record
     yield from merged.values()
     for path in root.glob(STATUS_D):
         if not path.endswith(".md5sums"):
-            text = read(root, path, problems)
-            yield from _sound(path, text, problems, default="install ok installed")
+            yield from _sound(root, path, problems, default="install ok installed")
 
 
-def read(root: Root, path: str, problems: list[str]) -> str:
-    """A status file's text; empty where it is missing, or unreadable, which is a problem."""
-    try:
-        return root.try_text(path, LIMIT) or ""
-    except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
-        return ""
-
-
-def _sound(path: str, text: str, problems: list[str], default: str | None) -> Iterator[Record]:
+def _sound(root: Root, path: str, problems: list[str], default: str | None) -> Iterator[Record]:
     unsound = []
-    for number, record in enumerate(parse_records(text), start=1):
+    end = records.LINE if default is None else b""  # status.d's are written by other tools
+    for number, record in enumerate(read(root, path, problems, end), start=1):
         if default is not None:
             record.setdefault("Status", default)
         if is_sound(record):
@@ -108,11 +91,14 @@ def _sound(path: str, text: str, problems: list[str], default: str | None) -> It
         problems.append(f"{path}: {count}, the first being number {unsound[0]}")
 
 
-def parse_records(text: str) -> Iterator[Record]:
-    """The wanted fields of each deb822 record; a record without any of them is empty."""
-    for paragraph in text.split("\n\n"):
-        if paragraph and not paragraph.isspace():
-            yield dict(_FIELD.findall(f"\n{paragraph}"))
+def read(root: Root, path: str, problems: list[str], end: bytes = records.LINE) -> Iterator[Record]:
+    """The wanted fields of each record of a status file; empty ones for malformed records."""
+    return map(parse, records.texts(root, path, problems, end))
+
+
+def parse(text: str) -> Record:
+    """The wanted fields of a deb822 record."""
+    return records.parse(text, _FIELD)
 
 
 def is_sound(record: Record) -> bool:

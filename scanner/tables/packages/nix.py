@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from appliance.guest.root import Root
 from scanner.schema import MICROSECOND
-from scanner.tables.packages import sqlite
+from scanner.tables import sqlite
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.row import LATEST, package
 from scanner.tables.packages.spec import Package

@@ -11,6 +11,7 @@ from appliance.guest.root import Root
 from scanner.schema import MICROSECOND
 from scanner.tables.packages import dpkg
 from scanner.tables.packages.purl import Distribution, purl
+from scanner.tables.packages.records import Record
 from scanner.tables.packages.row import LATEST, number, package
 from scanner.tables.packages.spec import Package
 
@@ -18,6 +19,7 @@ DATABASES = ("/usr/lib/opkg/status", "/var/lib/opkg/status", "/opt/lib/opkg/stat
 """Where it is: OpenWrt, Yocto, Entware."""
 
 _INSTALLED = ("installed", "unpacked", "half-installed")
+_OTHER = ("not-installed", "config-files", "half-configured", "post-inst-failed", "removal-failed")
 
 
 def is_present(root: Root) -> bool:
@@ -28,22 +30,19 @@ def is_present(root: Root) -> bool:
 def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
     """One row a package; arguments as of every reader here."""
     for path in filter(root.is_file, DATABASES):
-        text = dpkg.read(root, path, problems)
-        if text and not text.endswith("\n"):
-            problems.append(f"{path}: ends in the middle of a line")
-            text = text.rpartition("\n\n")[0]
         unsound = 0
-        for record in dpkg.parse_records(text):
+        for record in dpkg.read(root, path, problems):
             words = record.get("Status", "").split()
-            if len(words) != 3 or not record.get("Package") or not record.get("Version"):
-                unsound += 1
-            elif words[2] in _INSTALLED:
+            named = record.get("Package") and record.get("Version")
+            if len(words) == 3 and named and words[2] in _INSTALLED:
                 yield from_record(record, distribution)
+            elif len(words) != 3 or not named or words[2] not in _OTHER:
+                unsound += 1
         if unsound:
             problems.append(f"{path}: {unsound} malformed records")
 
 
-def from_record(record: dpkg.Record, distribution: Distribution) -> Package:
+def from_record(record: Record, distribution: Distribution) -> Package:
     """The row for a record with a name, a version and a status of three words."""
     wanted, flags, state = record["Status"].split()
     epoch, upstream, release = dpkg.split_version(record["Version"])

@@ -1,32 +1,29 @@
-"""The rpm database, through librpm, in each of its formats: sqlite, ndb, Berkeley DB.
+"""The rpm database in each of its formats: sqlite, ndb, Berkeley DB.
 
-librpm opens its database by path and may write beside it, so it gets a copy. What it cannot read
-it logs and passes over; the log and the number of records tell whether the rows are complete.
-Guest-safe: standard library, and the ``rpm`` binding inside the function that uses it.
+Headers of packages are librpm's to read. They are taken out of the databases here, one by one and
+in place, so that a damaged one costs no other, whatever librpm was built with, and whatever the
+database's pages refer to: librpm itself follows a chain of them that comes back to its beginning
+for ever. Guest-safe: standard library, and the ``rpm`` binding inside the function that uses it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import io
 import re
 import struct
-import sys
-import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from appliance.guest.root import Root
 from scanner.schema import MICROSECOND
+from scanner.tables import sqlite
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.spec import Package
 
 DIRECTORIES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm", "/usr/share/rpm")
 """Where distributions keep the database: rpm 4.17 and later; before; ostree's read-only copy."""
-
-LIMIT = 256 << 20
-"""Largest database file that is copied, in bytes; 3,000 packages take about 100 MiB."""
 
 TAGS = (
     "name",
@@ -45,37 +42,53 @@ TAGS = (
 """Header tags that a row is made from, as librpm's binding names them."""
 
 _SOURCE_RPM = re.compile(r"(.+)-([^-]+-[^-]+)\.(?:no)?src\.rpm")
-_SQLITE_MAGIC = b"SQLite format 3\0"
 
-# lib/backend/ndb/rpmpkg.c: pages of slots, sixteen bytes each, the file's header being the first.
-_NDB_MAGIC = b"RpmP"
+# lib/backend/ndb/rpmpkg.c: pages of slots, sixteen bytes each, the file's header being the first
+# two; blobs of whole blocks, with a checksum, their length and a mark behind them.
 _NDB_SLOT = struct.Struct("<4sIII")  # "Slot", package number or 0, first block, count of blocks
+_NDB_BLOB = struct.Struct("<4sI4xI")  # "BlbS", package number, generation, length
+_NDB_TAIL = struct.Struct("<II4s")  # checksum of what is before, length, "BlbE"
 _NDB_PAGE = 4096
+_NDB_PAGES = 1024  # of slots, for 262,000 packages
 _NDB_HEADER_SLOTS = 2
 _NDB_BLOCK = 16
+_HEADER_LIMIT = 32 << 20  # bytes; a kernel's, with its list of files, takes 1 MiB
 
-# Berkeley DB's metadata page: the magic number of hash databases, in either byte order.
+# Berkeley DB's dbinc/db_page.h, in either byte order: the metadata page of a hash database has its
+# magic, the pages' size, the last page, the last bucket, and for each doubling of the table what to
+# add to a bucket's number for that of its first page; every page has its follower, the number of
+# entries, where they begin (of an overflow page: how long its data is), and its type.
+_BDB_META_SIZE = 224
+_BDB_LIMIT = 1 << 30  # bytes; 3,000 packages take about 100 MiB
 _BDB_MAGIC_OFFSET = 12
-_BDB_HASH_MAGICS = (struct.pack("<I", 0x061561), struct.pack(">I", 0x061561))
+_BDB_ORDERS = {struct.pack(f"{order}I", 0x061561): order for order in "<>"}
+_BDB_META = "20xI8xI36xI20x32I"
+_BDB_PAGE = "16xIHHxB"
+_BDB_PAGE_SIZE = 26
+_BDB_HASH_PAGES, _BDB_OVERFLOW_PAGE = (2, 13), 7
+_BDB_HERE, _BDB_ELSEWHERE = 1, 3  # kinds of entries: in the page itself; in overflow pages
+
+Header = Mapping[str, Any]
+""":data:`TAGS` by name, None for those that a package lacks. ``Any`` because librpm's binding is
+untyped: strings, integers, or lists of them."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One of librpm's database formats.
+    """One of rpm's database formats.
 
     Attributes:
-        backend: the value of librpm's ``_db_backend`` for reading it.
+        name: what rpm calls it.
         main: the file with the packages.
-        extra: further files that are copied where they exist.
         magic: whether the main file's first bytes are of this format.
-        count: how many packages the main file says to have; None where it cannot be asked.
+        headers: the headers in a root's database at a path; what cannot be read is a message more
+            in the list.
     """
 
-    backend: str
+    name: str
     main: str
-    extra: tuple[str, ...]
     magic: Callable[[bytes], bool]
-    count: Callable[[Path], int | None]
+    headers: Callable[[Root, str, list[str]], Iterator[Header]]
 
 
 @dataclass(frozen=True)
@@ -91,70 +104,156 @@ class Database:
         return f"{self.directory}/{self.format.main}"
 
 
-def count_sqlite(path: Path) -> int:
-    """Number of packages in an rpmdb.sqlite.
+def sqlite_headers(root: Root, path: str, problems: list[str]) -> Iterator[Header]:
+    """Headers in an rpmdb.sqlite."""
+    blobs = (
+        blob if isinstance(blob, bytes) else b""
+        for (blob,) in sqlite.select(root, path, "SELECT blob FROM Packages", problems)
+    )
+    yield from _parsed(blobs, problems)
+
+
+def ndb_headers(root: Root, path: str, problems: list[str]) -> Iterator[Header]:
+    """Headers in a Packages.db."""
+    with root.open(path) as stream:
+        yield from _parsed(ndb_blobs(stream, problems), problems)
+
+
+def ndb_blobs(stream: BinaryIO, problems: list[str]) -> Iterator[bytes]:
+    """Headers of packages as they lie in a Packages.db; empty ones for those that are damaged."""
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    (pages,) = struct.unpack_from("<12xI", stream.read(_NDB_BLOCK).ljust(_NDB_BLOCK, b"\0"))
+    known = min(pages, _NDB_PAGES, size // _NDB_PAGE)
+    if not 0 < pages == known:
+        problems.append("damaged database: it ends within its table of packages")
+    stream.seek(0)
+    table = stream.read(known * _NDB_PAGE)
+    slots = list(_NDB_SLOT.iter_unpack(table))[_NDB_HEADER_SLOTS:]
+    if any(magic != b"Slot" for magic, *_ in slots):
+        problems.append("damaged database: bad entry in its table of packages")
+    for magic, number, first, blocks in slots:
+        if magic == b"Slot" and number:
+            yield _ndb_blob(stream, number, first, blocks)
+
+
+def _ndb_blob(stream: BinaryIO, number: int, first: int, blocks: int) -> bytes:
+    whole = blocks * _NDB_BLOCK
+    if not _NDB_BLOB.size + _NDB_TAIL.size <= whole <= _HEADER_LIMIT:
+        return b""
+    stream.seek(first * _NDB_BLOCK)
+    data = stream.read(whole)
+    if len(data) < whole:
+        return b""
+    magic, owner, length = _NDB_BLOB.unpack_from(data)
+    end = whole - _NDB_TAIL.size
+    if (magic, owner) != (b"BlbS", number) or length > end - _NDB_BLOB.size:
+        return b""
+    if _NDB_TAIL.unpack_from(data, end) != (zlib.adler32(data[:end]), length, b"BlbE"):
+        return b""
+    return data[_NDB_BLOB.size : _NDB_BLOB.size + length]
+
+
+def _parsed(blobs: Iterator[bytes], problems: list[str]) -> Iterator[Header]:
+    """What librpm reads in headers; how many it cannot is a problem.
 
     Raises:
-        ValueError: the file is damaged.
+        ImportError: librpm's binding is not installed.
     """
-    import sqlite3
+    import rpm
 
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            (count,) = connection.execute("SELECT count(*) FROM Packages").fetchone()
-    except sqlite3.Error as error:
-        raise ValueError(f"damaged database: {error}") from error
-    return int(count)
+    total = unreadable = 0
+    for blob in blobs:
+        total += 1
+        try:
+            header = rpm.hdr(blob)
+        except rpm.error:
+            unreadable += 1
+        else:
+            yield {tag: header[tag] for tag in TAGS}
+    if unreadable:
+        problems.append(f"damaged database: {unreadable} of {total} packages unreadable")
 
 
-def count_ndb(path: Path) -> int:
-    """Number of packages in a Packages.db, every one of which lies within the file.
+def bdb_headers(root: Root, path: str, problems: list[str]) -> Iterator[Header]:
+    """Headers in a Packages file of Berkeley DB."""
+    with root.open(path) as stream:
+        yield from _parsed(bdb_blobs(stream, problems), problems)
 
-    Raises:
-        ValueError: the file is damaged.
+
+def bdb_blobs(stream: BinaryIO, problems: list[str]) -> Iterator[bytes]:
+    """Headers of packages as they lie in a hash database; empty ones for those that are damaged.
+
+    Records stand under the package's number, and under 0 the last number.
     """
-    size = path.stat().st_size
-    used = 0
-    with path.open("rb") as stream:
-        (pages,) = struct.unpack_from("<12xI", stream.read(_NDB_BLOCK).ljust(_NDB_BLOCK, b"\0"))
-        if not 0 < pages * _NDB_PAGE <= size:
-            raise ValueError("damaged database: it ends within its table of packages")
-        stream.seek(_NDB_HEADER_SLOTS * _NDB_SLOT.size)
-        for _ in range(pages * _NDB_PAGE // _NDB_SLOT.size - _NDB_HEADER_SLOTS):
-            magic, number, first, blocks = _NDB_SLOT.unpack(stream.read(_NDB_SLOT.size))
-            if magic != b"Slot":
-                raise ValueError("damaged database: bad entry in its table of packages")
-            if number and (first + blocks) * _NDB_BLOCK > size:
-                raise ValueError("damaged database: it ends before its last package")
-            used += number != 0
-    return used
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    head = stream.read(_BDB_META_SIZE).ljust(_BDB_META_SIZE, b"\0")
+    order = _BDB_ORDERS.get(head[_BDB_MAGIC_OFFSET : _BDB_MAGIC_OFFSET + 4], "<")
+    length, last, last_bucket, *spares = struct.unpack(order + _BDB_META, head)
+    if not 512 <= length <= 1 << 16:
+        problems.append("damaged database: its pages have no size")
+        return
+    if (last + 1) * length > size:
+        problems.append("damaged database: it ends before its last page")
+    if size > _BDB_LIMIT:
+        problems.append(f"of a database larger than {_BDB_LIMIT} bytes the beginning alone is read")
+    pages = min(last + 1, min(size, _BDB_LIMIT) // length)
+    buckets = range(min(last_bucket + 1, pages))
+    wanted = {bucket + spares[bucket.bit_length()] for bucket in buckets}
+    seen = {0}
+    for number in range(1, pages):
+        stream.seek(number * length)
+        page = stream.read(length)
+        if page[_BDB_PAGE_SIZE - 1] in _BDB_HASH_PAGES:
+            seen.add(number)
+            wanted.add(struct.unpack_from(order + _BDB_PAGE, page)[0])
+            for key, data in _bdb_records(page, order):
+                if key != bytes(4):
+                    yield _bdb_value(stream, data, order, length)
+    if lost := len(wanted - seen):
+        problems.append(f"damaged database: {lost} of its pages are lost")
 
 
-def _no_count(_: Path) -> None:
-    return None
+def _bdb_records(page: bytes, order: str) -> Iterator[tuple[bytes, bytes]]:
+    """Keys, and entries of data as they stand, of a page; entries lie from its end backwards."""
+    count = struct.unpack_from(order + _BDB_PAGE, page)[1]
+    count = min(count, (len(page) - _BDB_PAGE_SIZE) // 2) & ~1
+    places = struct.unpack_from(f"{order}{count}H", page, _BDB_PAGE_SIZE)
+    end = len(page)
+    for key, data in zip(places[::2], places[1::2], strict=True):
+        yield page[key + 1 : end], page[data:key]
+        end = data
+
+
+def _bdb_value(stream: BinaryIO, entry: bytes, order: str, length: int) -> bytes:
+    """What an entry of data holds; empty if it is damaged."""
+    if entry[:1] == bytes([_BDB_HERE]):
+        return entry[1:]
+    if len(entry) != 12 or entry[0] != _BDB_ELSEWHERE:
+        return b""
+    number, size = struct.unpack_from(f"{order}4xII", entry)
+    value = b""
+    while len(value) < size <= _HEADER_LIMIT:
+        stream.seek(number * length)
+        page = stream.read(length)
+        if len(page) < length:
+            return b""
+        number, _, used, kind = struct.unpack_from(order + _BDB_PAGE, page)
+        if kind != _BDB_OVERFLOW_PAGE or not used:
+            return b""
+        value += page[_BDB_PAGE_SIZE : _BDB_PAGE_SIZE + used]
+    return value if len(value) == size else b""
 
 
 FORMATS = (
+    Format("sqlite", "rpmdb.sqlite", lambda head: head.startswith(sqlite.MAGIC), sqlite_headers),
+    Format("ndb", "Packages.db", lambda head: head.startswith(b"RpmP"), ndb_headers),
     Format(
-        "sqlite",
-        "rpmdb.sqlite",
-        ("rpmdb.sqlite-wal",),
-        lambda head: head.startswith(_SQLITE_MAGIC),
-        count_sqlite,
-    ),
-    Format(
-        "ndb",
-        "Packages.db",
-        ("Index.db",),
-        lambda head: head.startswith(_NDB_MAGIC),
-        count_ndb,
-    ),
-    Format(
-        "bdb_ro",
+        "bdb",
         "Packages",
-        (),
-        lambda head: head[_BDB_MAGIC_OFFSET:].startswith(_BDB_HASH_MAGICS),
-        _no_count,
+        lambda head: head[_BDB_MAGIC_OFFSET : _BDB_MAGIC_OFFSET + 4] in _BDB_ORDERS,
+        bdb_headers,
     ),
 )
 
@@ -185,103 +284,43 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
     database = find(root)
     if database is None:
         return
+    found: list[str] = []
     try:
-        with tempfile.TemporaryDirectory(prefix="rpmdb-") as name:
-            yield from _read_copy(root, database, distribution, Path(name))
+        yield from _rows(root, database, distribution, found)
     except ImportError as error:
-        problems.append(f"{database.path}: no librpm here to read it with ({error})")
+        found.append(f"no librpm here to read it with ({error})")
     except OSError as error:
-        problems.append(f"{database.path}: {error.strerror}")
-    except ValueError as error:
-        problems.append(f"{database.path}: {error}")
+        found.append(error.strerror or str(error))
+    path = f"{database.path}: "
+    problems += [problem if problem.startswith(path) else path + problem for problem in found]
 
 
-def _read_copy(
-    root: Root, database: Database, distribution: Distribution, copy: Path
+def _rows(
+    root: Root, database: Database, distribution: Distribution, problems: list[str]
 ) -> Iterator[Package]:
-    layout = database.format
-    main = copy / layout.main
-    root.copy_out(database.path, str(main), LIMIT)
-    with main.open("rb") as stream:
-        if not layout.magic(stream.read(64)):
-            raise ValueError(f"not an rpm database of the {layout.backend} format")
-    for name in layout.extra:
-        with contextlib.suppress(FileNotFoundError):
-            root.copy_out(f"{database.directory}/{name}", str(copy / name), LIMIT)
-    rows = 0
-    for header in read_headers(copy, layout.backend):
-        yield from_header(header, distribution)
-        rows += 1
-    expected = layout.count(main)
-    if expected is not None and rows < expected:
-        raise ValueError(f"damaged database: {expected - rows} of {expected} packages unreadable")
+    with root.open(database.path) as stream:
+        if not database.format.magic(stream.read(64)):
+            problems.append(f"not an rpm database of the {database.format.name} format")
+            return
+    nameless = 0
+    for header in database.format.headers(root, database.path, problems):
+        if _text(header["name"]) and _text(header["version"]):
+            yield from_header(header, distribution)
+        else:
+            nameless += 1
+    if nameless:
+        problems.append(f"damaged database: {nameless} packages without a name or a version")
 
 
-def read_headers(directory: Path, backend: str) -> Iterator[dict[str, Any]]:
-    """Tags of every package in a database, :data:`TAGS` being the keys.
-
-    Args:
-        directory: a database that may be written to.
-        backend: value of librpm's ``_db_backend``.
-
-    Raises:
-        ImportError: librpm's binding is not installed.
-        ValueError: librpm reported an error; raised after what it could read.
-    """
-    import rpm
-
-    log = directory / "log"
-    macros = {"_dbpath": str(directory), "_db_backend": backend}
-    for macro, value in macros.items():
-        rpm.addMacro(macro, value)
-    with log.open("w") as stream:
-        rpm.setLogFile(stream)
-        transaction = rpm.TransactionSet()
-        try:
-            # Signatures were checked when the packages were installed; keys are not at hand here.
-            transaction.setVSFlags(-1)
-            for header in transaction.dbMatch():
-                yield {tag: header[tag] for tag in TAGS}
-        except rpm.error as error:
-            raise ValueError(_first_error(log) or str(error)) from error
-        finally:
-            transaction.closeDB()
-            rpm.setLogFile(sys.__stderr__)  # the binding keeps writing to the number it got
-            for macro in macros:
-                rpm.delMacro(macro)
-    if message := _first_error(log):
-        raise ValueError(message)
-
-
-def _first_error(log: Path) -> str:
-    text = log.read_text("utf-8", "surrogateescape")
-    return first_error(text.replace(f"{log.parent}/", ""))
-
-
-def first_error(log: str) -> str:
-    """What librpm's log first tells of data that it could not read; empty for nothing."""
-    for line in log.splitlines():
-        if line.startswith("error: "):
-            return f"librpm: {line.removeprefix('error: ')}"
-        if line.startswith("warning: ") and "dummy database" in line:
-            return "this librpm cannot read the database's format"
-    return ""
-
-
-def from_header(header: Mapping[str, Any], distribution: Distribution) -> Package:
+def from_header(header: Header, distribution: Distribution) -> Package:
     """The row for one package header.
 
     Args:
-        header: :data:`TAGS` by name, None for those that the package lacks. ``Any`` because
-            librpm's binding is untyped: strings, integers, or lists of them.
+        header: of a package that has a name and a version.
         distribution: what the package was made for.
-
-    Raises:
-        ValueError: the package has no name or no version.
     """
-    name, version, release = (_text(header[tag]) for tag in ("name", "version", "release"))
-    if not name or not version:
-        raise ValueError(f"damaged database: a package without {'version' if name else 'name'}")
+    name, version = str(header["name"]), str(header["version"])
+    release = _text(header["release"])
     epoch = _number(header["epoch"])
     whole = "-".join(filter(None, (version, release)))
     architecture = _text(header["arch"])
@@ -301,7 +340,7 @@ def from_header(header: Mapping[str, Any], distribution: Distribution) -> Packag
             "rpm",
             name,
             whole,
-            distribution.id,
+            _vendor(distribution.id),
             arch=architecture,
             distro=distribution.qualifier,
             epoch=epoch,
@@ -317,6 +356,13 @@ def from_header(header: Mapping[str, Any], distribution: Distribution) -> Packag
         path=None,
         account=None,
     )
+
+
+def _vendor(distro: str) -> str:
+    """What package URLs call the vendor of a distribution's packages, as their other makers do."""
+    if distro.startswith("opensuse"):
+        return "opensuse"
+    return "redhat" if distro == "rhel" else distro
 
 
 def _text(value: object) -> str | None:

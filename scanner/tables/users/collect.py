@@ -96,6 +96,7 @@ def parse_passwd(
         problems: gets a message when entries are malformed.
         last_logins: last logins by login name.
     """
+    problems += colonfile.damage(ACCOUNTS, text, colons=6)
     malformed: list[int] = []
     for fields in _accounts(text, malformed):
         yield _user(fields, shadow.get(fields[0]), last_logins.get(fields[0]))
@@ -147,6 +148,7 @@ def parse_shadow(text: str, problems: list[str]) -> dict[str, Shadow]:
         text: the file's content.
         problems: gets a message when entries are malformed.
     """
+    problems += colonfile.damage(SHADOW, text, colons=8)
     entries: dict[str, Shadow] = {}
     malformed = []
     for number, fields in colonfile.records(text):

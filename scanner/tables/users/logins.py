@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from appliance.guest.root import Root
+from scanner.tables import sqlite
 
 LASTLOG, WTMP, LASTLOG2 = "/var/log/lastlog", "/var/log/wtmp", "/var/lib/lastlog/lastlog2.db"
 
@@ -20,8 +20,7 @@ _LASTLOG = struct.Struct("<I32s256s")
 _UTMP = struct.Struct("<hxxi32s4s32s256s4xiii36x")
 _USER_PROCESS = 7  # utmp(5): a login
 _WTMP_TAIL = 2048 * _UTMP.size  # bytes; older logins are told by lastlog or not at all
-_DATABASE_LIMIT = 16 << 20
-_DATABASE_ROWS = 100_000
+_QUERY = "SELECT Name, Time, RemoteHost, TTY FROM Lastlog2 LIMIT 100000"
 _SECONDS_MAX = 2**32
 
 
@@ -44,7 +43,7 @@ def last_logins(
         problems: gets a message for a file that cannot be read.
     """
     found: dict[str, Login] = {}
-    sources = (_from_lastlog(root, accounts), _from_wtmp(root), _from_lastlog2(root))
+    sources = (_from_lastlog(root, accounts), _from_wtmp(root), _from_lastlog2(root, problems))
     for path, logins in zip((LASTLOG, WTMP, LASTLOG2), sources, strict=True):
         try:
             for name, login in logins:
@@ -83,28 +82,12 @@ def _from_wtmp(root: Root) -> Iterator[tuple[str, Login]]:
         raise ValueError("its last record is cut off")
 
 
-def _from_lastlog2(root: Root) -> Iterator[tuple[str, Login]]:
+def _from_lastlog2(root: Root, problems: list[str]) -> Iterator[tuple[str, Login]]:
     if not root.is_file(LASTLOG2):
         return
-    import sqlite3
-
-    with tempfile.TemporaryDirectory() as folder:
-        copy = f"{folder}/lastlog2.db"
-        root.copy_out(LASTLOG2, copy, _DATABASE_LIMIT)
-        connection = sqlite3.connect(copy)
-        try:
-            query = "SELECT Name, Time, RemoteHost, TTY FROM Lastlog2 LIMIT ?"
-            for name, seconds, host, line in connection.execute(query, (_DATABASE_ROWS,)):
-                if (
-                    isinstance(name, str)
-                    and isinstance(seconds, int)
-                    and 0 < seconds < _SECONDS_MAX
-                ):
-                    yield name, Login(seconds, str(host or line or "") or None)
-        except sqlite3.Error as error:
-            raise ValueError(str(error)) from error
-        finally:
-            connection.close()
+    for name, seconds, host, line in sqlite.select(root, LASTLOG2, _QUERY, problems):
+        if isinstance(name, str) and isinstance(seconds, int) and 0 < seconds < _SECONDS_MAX:
+            yield name, Login(seconds, sqlite.text(host) or sqlite.text(line) or None)
 
 
 def _text(field: bytes) -> str | None:

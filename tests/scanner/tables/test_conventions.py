@@ -41,6 +41,7 @@ SHARED = {
     "scanner.tables.hives",
     "scanner.tables.sam",
     "scanner.tables.release",
+    "scanner.tables.sqlite",
 }
 """Our modules that any collector may import, beside those of its own folder and the agent's."""
 

@@ -52,7 +52,7 @@ def test_version_is_split_by_debian_policy(
     ],
 )
 def test_source_package_defaults_to_the_package_itself(field: str, name: str, version: str) -> None:
-    (record,) = dpkg.parse_records(f"{field}{RECORD.format(name='p')}")
+    record = dpkg.parse(f"{field}{RECORD.format(name='p')}")
     package = dpkg.from_record(record, {}, Distribution("debian", "12"))
     assert package
     assert (package.source_name, package.source_version) == (name, version)
@@ -81,7 +81,8 @@ def test_unreadable_status_is_an_error_of_its_own(tmp_path: Path) -> None:
 def test_any_text_gives_sound_records_or_none(one: str, other: str) -> None:
     text = f"Package: {one}\nStatus: {other}\nVersion: {one}\nSource: {other}\n\n{one}\n\n{other}"
     text += f"\n\nPackage: p\nStatus: install ok installed\nVersion: {one}\nInstalled-Size: {one}"
-    for record in dpkg.parse_records(text):
+    for part in text.split("\n\n"):
+        record = dpkg.parse(part)
         if dpkg.is_sound(record):
             dpkg.from_record(record, {}, Distribution("debian", "12"))
     dpkg.split_version(one)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.guest.root import Root
+from scanner.tables import sqlite
 from scanner.tables.packages import (
     apk,
     dpkg,
@@ -21,7 +22,6 @@ from scanner.tables.packages import (
     portage,
     slackware,
     snap,
-    sqlite,
     xbps,
 )
 from scanner.tables.packages.collect import collect
@@ -138,6 +138,40 @@ def test_a_query_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     assert problems == ["/db: damaged database: interrupted"]
 
 
+def _database(path: Path) -> sqlite3.Connection:
+    """A database of one row, whose second row stands in the log beside it alone."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE packages(name)")
+    connection.execute("INSERT INTO packages VALUES ('old')")
+    connection.commit()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.execute("INSERT INTO packages VALUES ('new')")
+    connection.commit()
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("limit", "names", "problem"),
+    [(1 << 20, ["old", "new"], None), (100, ["old"], "read without its last changes")],
+)
+def test_what_stands_in_a_databases_log_counts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    names: list[str],
+    problem: str | None,
+) -> None:
+    monkeypatch.setattr(sqlite, "COPY_LIMIT", limit)
+    problems: list[str] = []
+    connection = _database(tmp_path / "db")
+    with Root("r", str(tmp_path)) as root:
+        rows = list(sqlite.select(root, "/db", "SELECT name FROM packages", problems))
+    connection.close()
+    assert [name for (name,) in rows] == names
+    assert [problem in told for told in problems if problem] == [True] * bool(problem)
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("12", 12), ("", None), ("-1", None), ("9" * 30, None), ("²", None)]
 )
@@ -147,15 +181,16 @@ def test_numbers_are_plain_and_fit_their_columns(text: str, value: int | None) -
 
 @given(guest_texts(), guest_texts())
 def test_any_text_gives_rows_or_none(one: str, other: str) -> None:
-    for fields in apk.parse_records(f"P:{one}\nV:{other}\nI:{one}\n\n{other}"):
+    for text in f"P:{one}\nV:{other}\nI:{one}\n\n{other}".split("\n\n"):
+        fields = apk.parse(text)
         if fields.get("P") and fields.get("V"):
             apk.from_fields(fields, HERE)
     desc = pacman.parse_desc(f"%NAME%\n{one}\n\n%VERSION%\n{other}\n\n%SIZE%\n{other}\n{one}")
     if desc.get("NAME") and desc.get("VERSION"):
         pacman.from_fields(desc, HERE)
-    for record in dpkg.parse_records(f"Package: {one}\nVersion: {other}\nStatus: a b hold\n"):
-        if record.get("Package") and record.get("Version"):
-            opkg.from_record({**record, "Status": "install ok installed"}, HERE)
+    record = dpkg.parse(f"Package: {one}\nVersion: {other}\nStatus: a b hold\n")
+    if record.get("Package") and record.get("Version"):
+        opkg.from_record({**record, "Status": "install ok installed"}, HERE)
     slackware.from_record([one, other, one, other], f"{one}\n{other}", HERE, None)
     portage.from_facts(one, other, {"SIZE": one, "CHOST": other}, HERE)
     pkgsrc.from_facts(one, {"+COMMENT": other, "+BUILD_INFO": other, "+SIZE_PKG": one}, HERE)

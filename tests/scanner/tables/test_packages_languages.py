@@ -51,6 +51,39 @@ def program(modules: str, version: str = "go1.22.1") -> bytes:
     return (header + segment).ljust(4096, b"\0") + data + bytes(300_000)
 
 
+def old_program(modules: str, *, wide: bool, order: str) -> bytes:
+    """As :func:`program`, as linkers before Go 1.18 have it: pointers to strings, and those apart.
+
+    Args:
+        modules: the list of modules.
+        wide: whether it is a program of 64 bits.
+        order: of its bytes, as struct has it.
+    """
+    word, size, base = ("Q", 8, 0x400000) if wide else ("I", 4, 0x8000)
+    texts = [b"go1.16.4", b"0" * 16 + modules.encode() + b"1" * 16]
+    data = bytearray(b"\xff Go buildinf:" + bytes([size, order == ">"]))
+    places = [4096 + 64, 4096 + 64 + 2 * size]  # of the strings' own pointers and lengths
+    data += struct.pack(f"{order}2{word}", *(base + place for place in places))
+    data = data.ljust(64, b"\0")
+    place = 4096 + 64 + 4 * size
+    for text in texts:
+        data += struct.pack(f"{order}2{word}", base + place, len(text))
+        place += len(text)
+    data += b"".join(texts)
+    ident = b"\x7fELF" + bytes([2 if wide else 1, 1 if order == "<" else 2, 1]) + bytes(9)
+    first, length = (64, 56) if wide else (52, 32)
+    header = ident + struct.pack(
+        f"{order}HHI3{word}I6H", 2, 62, 1, 0, first, 0, 0, first, length, 1, 0, 0, 0
+    )
+    place, size = 4096, len(data)
+    segment = (
+        struct.pack(f"{order}IIQQQQQQ", 1, 6, place, base + place, 0, size, size, 4096)
+        if wide
+        else struct.pack(f"{order}IIIIIIII", 1, place, base + place, 0, size, size, 6, 4096)
+    )
+    return (header + segment).ljust(4096, b"\0") + data + bytes(300_000)
+
+
 def _counted(text: bytes) -> bytes:
     length, out = len(text), b""
     while length >= 0x80:
@@ -112,6 +145,21 @@ def test_other_places_are_looked_into_on_demand(tmp_path: Path) -> None:
     assert problems == []
 
 
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_programs_of_older_go_are_read(tmp_path: Path, wide: bool, order: str) -> None:
+    (tmp_path / "tool").write_bytes(old_program(MODULES, wide=wide, order=order))
+    (tmp_path / "tool").chmod(0o755)
+    rows, problems = found(tmp_path, "all")
+    assert [row.purl for row in rows] == [
+        "pkg:golang/stdlib@1.16.4",
+        "pkg:golang/example.org/tool",
+        "pkg:golang/golang.org/x/net@v0.20.0",
+        "pkg:golang/github.com/new/lib@v1.0.1",
+    ]
+    assert problems == []
+
+
 def test_a_walk_ends_at_its_limit_and_says_so(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / f"{number}").mkdir()
@@ -164,6 +212,40 @@ def test_archives_within_each_other_end_at_a_depth() -> None:
     assert list(java.from_archive(io.BytesIO(content), "/x.jar")) == []
 
 
+def test_an_archive_of_very_many_members_is_read() -> None:
+    # More than 65,535 members need the list's 64-bit form.
+    content = archive({**{f"{number}": "" for number in range(66_000)}, **pom("g", "large", "1")})
+    assert b"PK\6\6" in content
+    assert [row.name for row in java.from_archive(io.BytesIO(content), "/x.jar")] == ["g:large"]
+
+
+def test_a_damaged_archive_within_another_costs_the_others_nothing() -> None:
+    inner = archive(pom("g", "inner", "1"))
+    content = archive({"a.jar": b"damaged", "b.jar": inner, **pom("g", "outer", "1")})
+    names: list[str] = []
+    with pytest.raises(ValueError, match=r"a\.jar: damaged archive"):
+        names.extend(row.name for row in java.from_archive(io.BytesIO(content), "/x.jar"))
+    assert names == ["g:outer", "g:inner"]
+
+
+def test_what_is_unpacked_of_an_archive_is_bounded() -> None:
+    inner = archive({"large": bytes(1000), **pom("g", "inner", "1")})
+    content = archive({f"{number}.jar": inner for number in range(9)})
+    rows = java.from_archive(
+        io.BytesIO(content), "/x.jar", unpacking=java._Unpacking(len(inner) * 3)
+    )
+    names: list[str | None] = []
+    with pytest.raises(ValueError, match="is larger than"):
+        names.extend(row.path for row in rows)
+    assert 0 < len(names) < 4
+
+
+def test_build_information_is_aligned_by_its_address() -> None:
+    data = bytes(8) + b"\xff Go buildinf:" + bytes(18)
+    assert golang.find_magic(data, 0x400008) == 8
+    assert golang.find_magic(data, 0x400000) is None
+
+
 def test_damaged_packages_are_counted_and_cost_the_others_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.jar").write_bytes(b"PK\3\4 no archive")
     (tmp_path / "b.jar").write_bytes(archive(pom("g", "b", "1")))
@@ -186,9 +268,12 @@ def test_any_bytes_are_an_archive_or_damaged(data: bytes) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_program_or_none(data: bytes) -> None:
     for head in (b"", b"\x7fELF\2\1" + bytes(58), b"\x7fELF\1\2" + bytes(58)):
-        list(golang.data_segments(head + data))
-    list(golang.from_build_information(data, "/x"))
-    list(golang.from_build_information(b"\xff Go buildinf:\x08\x02" + bytes(16) + data, "/x"))
+        list(golang.segments(head + data))
+    for flags in (b"\x08\x02", b"\x08\x00", b"\x04\x01"):
+        content = b"\xff Go buildinf:" + flags + bytes(16) + data
+        loaded = [golang.Segment(0, len(content), 0, 1 << 20, writable=True)]
+        with contextlib.suppress(ValueError):
+            list(golang.from_build_information(io.BytesIO(content), 0, loaded, "/x"))
 
 
 @given(guest_texts(), guest_texts())

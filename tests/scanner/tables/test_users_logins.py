@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.guest.root import Root
@@ -82,6 +82,7 @@ def test_damaged_record_file_is_a_failure_and_accounts_are_told(path: str, tree:
     assert outcome.error.startswith(f"ValueError: {path}: ")
 
 
+@settings(deadline=None)  # writes files, which is as slow as the machine is busy
 @given(st.binary(max_size=1200))
 def test_any_bytes_give_logins_or_problems(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
