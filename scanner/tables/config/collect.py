@@ -9,7 +9,7 @@ from itertools import chain, count
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
 from scanner.tables import colonfile
-from scanner.tables.config import apt, augeas, lenses, sshd
+from scanner.tables.config import apt, augeas, lenses, plain, sshd
 from scanner.tables.config.spec import Setting
 from scanner.tables.reading import Reader
 
@@ -73,11 +73,6 @@ def _apt(reader: Reader) -> Iterator[Setting]:
 
 
 def _augeas(reader: Reader) -> Iterator[Setting]:
-    try:
-        parse = augeas.handle().parse
-    except OSError as error:
-        reader.note(f"Augeas: {error}")
-        return
     left = _LENSES_LIMIT
     for lens in lenses.LENSES:
         position = count()
@@ -88,12 +83,17 @@ def _augeas(reader: Reader) -> Iterator[Setting]:
                 continue
             left -= len(text)
             try:
-                nodes = list(parse(lens.name, text))
-            except augeas.LensError as error:
+                nodes = _nodes(lens.name, text)
+            except (OSError, augeas.LensError) as error:
                 reader.note(f"{path}: {error}")
                 continue
             for name, value in lenses.settings(nodes):
                 yield _setting(path, name, value, next(position), lens=lens.name)
+
+
+def _nodes(lens: str, text: str) -> plain.Nodes:
+    nodes = plain.parse(lens, text)
+    return list(augeas.handle().parse(lens, text)) if nodes is None else nodes
 
 
 def _setting(
