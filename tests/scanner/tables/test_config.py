@@ -115,4 +115,4 @@ def test_file_too_long_for_augeas_is_a_failure_and_comments_do_not_count(tmp_pat
     (etc / "login.defs").write_text("# comment\n" * 8000 + "UMASK 022\n")
     outcome = run("config", tmp_path)
     assert [row for row in outcome.rows if "UMASK" in row] == outcome.rows
-    assert outcome.error == "ValueError: /etc/hosts: too long for Augeas"
+    assert outcome.error == "UnreadError: /etc/hosts: too long for Augeas"
