@@ -9,7 +9,7 @@ from itertools import chain, count
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
 from scanner.tables import colonfile
-from scanner.tables.config import apt, augeas, lenses, plain, sshd
+from scanner.tables.config import apt, audit, augeas, lenses, plain, sshd
 from scanner.tables.config.spec import Setting
 from scanner.tables.reading import Reader
 
@@ -24,7 +24,7 @@ _LENSES_LIMIT = 512 << 10
 
 
 def collect(root: Root) -> Iterator[Setting]:
-    """One row a setting: the OpenSSH server's in its order, apt's, then those that Augeas reads.
+    """One row a setting: the OpenSSH server's in its order, apt's, audit's, then those of lenses.
 
     Raises:
         NotApplicable: there is none of the files.
@@ -33,7 +33,7 @@ def collect(root: Root) -> Iterator[Setting]:
     """
     reader = Reader(root)
     applicable = any(map(root.exists, _SSHD))
-    for row in chain(_sshd(reader), _apt(reader), _augeas(reader)):
+    for row in chain(_sshd(reader), _apt(reader), _audit(reader), _augeas(reader)):
         applicable = True
         yield row
     reader.finish()
@@ -69,6 +69,16 @@ def _apt(reader: Reader) -> Iterator[Setting]:
         malformed: list[int] = []
         for line, name, value in parse(text or "", malformed):
             yield _setting(path, name, lenses.without_user(value), next(position), line=line)
+        if malformed:
+            reader.note(colonfile.malformed(path, malformed), path)
+
+
+def _audit(reader: Reader) -> Iterator[Setting]:
+    position = count()
+    for path in (*reader.root.glob(audit.FOLDER, "*.rules"), audit.RULES):
+        malformed: list[int] = []
+        for line, option, arguments in audit.rules(reader.text(path, path) or "", malformed):
+            yield _setting(path, option, arguments, next(position), line=line)
         if malformed:
             reader.note(colonfile.malformed(path, malformed), path)
 

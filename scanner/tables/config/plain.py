@@ -57,6 +57,7 @@ _SUDO_SPEC = re.compile(
 )
 _SUDO_INCLUDE = re.compile(r"(@includedir)[ \t]+(/[A-Za-z0-9_./-]+)[ \t]*")
 _SHELLVARS = re.compile(r'([A-Z][A-Z0-9_]*)=([A-Za-z0-9_./:,+@%=-]*|"[^"\\$`#]*")[ \t]*')
+_SIMPLEVARS = re.compile(r"[ \t]*([A-Za-z0-9_.-]+)(?:[ \t]*=[ \t]*([A-Za-z0-9_./:@%+-]+))?[ \t]*")
 _SECTION = re.compile(r"\[([A-Za-z]+)\]")
 _SYSTEMD = re.compile(r"(?!Description|Exec|Environment)([A-Za-z]{2,})=([A-Za-z0-9_./:%-]+)")
 
@@ -250,6 +251,7 @@ _READERS: dict[str, _Reader] = {
     "Nsswitch.lns": _by_line(_NSSWITCH, _nsswitch),
     "Fstab.lns": _by_line(_FSTAB, _fstab),
     "Limits.lns": _by_line(_LIMITS, _limits),
+    "Simplevars.lns": _by_line(_SIMPLEVARS, _setting),
     "Shellvars.lns": _by_line(_SHELLVARS, _setting),
     "Systemd.lns": _systemd,
 }

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner.tables.config import apt, augeas, collect, lenses, plain
+from scanner.tables.config import apt, audit, augeas, collect, lenses, plain
 from scanner.tables.config.lenses import WITHHELD, Lens
 from tests.scanner.tables.run_case import run
 from tests.strategies import guest_texts
@@ -24,7 +24,7 @@ def test_warming_up_needs_no_scanned_system() -> None:
 
 
 @given(guest_texts(), guest_texts())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_any_text_gives_nodes_or_a_lens_error(one: str, other: str) -> None:
     for lens in lenses.LENSES:
         text = lenses.without_comments(f"{one} {other}\n{lens.sample}{one}={other}\n")
@@ -49,6 +49,7 @@ PLAIN = {
     "tmpfs /tmp tmpfs\n",
     "Limits.lns": "* hard core 0\n@users soft nproc 20\nbob - nofile unlimited\n",
     "Shellvars.lns": 'A="quiet splash"\nB=1\nC=\nA=/x:/y\n',
+    "Simplevars.lns": "minlen = 14\n difok=3 \neven_deny_root\ndir = /var/run/faillock\nminlen=8\n",
     "Systemd.lns": "[Journal]\n[Login]\nStorage=persistent\nAb=1\nAb=2\n[Login]\nBc=x\n",
 }
 
@@ -84,7 +85,7 @@ def test_usual_files_do_without_augeas(lens: str) -> None:
 @given(guest_texts(), guest_texts())
 def test_any_text_gives_sources_or_malformed_lines(one: str, other: str) -> None:
     text = f"deb {one} {other} main\n{one}: {other}\n {one}\n\n{other}"
-    for parse in (apt.one_line, apt.deb822):
+    for parse in (apt.one_line, apt.deb822, audit.rules):
         malformed: list[int] = []
         assert all(line > 0 and path for line, path, _ in parse(text, malformed))
 
