@@ -29,8 +29,15 @@ ENTRIES = 10_000
 
 _ACCOUNTS = 2000
 _DOCKER, _PODMAN = "/var/lib/docker", "/var/lib/containers/storage"
+_LIBRARY = "/var/lib"
 _CONTAINERD = ("/var/lib/containerd", "/var/lib/rancher/k3s/agent/containerd")
 _DAEMON, _STORAGE = "/etc/docker/daemon.json", "/etc/containers/storage.conf"
+_NO_HOMES = (
+    *("/usr/", "/bin", "/sbin", "/dev", "/proc", "/run/", "/nonexistent"),
+    *("/var/mail", "/var/spool/", "/var/cache/", "/var/backups", "/var/empty"),
+)
+"""What the accounts of a system's own services have for a home, where they keep no store."""
+
 _GRAPH_ROOT = re.compile(r"""^[ \t]*graphroot[ \t]*=[ \t]*["'](/[^"'\n]*)["']""", re.MULTILINE)
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))"
@@ -52,7 +59,8 @@ def find(reader: Reader) -> list[Store]:
     stores = [Store("docker", path) for path in _docker(reader)]
     stores += [Store("podman", path) for path in _podman(reader)]
     stores += [Store("containerd", path) for path in _CONTAINERD]
-    stores = [store for store in stores if root.is_dir(store.path)]
+    usual = frozenset(root.listdir(_LIBRARY))  # one look instead of four: most systems have none
+    stores = [store for store in stores if _may_be(store.path, usual) and root.is_dir(store.path)]
     for user, home in _homes(reader):
         share = f"{home.rstrip('/')}/.local/share"
         if root.is_dir(share):
@@ -62,6 +70,11 @@ def find(reader: Reader) -> list[Store]:
             )
             stores += [store for store in own if root.is_dir(store.path)]
     return stores
+
+
+def _may_be(path: str, usual: frozenset[str]) -> bool:
+    below = path.removeprefix(f"{_LIBRARY}/")
+    return below == path or below.partition("/")[0] in usual
 
 
 def _docker(reader: Reader) -> list[str]:
@@ -77,7 +90,7 @@ def _podman(reader: Reader) -> list[str]:
 def _homes(reader: Reader) -> list[tuple[str, str]]:
     homes: dict[str, str] = {}
     for _, fields in colonfile.records(reader.text("/etc/passwd") or ""):
-        if len(fields) > 5 and fields[5][:1] == "/" and len(fields[5]) > 1:
+        if len(fields) > 5 and len(fields[5]) > 1 and not fields[5].startswith(_NO_HOMES):
             homes.setdefault(fields[5], fields[0])
     if len(homes) > _ACCOUNTS:
         reader.note(f"/etc/passwd: stores of the first {_ACCOUNTS} accounts alone are told")

@@ -54,11 +54,15 @@ def collect(root: Root) -> Iterator[FirewallRule]:
     """
     reader = Reader(root, _FILE_LIMIT)
     found = False
-    for framework in (_nftables, _iptables, _ufw, _firewalld):
+    # Most systems have none: two looks instead of a score.
+    names = {*root.listdir("/etc"), *root.listdir("/var/lib")}
+    frameworks = [framework for framework, tops in _FRAMEWORKS if not names.isdisjoint(tops)]
+    for framework in frameworks:
         for row in framework(reader):
             found = True
             yield row
-    if not found and not any(map(root.exists, (*_NFTABLES, *_IPTABLES, _UFW, _FIREWALLD))):
+    places = (*_NFTABLES, *_IPTABLES, _UFW, _FIREWALLD) if frameworks else ()
+    if not found and not any(map(root.exists, places)):
         raise NotApplicable("none of the files that are read is there")
     reader.finish()
 
@@ -221,3 +225,12 @@ class _Services:
             if element is not None:
                 return firewalld.ports(element)
         return None
+
+
+_FRAMEWORKS: tuple[tuple[Callable[[Reader], Iterator[FirewallRule]], tuple[str, ...]], ...] = (
+    (_nftables, ("nftables.conf", "nftables.nft", "sysconfig")),
+    (_iptables, ("iptables", "ip6tables", "sysconfig")),
+    (_ufw, ("ufw",)),
+    (_firewalld, ("firewalld",)),
+)
+"""What reads each framework's files, and names of which /etc or /var/lib has one then."""
