@@ -163,7 +163,8 @@ def _chunks(rows: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _describe(error: BaseException) -> dict[str, object]:
-    text = traceback.format_exception(error)
+    # An outcome needs no traceback, and to make one costs more than most collectors.
+    text = [] if isinstance(error, schema.NotApplicable) else traceback.format_exception(error)
     unread = error.unread if isinstance(error, schema.UnreadError) else None
     return {
         "unread": None if unread is None else [schema.escape(path) for path in unread],
