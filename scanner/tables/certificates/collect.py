@@ -113,15 +113,15 @@ def _listed(root: Root, folder: str) -> tuple[list[str], list[str]]:
 
 
 def _rows(reader: Reader, kind: Kind, path: str) -> Iterator[Certificate]:
-    data = reader.data(path) or b""
+    data = reader.data(path, path) or b""
     if lost := x509.lost(data):
-        reader.note(f"{path}: {lost} certificates are not whole")
+        reader.note(f"{path}: {lost} certificates are not whole", path)
     elif data and path in _BUNDLES and b"BEGIN" not in data:
-        reader.note(f"{path}: holds no certificate")
+        reader.note(f"{path}: holds no certificate", path)
     for position, blob in enumerate(x509.blobs(data)):
         try:
             certificate = x509.read(blob)
         except ValueError as error:
-            reader.note(f"{path}: certificate {position}: {error}")
+            reader.note(f"{path}: certificate {position}: {error}", path)
             continue
         yield Certificate(kind=kind, file=path, position=position, **vars(certificate))

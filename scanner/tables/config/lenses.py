@@ -59,25 +59,48 @@ LENSES = (
     Lens("Nsswitch.lns", ("/etc/nsswitch.conf",), "passwd: files [NOTFOUND=return] systemd\n"),
     Lens(
         "Yum.lns",
-        ("/etc/yum.conf", "/etc/dnf/dnf.conf", "/etc/yum.repos.d/*.repo"),
+        (
+            *("/etc/yum.conf", "/etc/dnf/dnf.conf", "/etc/yum.repos.d/*.repo"),
+            "/etc/zypp/repos.d/*.repo",
+        ),
         "[main]\ngpgcheck=1\nbaseurl=http://h.example/\n",
     ),
     Lens(
         "Chrony.lns",
-        ("/etc/chrony.conf", "/etc/chrony/chrony.conf"),
+        (
+            *("/etc/chrony.conf", "/etc/chrony/chrony.conf"),
+            *(
+                "/etc/chrony.d/*.conf",
+                "/etc/chrony/conf.d/*.conf",
+                "/etc/chrony/sources.d/*.sources",
+            ),
+        ),
         "pool h.example iburst maxsources 4\nmakestep 1 3\nrtcsync\n",
     ),
     Lens("Ntp.lns", ("/etc/ntp.conf", "/etc/ntpsec/ntp.conf"), "server h.example iburst\n"),
-    Lens("Simplevars.lns", ("/etc/audit/auditd.conf",), "log_format = ENRICHED\n"),
+    Lens(
+        "Simplevars.lns",
+        (
+            "/etc/audit/auditd.conf",
+            *(f"/etc/security/{name}.conf" for name in ("faillock", "pwhistory", "pwquality")),
+            "/etc/security/pwquality.conf.d/*.conf",
+        ),
+        "log_format = ENRICHED\n",
+    ),
     Lens(
         "Shellvars.lns",
-        ("/etc/default/grub", "/etc/default/useradd", "/etc/selinux/config"),
+        (
+            *("/etc/default/grub", "/etc/default/grub.d/*.cfg"),
+            *("/etc/default/useradd", "/etc/selinux/config"),
+        ),
         'A="quiet splash"\nexport B=1\n',
     ),
     Lens(
         "Systemd.lns",
         tuple(
-            f"/etc/systemd/{name}.conf" for name in ("journald", "logind", "system", "timesyncd")
+            f"/etc/systemd/{name}.conf{drop_ins}"
+            for name in ("journald", "logind", "system", "timesyncd", "resolved", "coredump")
+            for drop_ins in ("", ".d/*.conf")
         ),
         "[Journal]\nStorage=persistent\n",
     ),

@@ -34,6 +34,10 @@ SHARED = {
     "scanner.tables.colonfile",
     "scanner.tables.reading",
     "scanner.tables.config.sshd",  # AuthorizedKeysFile says where ssh_keys looks
+    "scanner.tables.containers.containerd",  # one store, two tables
+    "scanner.tables.containers.docker",
+    "scanner.tables.containers.storage",
+    "scanner.tables.containers.stores",
     "scanner.tables.services.collect",  # a timer is a unit
     "scanner.tables.services.systemd",
     "scanner.tables.services.unitfile",
