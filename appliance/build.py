@@ -29,7 +29,8 @@ HERE = Path(__file__).resolve().parent
 SUITE = "trixie"
 """Debian release the appliance is made of, unless FLEETSCAN_SUITE names another."""
 
-_WALK = initrd.PROJECT / "scanner" / "tables" / "files" / "walk.c"
+_TABLES = initrd.PROJECT / "scanner" / "tables"
+_NATIVE = (_TABLES / "files" / "walk.c", _TABLES / "marvin32.c")
 _FILES = ("vmlinuz", "initrd", "root.erofs")
 _BUILD_SECONDS = 1800
 _BUILD_AGAIN = "run: fleetscan appliance build --force"
@@ -105,7 +106,7 @@ def inputs_id() -> str:
     digest = hashlib.sha256()
     recipe = [suite(), *packages(), *_EXCLUDED]
     digest.update("\n".join(recipe).encode())
-    for path in (HERE / "customize.sh", HERE / "init.sh", HERE / "probe.sh", _WALK):
+    for path in (HERE / "customize.sh", HERE / "init.sh", HERE / "probe.sh", *_NATIVE):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -227,7 +228,7 @@ def _bootstrap(work: Path, log: Callable[[str], None]) -> None:
         '--essential-hook=mkdir -p "$1/etc/initramfs-tools" && '
         'echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"',
         "--dpkgopt=force-confold",
-        f"--customize-hook=upload {_WALK} /walk.c",
+        *(f"--customize-hook=upload {path} /{path.name}" for path in _NATIVE),
         f"--customize-hook={HERE / 'customize.sh'}",
         *(f"--customize-hook=download /appliance/{name} {work / name}" for name in outputs),
         suite(),

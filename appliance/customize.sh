@@ -25,8 +25,9 @@ find "$modules" -name '*.ko.xz' -exec xz -d {} +
 chroot "$root" depmod "$release"
 
 mkdir "$root/usr/lib/fleetscan"
-mv "$root/walk.c" "$out/"
+mv "$root/walk.c" "$root/marvin32.c" "$out/"
 chroot "$root" tcc -Wall -Werror -o /usr/lib/fleetscan/walk /appliance/walk.c
+chroot "$root" tcc -Wall -Werror -shared -o /usr/lib/fleetscan/marvin32.so /appliance/marvin32.c
 rm -rf "$root/usr/include" "$root/usr/lib/x86_64-linux-gnu/tcc" "$root/usr/bin/"*tcc
 find "$root/usr/lib/x86_64-linux-gnu" -name '*.a' -delete
 

@@ -42,12 +42,12 @@ def test_a_change_of_any_script_or_package_makes_another_appliance(
     assert build.inputs_id() != before
 
 
-def test_a_change_of_the_native_walk_makes_another_appliance(
+def test_a_change_of_a_native_part_makes_another_appliance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build.inputs_id()
     (tmp_path / "walk.c").write_text("int main() {}")
-    monkeypatch.setattr(build, "_WALK", tmp_path / "walk.c")
+    monkeypatch.setattr(build, "_NATIVE", (tmp_path / "walk.c",))
     assert build.inputs_id() != before
 
 
