@@ -222,7 +222,8 @@ def test_damaged_hives_cost_what_they_hold_and_no_more(damaged: Inspected) -> No
     status = {row["table_name"]: row["status"] for row in damaged.rows("coverage") if row["root"]}
     assert damaged.machine["outcome"] == "partial"
     assert {name for name, state in status.items() if state == "failed"} == {
-        *("operating_systems", "packages", "registry", "registry_hives", "services"),
+        *("operating_systems", "packages", "registry", "registry_hives", "scheduled_tasks"),
+        "services",
     }
     assert len(damaged.rows("users")) == 4
 
