@@ -87,8 +87,12 @@ class Key:
 
     def text(self, name: str) -> str | None:
         """A text value; None when there is none, or it is empty."""
+        return next(iter(self.texts(name)), None)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The strings of a text value; none when there is none."""
         value = self.values.get(name.lower())
-        return next(iter(value.texts()), None) if value else None
+        return value.texts() if value else ()
 
     def number(self, name: str) -> int | None:
         """A DWORD or QWORD."""

@@ -109,3 +109,17 @@ def test_registry_values_of_a_real_windows_are_those_that_another_reader_finds(
                 assert row["value"] == (value or ""), row
             elif row["type"] == "multi_sz":
                 assert row["value"] == "\n".join(filter(None, value)), row
+
+
+def test_interfaces_of_a_real_windows_are_those_that_another_reader_finds(
+    found: Inspected, hive: RegistryHive
+) -> None:
+    names = f"{CONTROL}\\Network\\{{4D36E972-E325-11CE-BFC1-08002BE10318}}"
+    expected = set()
+    for key in hive.get_key(f"{SERVICES}\\Tcpip\\Parameters\\Interfaces").iter_subkeys():
+        if settings := values(key):
+            connection = hive.get_key(f"{names}\\{key.name.upper()}\\Connection")
+            method = "dhcp" if settings["EnableDHCP"] else "static"
+            expected.add((values(connection)["Name"], method))
+    assert {(row["interface"], row["method"]) for row in found.rows("network")} == expected
+    assert ("Ethernet0", "dhcp") in expected
