@@ -1,0 +1,63 @@
+"""Policies of Windows: values of any content, and those of a genuine Windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanner.tables import sam
+from scanner.tables.account_policy.collect import describe
+from scanner.tables.audit_policy import events
+from scanner.tables.hives import Key, Value
+
+CASE = Path(events.__file__).parent / "cases" / "windows" / "tree"
+DAY = 86_400 * 10_000_000
+
+
+def genuine() -> bytes:
+    text = (CASE / "Windows" / "System32" / "config" / "SECURITY.reg").read_text()
+    return bytes.fromhex(text.partition("hex(0):")[2].replace(",", " "))
+
+
+@pytest.mark.parametrize("at", range(0, 150, 7))
+def test_an_audit_policy_that_is_cut_off_is_refused(at: int) -> None:
+    with pytest.raises(ValueError, match=r"is cut off|has [0-9]+ categories"):
+        list(events.parse(genuine()[:at]))
+
+
+@given(at=st.integers(0, 149), value=st.binary(min_size=1, max_size=4))
+def test_a_damaged_audit_policy_gives_rows_or_is_refused(at: int, value: bytes) -> None:
+    data = bytearray(genuine())
+    data[at : at + len(value)] = value
+    try:
+        assert len(list(events.parse(bytes(data)))) <= 256
+    except ValueError as error:
+        assert str(error)
+
+
+def test_a_subcategory_that_is_not_known_is_numbered() -> None:
+    data = genuine()
+    sizes = data[:132] + bytes((6, 0, 10, 0)) + data[136:]
+    names = [row.subcategory for row in events.parse(sizes)]
+    assert names[5] == "number 6"
+
+
+@given(st.binary(max_size=120))
+def test_any_account_policy_has_a_row_or_none(data: bytes) -> None:
+    account = Key("Account", values={"f": Value("F", 3, data, len(data))})
+    domains = Key("Domains", keys={"account": account})
+    hive = Key("", keys={"sam": Key("SAM", keys={"domains": domains})})
+    policy = sam.policy(hive)
+    assert (policy is None) == (len(data) < 86)
+    if policy:
+        describe(policy)
+
+
+@pytest.mark.parametrize(
+    ("age", "days"), [(-42 * DAY, 42), (0, 0), (-(1 << 63), None), (DAY, None), (-DAY // 2, 0)]
+)
+def test_ages_are_whole_days(age: int, days: int | None) -> None:
+    assert sam.days(age) == days
