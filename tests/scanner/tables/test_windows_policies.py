@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,8 @@ def test_an_audit_policy_that_is_cut_off_is_refused(at: int) -> None:
 def test_a_damaged_audit_policy_gives_rows_or_is_refused(at: int, value: bytes) -> None:
     data = bytearray(genuine())
     data[at : at + len(value)] = value
-    try:
+    with contextlib.suppress(ValueError):
         assert len(list(events.parse(bytes(data)))) <= 256
-    except ValueError as error:
-        assert str(error)
 
 
 def test_a_subcategory_that_is_not_known_is_numbered() -> None:
