@@ -16,6 +16,7 @@ from appliance import wire
 from appliance.wire import Frame, FrameKind
 from scanner.deadline import Deadline
 from scanner.errors import ApplianceError, GuestError, WireError
+from scanner.schema import UNREAD_FILES, UNREAD_LENGTH, unescape
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ RowsHandler = Callable[[str, bytes], None]
 
 _RECEIVE = 1 << 20
 _LOG_LINE = 500
+_UNREAD_ESCAPED = 4 * UNREAD_LENGTH  # schema.escape makes four characters of a byte
 
 
 @dataclass
@@ -174,4 +176,22 @@ def _guest_error(payload: bytes) -> ApplianceError:
     if not all(isinstance(field, str) for field in fields):
         return WireError("the appliance sent an error that is not text")
     name, message, traceback = (printable(field[:4000]) for field in fields)
-    return GuestError(name[:100], message[:1000], traceback)
+    try:
+        return GuestError(name[:100], message[:1000], traceback, _unread(value.get("unread")))
+    except ValueError as error:
+        return WireError(f"the appliance sent an error whose files are {error}")
+
+
+def _unread(value: object) -> tuple[str, ...] | None:
+    """An error's list of files, as guest text is in rows.
+
+    Raises:
+        ValueError: it is none, or is longer than an agent's may be.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
+        raise ValueError("not texts")
+    if len(value) > UNREAD_FILES or sum(map(len, value)) > _UNREAD_ESCAPED:
+        raise ValueError("too many")
+    return tuple(unescape(path).decode("utf-8", "surrogateescape") for path in value)

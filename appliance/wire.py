@@ -9,7 +9,8 @@ kind     payload
 ======== ======================================================================================
 REQUEST  JSON object: ``op``, the operation's name, and ``args``, an object
 REPLY    JSON value: the operation's result
-ERROR    JSON object: ``name``, ``message``, ``traceback`` of the exception that ended it
+ERROR    JSON object: ``name``, ``message``, ``traceback`` of the exception that ended it, and
+         ``unread`` of an UnreadError
 ROWS     a fact table's name, a newline, then rows as newline-ended JSON objects
 LOG      UTF-8 text for the scanner's log
 ======== ======================================================================================

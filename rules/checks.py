@@ -5,8 +5,8 @@ Strings of a check never become SQL text: each is bound as a parameter of its ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -28,11 +28,13 @@ class CompiledCheck:
         sql: the SELECT of the offending rows.
         parameters: the values it binds.
         complete: tables of which every row must be known before a violation counts.
+        reads: of tables that name files which were not read, patterns of those that matter.
     """
 
     sql: str
     parameters: dict[str, str | int]
     complete: frozenset[str] = frozenset()
+    reads: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,11 +74,13 @@ class PackageCheck(_Check):
             f"{bind.matches('t.name', self.names)} AND t.status <> 'config-files'"
             f" AND NOT {bind.one_of('t.manager', LANGUAGES)}"
         )
+        reads: dict[str, Sequence[str]] = {"packages": ()}  # what is named is of languages
         if self.present:
-            return _missing("packages", found, self.names, bind)
+            return replace(_missing("packages", found, self.names, bind), reads=reads)
         return CompiledCheck(
             f"SELECT machine_id, root, name, version, status FROM packages t WHERE {found}",  # noqa: S608 - values are bound
             bind.values,
+            reads=reads,
         )
 
 
@@ -143,11 +147,13 @@ class ServiceCheck(_Check):
         """The check as SQL."""
         bind = _Binder()
         found = f"{bind.matches('t.name', self.names)} AND t.state = 'enabled'"
+        reads = {"services": [f"*/{name}" for name in self.names]}
         if self.enabled:
-            return _missing("services", found, self.names, bind)
+            return replace(_missing("services", found, self.names, bind), reads=reads)
         return CompiledCheck(
             f"SELECT machine_id, root, name, manager, state, path FROM services t WHERE {found}",  # noqa: S608 - values are bound
             bind.values,
+            reads=reads,
         )
 
 

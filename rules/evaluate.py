@@ -13,6 +13,7 @@ How the state of one rule for one root comes about, first match wins:
    not be seen: evidence that was found is evidence;
 6. a table that the rule reads was not fully seen: ``unknown`` when it failed, is missing or came
    out empty, ``notchecked`` when it was not asked for, ``notapplicable`` when it does not apply;
+   one that lacks nothing but rows of files which the rule does not look at counts as seen;
 7. the rule's ``unknown`` query names the root: ``unknown``;
 8. ``pass``.
 """
@@ -153,6 +154,12 @@ WITH _found AS (
 {applies_to}
 ), _unsure AS (
 {unknown}
+), _looked_at AS (
+    SELECT unnest($_read_tables::VARCHAR[]) AS table_name, unnest($_read_files::VARCHAR[]) AS file
+), _concerned AS (
+    SELECT DISTINCT u.machine_id, u.root, u.table_name
+    FROM (SELECT machine_id, root, table_name, unnest(unread) AS file FROM _problems) u
+    JOIN _looked_at l ON l.table_name = u.table_name AND lower(u.file) GLOB lower(l.file)
 ), _problem AS (
     SELECT machine_id, root,
         min({{'rank': rank, 'message': message, 'state': state}}) AS any_table,
@@ -160,9 +167,11 @@ WITH _found AS (
             FILTER (list_contains($_applies_tables, table_name)) AS applies_table,
         min({{'rank': rank, 'message': message, 'state': state}})
             FILTER (list_contains($_complete, table_name)) AS complete_table
-    FROM _problems
+    FROM _problems LEFT JOIN (SELECT *, true AS concerns FROM _concerned)
+        USING (machine_id, root, table_name)
     WHERE list_contains($_tables, table_name)
         AND NOT (lenient AND list_contains($_empty_ok, table_name))
+        AND NOT (unread IS NOT NULL AND concerns IS NULL AND list_contains($_reads, table_name))
     GROUP BY machine_id, root
 ), _joined AS (
     SELECT s.*, a.machine_id IS NOT NULL AS applies, p.any_table, p.complete_table,
@@ -307,6 +316,7 @@ class _Evaluation:
         values = self._values(rule, compiled)
         selects = (compiled.violations, compiled.applies_to, compiled.unknown)
         used = frozenset().union(*(select.parameters for select in selects if select))
+        looked_at = [(table, file) for table, some in compiled.reads.items() for file in some]
         applies = compiled.applies_to.tables if compiled.applies_to else frozenset()
         return {
             **{name: values[name] for name in used},
@@ -316,6 +326,9 @@ class _Evaluation:
             "_applies_tables": sorted(applies),
             "_complete": sorted(compiled.complete),
             "_empty_ok": sorted(rule.empty_ok),
+            "_reads": sorted(compiled.reads),
+            "_read_tables": [table for table, _ in looked_at],
+            "_read_files": [file for _, file in looked_at],
         }
 
     @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -64,6 +64,7 @@ class CompiledRule:
         unknown: the roots about which nothing can be said; None when there is no such query.
         parameters: values of every parameter of the three, the built-in ones left out.
         complete: tables of which every row must be known before a violation counts.
+        reads: tables of which the rule looks at some files alone, and patterns of these.
     """
 
     violations: Select
@@ -71,6 +72,7 @@ class CompiledRule:
     unknown: Select | None
     parameters: Mapping[str, Parameter]
     complete: frozenset[str]
+    reads: Mapping[str, Sequence[str]]
 
     @property
     def tables(self) -> frozenset[str]:
@@ -95,6 +97,7 @@ class Rule(Strict):
     unknown: Text | None = None
     empty_ok: list[str] = []
     complete: list[str] = []
+    reads: dict[str, list[Text]] = {}
     parameters: dict[ParameterName, Parameter] = {}
     fleet: bool = False
     informational: bool = False
@@ -131,8 +134,10 @@ class Rule(Strict):
             raise ValueError(f"parameters lack a default: {', '.join(missing)}")
         if unused := sorted(set(compiled.parameters) - used):
             raise ValueError(f"parameters are not used: {', '.join(unused)}")
-        if unread := sorted({*self.empty_ok, *self.complete} - compiled.tables):
-            raise ValueError(f"tables in empty_ok or complete are not read: {', '.join(unread)}")
+        if unread := sorted({*self.empty_ok, *self.complete, *self.reads} - compiled.tables):
+            raise ValueError(
+                f"tables in empty_ok, complete or reads are not read: {', '.join(unread)}"
+            )
         return self
 
     def compile(self) -> CompiledRule:
@@ -143,23 +148,31 @@ class Rule(Strict):
         """
         parameters: dict[str, Parameter] = dict(self.parameters)
         complete = frozenset(self.complete)
+        reads: dict[str, Sequence[str]] = {}
         if self.check:
             check = self.check.compile()
             sql = check.sql
             parameters.update(check.parameters)
             complete |= check.complete
+            reads.update(check.reads)
         elif self.violations:
             sql = self.violations
         else:
             raise SqlError("a rule has either violations or check")
+        applies_to = (
+            parse_predicate(self.applies_to, "operating_systems") if self.applies_to else None
+        )
+        unknown = parse_select(self.unknown) if self.unknown else None
+        for select in (applies_to, unknown):
+            for table in select.tables if select else ():
+                reads.pop(table, None)  # which may look there for what the check does not
         return CompiledRule(
             violations=parse_select(sql),
-            applies_to=parse_predicate(self.applies_to, "operating_systems")
-            if self.applies_to
-            else None,
-            unknown=parse_select(self.unknown) if self.unknown else None,
+            applies_to=applies_to,
+            unknown=unknown,
             parameters=parameters,
             complete=complete,
+            reads={**reads, **self.reads},
         )
 
 

@@ -6,7 +6,9 @@ Both are worked out once for all rules, as temporary tables of the connection:
   operating system was found, is one subject without root, with the reason in ``failure``.
 * ``_problems``: for every subject and every table that some rule reads, why the table is not
   ``ok``: the state that this gives a rule, and its message. ``rank`` orders them, gravest first;
-  ``lenient`` are those that a rule's ``empty_ok`` forgives.
+  ``lenient`` are those that a rule's ``empty_ok`` forgives, and ``unread`` the files that are all
+  that lacks, so that rules which look at other files are spared. Had such a table no rows at all,
+  it is for them an empty one.
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ WITH looked_for AS (
         l.root,
         l.table_name,
         c.error,
+        c.unread,
+        c.rows,
         CASE
             WHEN c.status IS NULL THEN 'missing'
             WHEN c.status = 'not_applicable' AND starts_with(c.error, $not_asked) THEN 'not_asked'
@@ -69,6 +73,12 @@ WITH looked_for AS (
         ON c.machine_id = l.machine_id
         AND c.table_name = l.table_name
         AND c.root IS NOT DISTINCT FROM l.place
+), kinds AS (
+    SELECT * REPLACE (CASE WHEN kind = 'failed' AND len(unread) > 0 THEN unread END AS unread)
+    FROM found
+    UNION ALL
+    SELECT * REPLACE ('empty' AS kind, NULL AS unread)
+    FROM found WHERE kind = 'failed' AND len(unread) > 0 AND rows = 0
 )
 SELECT
     machine_id,
@@ -89,8 +99,9 @@ SELECT
         WHEN 'not_applicable' THEN coalesce(error, 'does not apply')
         ELSE 'nothing was found, so nothing was checked'
     END AS message,
-    kind IN ('empty', 'not_applicable') AS lenient
-FROM found
+    kind IN ('empty', 'not_applicable') AS lenient,
+    unread
+FROM kinds
 WHERE kind <> 'ok'
 """
 

@@ -53,12 +53,20 @@ class GuestError(ApplianceError):
         name: the exception's class name inside the guest.
         message: its text.
         remote_traceback: the guest's traceback; for logs, never for tables.
+        unread: files whose rows are all that lacks, as the guest says; None when more may.
     """
 
-    def __init__(self, name: str, message: str, remote_traceback: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        message: str,
+        remote_traceback: str = "",
+        unread: tuple[str, ...] | None = None,
+    ) -> None:
         super().__init__(f"{name}: {message}" if message else name)
         self.name = name
         self.remote_traceback = remote_traceback
+        self.unread = unread
 
 
 class WireError(ApplianceError):

@@ -118,6 +118,7 @@ class Findings:
         rows: int = 0,
         seconds: float = 0.0,
         error: str | None = None,
+        unread: tuple[str, ...] | None = None,
     ) -> None:
         """Note whether a table could be looked at."""
         row = Coverage(
@@ -127,6 +128,7 @@ class Findings:
             rows=rows,
             seconds=seconds,
             error=error[:_TEXT] if error else None,
+            unread=unread,
         )
         self.coverage.append(row)
 

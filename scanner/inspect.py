@@ -355,6 +355,7 @@ class _Inspection:
         begun = time.monotonic()
         status: Status = "failed"
         reason: str | None = "the scan ended while this table was gathered"
+        unread: tuple[str, ...] | None = None
         try:
             agent.call("collect", self._deadline, receiver, table=table.name, root=index)
             if receiver.refused:
@@ -365,6 +366,8 @@ class _Inspection:
             not_applicable = error.name == "NotApplicable" and not receiver.refused
             status = "not_applicable" if not_applicable else "failed"
             reason = error.args[0].partition(": ")[2] if not_applicable else str(error)
+            if status == "failed" and not receiver.refused:
+                unread = error.unread
             log.debug("%s: %s: %s", self._machine.machine_id, table.name, error.remote_traceback)
         except FleetscanError as error:
             reason = str(error)
@@ -372,7 +375,13 @@ class _Inspection:
         finally:
             seconds = time.monotonic() - begun
             self._found.cover(
-                table.name, root, status, rows=receiver.rows, seconds=seconds, error=reason
+                table.name,
+                root,
+                status,
+                rows=receiver.rows,
+                seconds=seconds,
+                error=reason,
+                unread=unread,
             )
 
     def _write(

@@ -82,6 +82,34 @@ class NotApplicable(Exception):  # noqa: N818 - an outcome, not an error
     """Raised by a collector: this root has nothing that the table could describe."""
 
 
+class UnreadError(ValueError):
+    """Raised by a collector after its rows: these files were not read, and no other rows lack.
+
+    Attributes:
+        unread: their paths; a file that another one's rows depend on counts as both.
+    """
+
+    def __init__(self, message: str, unread: Iterable[str]) -> None:
+        super().__init__(message)
+        self.unread = tuple(unread)
+
+
+UNREAD_FILES, UNREAD_LENGTH = 100, 1 << 16
+"""Most files, and characters of their paths, that an UnreadError names."""
+
+
+def incomplete(message: str, unread: Iterable[str] | None) -> ValueError:
+    """The error for rows that lack.
+
+    Args:
+        message: what is wrong.
+        unread: files whose rows are all that lacks; None when more may.
+    """
+    paths = tuple(dict.fromkeys(unread or ()))
+    named = 0 < len(paths) <= UNREAD_FILES and sum(map(len, paths)) <= UNREAD_LENGTH
+    return UnreadError(message, paths) if named else ValueError(message)
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table.

@@ -116,7 +116,7 @@ class Agent:
         try:
             for chunk in _chunks(schema.encode_rows(load_collector(table)(subject))):
                 self._stream.sendall(wire.encode_rows(table, chunk))
-        except schema.NotApplicable as outcome:
+        except (schema.NotApplicable, schema.UnreadError) as outcome:
             if missing:
                 raise IncompleteRootError(missing) from outcome
             raise
@@ -162,9 +162,11 @@ def _chunks(rows: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(gathered)
 
 
-def _describe(error: BaseException) -> dict[str, str]:
+def _describe(error: BaseException) -> dict[str, object]:
     text = traceback.format_exception(error)
+    unread = error.unread if isinstance(error, schema.UnreadError) else None
     return {
+        "unread": None if unread is None else [schema.escape(path) for path in unread],
         "name": type(error).__name__,
         "message": schema.escape(str(error))[:2000],
         "traceback": schema.escape("".join(text))[-3000:],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from appliance.guest.root import Root
+from scanner.schema import UNREAD_FILES, incomplete
 
 _PROBLEMS_NAMED = 10
 
@@ -25,38 +26,56 @@ class Reader:
         self._limit = limit
         self._problems: list[str] = []
         self._more = 0
+        self._unread: set[str] | None = set()
 
-    def note(self, problem: str) -> None:
-        """Keep a problem for :meth:`finish`; of very many the first ones."""
+    def note(self, problem: str, *unread: str) -> None:
+        """Keep a problem for :meth:`finish`; of very many the first ones.
+
+        Args:
+            problem: what is wrong.
+            unread: the files whose rows are all that lacks for it; none when more may lack.
+        """
+        if not unread:
+            self._unread = None
+        elif self._unread is not None and len(self._unread) <= UNREAD_FILES:
+            self._unread.update(unread)
         if len(self._problems) < _PROBLEMS_NAMED:
             self._problems.append(problem)
         else:
             self._more += 1
 
-    def data(self, path: str) -> bytes | None:
-        """A file's content; None for no file, or one that cannot be read, which is noted."""
+    def data(self, path: str, *rows_of: str) -> bytes | None:
+        """A file's content; None for no file, or one that cannot be read, which is noted.
+
+        Args:
+            path: the file.
+            rows_of: the files whose rows are all that its content tells; none when it may tell
+                of more, such as where other files are.
+        """
         try:
             return self.root.read_bytes(path, self._limit)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            self.note(f"{path}: {error.strerror}")
+            self.note(f"{path}: {error.strerror}", *rows_of)
             return None
 
-    def text(self, path: str) -> str | None:
+    def text(self, path: str, *rows_of: str) -> str | None:
         """As :meth:`data`, as text; bytes that are not UTF-8 become surrogates."""
-        data = self.data(path)
+        data = self.data(path, *rows_of)
         return None if data is None else data.decode("utf-8", "surrogateescape")
 
     def finish(self) -> None:
         """Report what was noted; for the end of a collector.
 
         Raises:
-            ValueError: something was.
+            UnreadError: all of it was about some files' own rows.
+            ValueError: something else was noted.
         """
         if self._problems:
             more = [f"and {self._more} more"] if self._more else []
-            raise ValueError("; ".join(self._problems + more))
+            unread = None if self._unread is None else sorted(self._unread)
+            raise incomplete("; ".join(self._problems + more), unread)
 
 
 def drop_ins(folders: Iterable[str], suffix: str, listdir: Callable[[str], list[str]]) -> list[str]:

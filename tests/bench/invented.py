@@ -271,6 +271,7 @@ def _coverage(counts: Mapping[str, int]) -> Iterator[Coverage]:
                 rows=counts[name],
                 seconds=0.1,
                 error=None,
+                unread=None,
             )
 
 

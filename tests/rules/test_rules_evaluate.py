@@ -135,6 +135,108 @@ def test_evidence_in_a_table_that_broke_off_still_fails_and_says_so() -> None:
     assert (row["state"], row["message"]) == ("fail", "users: torn")
 
 
+PERMIT = "SELECT machine_id, root FROM config WHERE path = 'permitrootlogin' AND value = 'yes'"
+READS = {"config": ["/etc/ssh/*", "/usr/etc/ssh/sshd_config"]}
+SETTING: Facts = {"config": [{"file": "/etc/ssh/sshd_config", "path": "port", "value": "22"}]}
+
+
+@pytest.mark.parametrize(
+    ("unread", "state"),
+    [
+        (["/etc/pam.d/login"], "pass"),
+        (["/etc/pam.d/login", "/etc/sudoers"], "pass"),
+        (["/etc/ssh/sshd_config"], "unknown"),
+        (["/etc/pam.d/login", "/etc/ssh/sshd_config.d/10-local.conf"], "unknown"),
+        (["/ETC/SSH/sshd_config"], "unknown"),
+        ([], "unknown"),
+        (None, "unknown"),
+    ],
+)
+@pytest.mark.parametrize("complete", [[], ["config"]])
+def test_a_file_that_was_not_read_concerns_the_rules_that_look_at_it(
+    unread: list[str] | None, state: str, complete: list[str]
+) -> None:
+    rule = make_rule(violations=PERMIT, reads=READS, complete=complete)
+    torn = status("config", "failed", "it does not fit", rows=1, unread=unread)
+
+    row = only(run(rule, given=SETTING, coverage=[torn]))
+
+    assert (row["state"], row["message"]) == (
+        state,
+        None if state == "pass" else "config: it does not fit",
+    )
+
+
+def test_a_rule_that_says_nothing_of_files_is_concerned_by_each() -> None:
+    torn = status("config", "failed", "it does not fit", rows=1, unread=["/etc/pam.d/login"])
+
+    assert only(run(make_rule(violations=PERMIT), given=SETTING, coverage=[torn]))["state"] == (
+        "unknown"
+    )
+
+
+def test_files_of_one_table_say_nothing_of_another() -> None:
+    sql = "SELECT c.machine_id, c.root FROM config c, services WHERE false"
+    rule = make_rule(violations=sql, reads=READS)
+    torn = [
+        status("services", "failed", "x", rows=1, unread=["/etc/pam.d/login"]),
+        status("config", "failed", "y", rows=1, unread=["/etc/pam.d/login"]),
+    ]
+    given: Facts = {**SETTING, "services": [{"name": "a"}]}
+
+    assert only(run(rule, given=given, coverage=torn[:1]))["message"] == "services: x"
+    assert only(run(rule, given=given, coverage=torn))["state"] == "unknown"
+    assert only(run(rule, given=given, coverage=torn[1:]))["state"] == "pass"
+
+
+@pytest.mark.parametrize(("empty_ok", "state"), [([], "unknown"), (["config"], "pass")])
+def test_a_table_without_rows_is_empty_to_those_who_look_at_other_files(
+    empty_ok: list[str], state: str
+) -> None:
+    rule = make_rule(violations=PERMIT, reads=READS, empty_ok=empty_ok)
+    torn = status("config", "failed", "x", rows=0, unread=["/etc/pam.d/login"])
+
+    assert only(run(rule, coverage=[torn]))["state"] == state
+
+
+def test_a_machine_whose_own_file_was_not_read_is_the_only_one_unknown() -> None:
+    torn = [
+        status("config", "failed", "x", machine_id=machine, rows=1, unread=[file])
+        for machine, file in (("a", "/etc/ssh/sshd_config"), ("b", "/etc/fstab"))
+    ]
+    given: Facts = {"config": [{"machine_id": m, "file": "/f"} for m in ("a", "b")]}
+
+    rows = run(make_rule(violations=PERMIT, reads=READS), given=given, coverage=torn)
+
+    assert [(row["machine_id"], row["state"]) for row in rows] == [("a", "unknown"), ("b", "pass")]
+
+
+AVAHI = {"service": {"names": ["avahi-daemon.*"], "enabled": False}}
+TELNETD = {"package": {"names": ["telnetd"], "present": False}}
+
+
+@pytest.mark.parametrize(
+    ("check", "table", "unread", "state"),
+    [
+        (AVAHI, "services", "/etc/systemd/system/other.service", "pass"),
+        (AVAHI, "services", "/usr/lib/systemd/system/avahi-daemon.socket", "unknown"),
+        (TELNETD, "packages", "/usr/lib/python3/dist-packages/x.egg-info", "pass"),
+    ],
+)
+def test_checks_know_which_files_concern_them(
+    check: dict[str, Any], table: str, unread: str, state: str
+) -> None:
+    given: Facts = {"services": [{"name": "a"}], "packages": [{"name": "a"}]}
+    torn = [status(table, "failed", "x", rows=1, unread=[unread])]
+    asked_elsewhere = f"(machine_id, root) IN (SELECT machine_id, root FROM {table})"  # noqa: S608 - parametrized above
+
+    def state_of(**fields: Any) -> str:
+        return str(only(run(make_rule(check=check, **fields), given=given, coverage=torn))["state"])
+
+    assert state_of() == state
+    assert state_of(applies_to=asked_elsewhere) == "unknown"
+
+
 def test_a_missing_row_proves_nothing_where_the_table_must_be_complete() -> None:
     check = {"package": {"names": ["auditd"], "present": True}}
     torn = [status("packages", "failed", "torn")]

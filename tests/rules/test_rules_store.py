@@ -20,7 +20,13 @@ def write_run(folder: Path, machines: dict[str, list[str]]) -> str:
     run = Store(folder).begin(machines, settings={}, batch_size=1)
     for machine_id, groups in machines.items():
         looked_at = Coverage(
-            root=ROOT, table_name="groups", status="ok", rows=len(groups), seconds=0.1, error=None
+            root=ROOT,
+            table_name="groups",
+            status="ok",
+            rows=len(groups),
+            seconds=0.1,
+            error=None,
+            unread=None,
         )
         with run.machine_writer(machine_id) as writer:
             writer.write("machines", machine_rows(machine_id, run.run_id))

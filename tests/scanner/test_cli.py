@@ -340,7 +340,15 @@ class TestCheckAndReport:
         system |= {"family": "linux", "form": "installed", "inspector_distro": "debian"}
         system |= {"like": (), "kernels": ()}
         coverage = [
-            Coverage(root=ROOT, table_name=name, status="ok", rows=1, seconds=0.0, error=None)
+            Coverage(
+                root=ROOT,
+                table_name=name,
+                status="ok",
+                rows=1,
+                seconds=0.0,
+                error=None,
+                unread=None,
+            )
             for name in ("groups", "operating_systems")
         ]
         with begun.machine_writer("web") as writer:

@@ -163,6 +163,20 @@ def test_a_table_that_cannot_be_read_costs_itself_alone(tree: Path) -> None:
     assert found.coverage()["users"]["status"] == "ok"
 
 
+def test_coverage_names_the_files_that_are_all_that_lacks(tree: Path) -> None:
+    (tree / "etc/pam.d").mkdir()
+    (tree / "etc/pam.d/caf\udce9").write_text("auth\n")
+    (tree / "var/lib/dpkg/status").write_text("no paragraph")
+    found = Inspected(tree, InspectOptions(deadline=60, files="none")).coverage()
+    assert (found["config"]["status"], found["config"]["unread"]) == (
+        "failed",
+        ["/etc/pam.d/caf\\xe9"],
+    )
+    assert found["config"]["error"].startswith("UnreadError: /etc/pam.d/caf")
+    assert (found["packages"]["status"], found["packages"]["unread"]) == ("failed", None)
+    assert (found["users"]["status"], found["users"]["unread"]) == ("ok", None)
+
+
 def test_a_directory_that_does_not_exist_is_one_failed_machine(tmp_path: Path) -> None:
     found = Inspected(tmp_path / "missing")
     (row,) = found.rows("machines")

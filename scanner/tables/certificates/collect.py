@@ -113,10 +113,10 @@ def _listed(root: Root, folder: str) -> tuple[list[str], list[str]]:
 
 
 def _rows(reader: Reader, kind: Kind, path: str) -> Iterator[Certificate]:
-    for position, blob in enumerate(x509.blobs(reader.data(path) or b"")):
+    for position, blob in enumerate(x509.blobs(reader.data(path, path) or b"")):
         try:
             certificate = x509.read(blob)
         except ValueError as error:
-            reader.note(f"{path}: certificate {position}: {error}")
+            reader.note(f"{path}: certificate {position}: {error}", path)
             continue
         yield Certificate(kind=kind, file=path, position=position, **vars(certificate))

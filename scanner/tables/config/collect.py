@@ -9,7 +9,7 @@ from itertools import chain, count
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
 from scanner.tables import colonfile
-from scanner.tables.config import apt, augeas, lenses, sshd
+from scanner.tables.config import apt, augeas, lenses, plain, sshd
 from scanner.tables.config.spec import Setting
 from scanner.tables.reading import Reader
 
@@ -56,7 +56,8 @@ def _sshd(reader: Reader) -> Iterator[Setting]:
         for position, line in enumerate(sshd.Reader(reader.root).settings(path)):
             yield _setting(line.file, line.path, line.value, position, line=line.line)
     except (OSError, ValueError) as error:
-        reader.note(str(error))
+        # Whatever file it was: the settings from there on are those of the first one as well.
+        reader.note(str(error), path)
 
 
 def _apt(reader: Reader) -> Iterator[Setting]:
@@ -64,36 +65,36 @@ def _apt(reader: Reader) -> Iterator[Setting]:
     paths = [_SOURCES_LIST, *reader.root.glob(_SOURCES_PARTS)]
     for path in paths:
         parse = apt.deb822 if path.endswith(".sources") else apt.one_line
-        text = reader.text(path) if path.endswith((".list", ".sources")) else None
+        text = reader.text(path, path) if path.endswith((".list", ".sources")) else None
         malformed: list[int] = []
         for line, name, value in parse(text or "", malformed):
             yield _setting(path, name, lenses.without_user(value), next(position), line=line)
         if malformed:
-            reader.note(colonfile.malformed(path, malformed))
+            reader.note(colonfile.malformed(path, malformed), path)
 
 
 def _augeas(reader: Reader) -> Iterator[Setting]:
-    try:
-        parse = augeas.handle().parse
-    except OSError as error:
-        reader.note(f"Augeas: {error}")
-        return
     left = _LENSES_LIMIT
     for lens in lenses.LENSES:
         position = count()
         for path in lenses.files(lens, reader.root.glob):
-            text = lenses.without_comments(reader.text(path) or "")
+            text = lenses.without_comments(reader.text(path, path) or "")
             if len(text) > min(_LENS_LIMIT, left):
-                reader.note(f"{path}: too long for Augeas")
+                reader.note(f"{path}: too long for Augeas", path)
                 continue
             left -= len(text)
             try:
-                nodes = list(parse(lens.name, text))
-            except augeas.LensError as error:
-                reader.note(f"{path}: {error}")
+                nodes = _nodes(lens.name, text)
+            except (OSError, augeas.LensError) as error:
+                reader.note(f"{path}: {error}", path)
                 continue
             for name, value in lenses.settings(nodes):
                 yield _setting(path, name, value, next(position), lens=lens.name)
+
+
+def _nodes(lens: str, text: str) -> plain.Nodes:
+    nodes = plain.parse(lens, text)
+    return list(augeas.handle().parse(lens, text)) if nodes is None else nodes
 
 
 def _setting(

@@ -10,7 +10,7 @@ class Setting:
     """Settings as a program would read them, file by file in its reading order.
 
     The OpenSSH server (sshd_config and what it includes) and apt's sources are read as the
-    programs read them. The others are read by Augeas' lenses, and their paths are Augeas': PAM,
+    programs read them. The others have the nodes of Augeas' lenses: PAM,
     sudoers, fstab, login.defs, limits, access, hosts, resolv, nsswitch, yum's sources, chrony,
     ntp, auditd, /etc/default/grub and useradd, SELinux, systemd's own settings. Those of the
     kernel and of cron are in ``kernel_settings`` and ``scheduled_tasks``. Comments are left out;
@@ -28,12 +28,12 @@ class Setting:
         "Value as written, for the OpenSSH server without quotes; empty for a setting without one.",
         example="prohibit-password",
     )
-    line: U32 | None = column("Line of the file, from 1; null where Augeas read it.")
+    line: U32 | None = column("Line of the file, from 1; null where there is a lens.")
     position: U32 = column(
         "Place in the order in which the program reads its settings, from 0; for the OpenSSH "
         "server the first setting of a name outside conditions is the one in force."
     )
     lens: str | None = column(
-        "Augeas' lens that read the file; null for the OpenSSH server and apt.",
+        "Augeas' lens for the file; null for the OpenSSH server and apt.",
         example="Sudoers.lns",
     )

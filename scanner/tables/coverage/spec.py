@@ -11,7 +11,8 @@ from scanner.schema import F64, U64, Origin, Scope, column, table
 class Coverage:
     """What could be looked at, so that "nothing there" and "could not look" differ.
 
-    A rule over a table whose status is not ok for a machine gives unknown, never pass.
+    A rule over a table whose status is not ok for a machine gives unknown, never pass; unless
+    ``unread`` says that no file which the rule looks at is among those that could not be read.
     """
 
     root: str | None = column(
@@ -25,3 +26,8 @@ class Coverage:
     rows: U64 = column("Rows gathered; those of a failed table are kept as well.")
     seconds: F64 = column("Time the collector took.", unit="seconds")
     error: str | None = column("Why the status is failed or not_applicable.")
+    unread: tuple[str, ...] | None = column(
+        "Files that could not be read, or not to their ends, where their rows are all that a "
+        "failed table lacks; null where more may lack.",
+        example="/etc/pam.d/common-auth",
+    )

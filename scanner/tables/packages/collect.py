@@ -26,6 +26,7 @@ from scanner.tables.packages import (
 )
 from scanner.tables.packages.purl import Distribution
 from scanner.tables.packages.spec import Package
+from scanner.tables.reading import Reader
 
 _DATABASES = (
     dpkg,
@@ -54,26 +55,39 @@ def collect(root: Root) -> Iterator[Package]:
 
     Raises:
         NotApplicable: the root has no package database, nor packages of languages.
+        UnreadError: packages of languages alone cannot be read.
         ValueError: a database is damaged or cannot be read; raised after the rows it still gave.
     """
+    reader = Reader(root)
+    if root.windows:
+        problems: list[str] = []
+        yield from windows.collect(root, problems)
+        _note(reader, problems)
+    else:
+        yield from _unix(reader)
+    reader.finish()
+
+
+def _unix(reader: Reader) -> Iterator[Package]:
+    root = reader.root
     problems: list[str] = []
-    rows = windows.collect(root, problems) if root.windows else _unix(root, problems)
-    yield from rows
-    if problems:
-        raise ValueError("; ".join(problems))
-
-
-def _unix(root: Root, problems: list[str]) -> Iterator[Package]:
     found = [database for database in _DATABASES if database.is_present(root)]
     distribution = _distribution(root, problems)
     for database in found:
         yield from database.collect(root, distribution, problems)
-    anything = bool(found)
-    for package in languages.collect(root, problems):
+    _note(reader, problems)
+    anything = bool(found or problems)
+    for package in languages.collect(reader):
         anything = True
         yield package
-    if not anything and not problems:
+    if not anything:
+        reader.finish()
         raise NotApplicable("no package database")
+
+
+def _note(reader: Reader, problems: list[str]) -> None:
+    for problem in problems:
+        reader.note(problem)
 
 
 def _distribution(root: Root, problems: list[str]) -> Distribution:

@@ -14,6 +14,7 @@ from typing import Protocol
 from appliance.guest.root import Root
 from scanner.tables.packages import golang, java, node, python, ruby
 from scanner.tables.packages.spec import Package
+from scanner.tables.reading import Reader
 
 ENTRIES = 20_000_000
 """Most directory entries that a walk of the whole tree looks at."""
@@ -40,16 +41,15 @@ _CHEAP: tuple[Language, ...] = (python, node, ruby)
 _DEAR: tuple[Language, ...] = (java, golang)
 
 
-def collect(root: Root, problems: list[str]) -> Iterator[Package]:
+def collect(reader: Reader) -> Iterator[Package]:
     """One row a package found.
 
     Args:
-        root: the root; its options say where to look.
-        problems: gets a message when rows may be missing.
+        reader: of the root, whose options say where to look; notes what cannot be read.
     """
+    root = reader.root
     everywhere = root.options.packages == "all"
-    walked = walk(root, problems) if everywhere else _known(root)
-    damaged, first = 0, ""
+    walked = walk(reader) if everywhere else _known(root)
     for languages, directory, names in walked:
         for language in languages:
             for path in language.records(directory, names):
@@ -58,10 +58,7 @@ def collect(root: Root, problems: list[str]) -> Iterator[Package]:
                 except FileNotFoundError:
                     pass  # what an interrupted removal left is no package
                 except (OSError, ValueError, RecursionError) as error:
-                    damaged += 1
-                    first = first or f"{path}: {_reason(error)}"
-    if damaged:
-        problems.append(f"{damaged} packages of languages unreadable, the first: {first}")
+                    reader.note(f"{path}: {_reason(error)}", path)
 
 
 def _reason(error: Exception) -> str:
@@ -75,7 +72,7 @@ def _known(root: Root) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
 
 
 def walk(
-    root: Root, problems: list[str], entries: int = ENTRIES
+    reader: Reader, entries: int = ENTRIES
 ) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
     """Every directory of the tree, with its entries that are no links."""
     languages = (*_CHEAP, *_DEAR)
@@ -83,7 +80,7 @@ def walk(
     while pending and entries > 0:
         directory = pending.pop()
         try:
-            names, below = _entries(root, directory or "/")
+            names, below = _entries(reader.root, directory or "/")
         except OSError as error:
             unread += 1
             first = first or f"{directory}: {error.strerror}"
@@ -92,9 +89,9 @@ def walk(
         pending += [f"{directory}/{name}" for name in below]
         yield languages, directory, names
     if pending:
-        problems.append("looking for packages ended early: too many directory entries")
+        reader.note("looking for packages ended early: too many directory entries")
     if unread:
-        problems.append(f"{unread} directories unreadable, the first: {first}")
+        reader.note(f"{unread} directories unreadable, the first: {first}")
 
 
 def _entries(root: Root, directory: str) -> tuple[list[str], list[str]]:

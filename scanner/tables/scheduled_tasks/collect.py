@@ -72,18 +72,20 @@ def _crontab(
     reader: Reader, path: str, user: str | None, *, enabled: bool
 ) -> Iterator[ScheduledTask]:
     malformed: list[int] = []
-    entries = crontab.parse(reader.text(path) or "", with_user=user is None, malformed=malformed)
+    entries = crontab.parse(
+        reader.text(path, path) or "", with_user=user is None, malformed=malformed
+    )
     yield from _rows("cron", path, entries, user, enabled=enabled)
     if malformed and enabled:
-        reader.note(colonfile.malformed(path, malformed))
+        reader.note(colonfile.malformed(path, malformed), path)
 
 
 def _anacron(reader: Reader) -> Iterator[ScheduledTask]:
     malformed: list[int] = []
-    entries = crontab.parse_anacron(reader.text(_ANACRONTAB) or "", malformed)
+    entries = crontab.parse_anacron(reader.text(_ANACRONTAB, _ANACRONTAB) or "", malformed)
     yield from _rows("anacron", _ANACRONTAB, entries, None, enabled=True)
     if malformed:
-        reader.note(colonfile.malformed(_ANACRONTAB, malformed))
+        reader.note(colonfile.malformed(_ANACRONTAB, malformed), _ANACRONTAB)
 
 
 def _rows(
@@ -132,7 +134,7 @@ def _jobs(reader: Reader) -> Iterator[ScheduledTask]:
     for folder in _JOB_SPOOLS:
         for path in filter(reader.root.is_file, reader.root.glob(folder)):
             seconds = crontab.job_time(path.rpartition("/")[2])
-            text = reader.text(path) if seconds is not None else None
+            text = reader.text(path, path) if seconds is not None else None
             if seconds is None or text is None:
                 continue
             if names is None:

@@ -38,7 +38,7 @@ def _task(
 ) -> ScheduledTask:
     settings: unitfile.Settings = {}
     for path in (unit.path, *tree.dropins(unit.name)):
-        unitfile.parse(reader.text(path) or "", settings)
+        unitfile.parse(reader.text(path, path, unit.path) or "", settings)
     started = tree.state(name, unit, settings) == "enabled" or bool(tree.wanted_by(name))
     return ScheduledTask(
         kind="timer",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator
 
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
+from scanner.tables.reading import Reader
 from scanner.tables.services import systemd, sysv, unitfile, windows
 from scanner.tables.services.spec import Service
 
@@ -28,18 +30,17 @@ def collect(root: Root) -> Iterator[Service]:
     if root.windows:
         yield from windows.collect(root)
         return
-    problems: list[str] = []
+    reader = Reader(root, LIMIT)
     tree = read_units(root)
     names = tree.names()
-    yield from _units(root, tree, names, problems)
+    yield from _units(reader, tree, names)
     has_scripts = False
-    for row in _scripts(root, {name.rpartition(".")[0] for name in names}, problems):
+    for row in _scripts(reader, {name.rpartition(".")[0] for name in names}):
         has_scripts = True
         yield row
     if not tree.listings and not has_scripts:
         raise NotApplicable("neither systemd units nor SysV scripts")
-    if problems:
-        raise ValueError("; ".join(problems))
+    reader.finish()
 
 
 def read_units(root: Root) -> systemd.UnitTree:
@@ -91,10 +92,8 @@ def _entries(root: Root, path: str) -> tuple[dict[str, int], dict[str, str], lis
     return files, links, sorted(folders)
 
 
-def _units(
-    root: Root, tree: systemd.UnitTree, names: list[str], problems: list[str]
-) -> Iterator[Service]:
-    units = {name: define(root, tree, name) for name in names}
+def _units(reader: Reader, tree: systemd.UnitTree, names: list[str]) -> Iterator[Service]:
+    units = {name: define(reader.root, tree, name) for name in names}
     aliases: dict[str, list[str]] = {}
     for name, unit in units.items():
         if unit and unit.name != name:
@@ -103,7 +102,7 @@ def _units(
         settings: unitfile.Settings = {}
         if unit and not unit.masked:
             for path in (unit.path, *tree.dropins(unit.name)):
-                unitfile.parse(_text(root, path, problems), settings)
+                unitfile.parse(_text(reader, path, name), settings)
         yield Service(
             name=name,
             manager="systemd",
@@ -124,7 +123,8 @@ def define(root: Root, tree: systemd.UnitTree, name: str) -> systemd.Definition 
     return None if unit and tree.is_outside(unit.path) and not root.is_file(unit.path) else unit
 
 
-def _scripts(root: Root, unit_names: set[str], problems: list[str]) -> Iterator[Service]:
+def _scripts(reader: Reader, unit_names: set[str]) -> Iterator[Service]:
+    root = reader.root
     folder = next(filter(root.is_dir, SCRIPT_FOLDERS), None)
     if folder is None:
         return
@@ -135,7 +135,7 @@ def _scripts(root: Root, unit_names: set[str], problems: list[str]) -> Iterator[
         linked |= both
     for path in root.glob(folder):
         if path.rpartition("/")[2] not in unit_names and root.is_file(path):
-            row = sysv.service(path, _text(root, path, problems), starts, linked)
+            row = sysv.service(path, reader.text(path, path) or "", starts, linked)
             if row:
                 yield row
 
@@ -145,9 +145,6 @@ def _run_level(root: Root, level: str) -> list[str]:
     return root.listdir(next(filter(root.is_dir, folders), ""))
 
 
-def _text(root: Root, path: str, problems: list[str]) -> str:
-    try:
-        return root.read_text(path, LIMIT)
-    except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
-        return ""
+def _text(reader: Reader, path: str, name: str) -> str:
+    """A unit's file; beside it goes unread what has the row's name, an alias of it perhaps."""
+    return reader.text(path, path, f"{posixpath.dirname(path)}/{name}") or ""

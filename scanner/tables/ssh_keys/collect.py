@@ -85,7 +85,7 @@ def _expand(pattern: str, user: str, home: str) -> str:
 
 def _authorized(reader: Reader, path: str, user: str) -> Iterator[SshKey]:
     malformed: list[int] = []
-    for entry in keys.authorized_keys(reader.text(path) or "", malformed):
+    for entry in keys.authorized_keys(reader.text(path, path) or "", malformed):
         yield SshKey(
             kind="authorized",
             file=path,
@@ -99,7 +99,7 @@ def _authorized(reader: Reader, path: str, user: str) -> Iterator[SshKey]:
             private=None,
         )
     if malformed:
-        reader.note(colonfile.malformed(path, malformed))
+        reader.note(colonfile.malformed(path, malformed), path)
 
 
 def _own(
@@ -115,7 +115,7 @@ def _own(
         public = _public(reader, f"{stem}.pub")
         key = public.key if public else private and private.key
         if key is None and private:
-            reader.note(f"{stem}: the public key is missing")
+            reader.note(f"{stem}: the public key is missing", stem)
         if key:
             yield SshKey(
                 kind=kind,
@@ -133,20 +133,20 @@ def _own(
 
 def _public(reader: Reader, path: str) -> keys.AuthorizedKey | None:
     malformed: list[int] = []
-    found = next(keys.authorized_keys(reader.text(path) or "", malformed), None)
+    found = next(keys.authorized_keys(reader.text(path, path) or "", malformed), None)
     if malformed:
-        reader.note(colonfile.malformed(path, malformed))
+        reader.note(colonfile.malformed(path, malformed), path)
     return found
 
 
 def _private(reader: Reader, path: str) -> tuple[keys.PrivateKey | None, State | None]:
-    text = reader.text(path)
+    text = reader.text(path, path)
     if text is None:
         return None, None
     try:
         key = keys.private_key(text)
     except ValueError as error:
-        reader.note(f"{path}: {error}")
+        reader.note(f"{path}: {error}", path)
         return None, "unknown"
     if key is None:
         return None, "unknown"

@@ -235,7 +235,9 @@ def test_a_root_belongs_to_root_tables_only() -> None:
 
 def test_rows_of_the_host_are_checked_like_those_of_a_guest() -> None:
     wrong: Any = "fine"
-    row = Coverage(root=None, table_name="files", status=wrong, rows=1, seconds=1.0, error=None)
+    row = Coverage(
+        root=None, table_name="files", status=wrong, rows=1, seconds=1.0, error=None, unread=None
+    )
     with pytest.raises(RowError, match="column status"):
         rows_to_arrow(COVERAGE, [row], machine_id="m")
     group = Group(name="\ud800", gid=1, members=(), administrators=(), sid=None)

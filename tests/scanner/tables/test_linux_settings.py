@@ -73,7 +73,7 @@ def test_private_key_without_its_public_half_is_a_failure(tmp_path: Path) -> Non
     path.write_text("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n")
     outcome = run("ssh_keys", tmp_path)
     assert outcome.rows == []
-    assert outcome.error == "ValueError: /etc/ssh/ssh_host_rsa_key: the public key is missing"
+    assert outcome.error == "UnreadError: /etc/ssh/ssh_host_rsa_key: the public key is missing"
 
 
 def test_file_beyond_the_limit_is_a_failure_and_the_others_are_read(tmp_path: Path) -> None:
