@@ -123,3 +123,20 @@ def test_interfaces_of_a_real_windows_are_those_that_another_reader_finds(
             expected.add((values(connection)["Name"], method))
     assert {(row["interface"], row["method"]) for row in found.rows("network")} == expected
     assert ("Ethernet0", "dhcp") in expected
+
+
+def test_firewall_rules_of_a_real_windows_are_those_that_another_reader_finds(
+    found: Inspected, hive: RegistryHive
+) -> None:
+    policy = f"{SERVICES}\\SharedAccess\\Parameters\\FirewallPolicy"
+    texts = hive.get_key(f"{policy}\\FirewallRules").iter_values(trim_values=False)
+    expected = sorted(str(value.value).rstrip("\0") for value in texts)
+    rules = [row for row in found.rows("firewall_rules") if row["kind"] == "rule"]
+    assert len(rules) > 400
+    assert sorted(row["text"] for row in rules) == expected
+    for row in rules:
+        fields = row["text"].split("|")
+        assert row["enabled"] == ("Active=TRUE" in fields)
+        assert f"Dir={row['direction'].title()}" in fields
+    defaults = {row["chain"]: row["action"] for row in found.rows("firewall_rules")[0:6:2]}
+    assert defaults == {"Domain": "deny", "Private": "deny", "Public": "deny"}

@@ -60,13 +60,13 @@ def tasks(reader: Reader) -> Iterator[ScheduledTask]:
     for path in _files(reader, folder, 0):
         name = path.removeprefix(folder).replace("/", "\\")
         entry = known.pop(name.lower(), None)
-        content = reader.data(path)
+        content = reader.data(path, path)
         if content is None:
             continue
         try:
             task = taskxml.parse(content)
         except ValueError as error:
-            reader.note(f"{path}: {error}")
+            reader.note(f"{path}: {error}", path)
             continue
         registered = entry is not None or not software.find(_TREE)
         yield _of_file(path, name, task, entry, registered=registered)
@@ -91,13 +91,13 @@ def _files(reader: Reader, folder: str, depth: int) -> Iterator[str]:
 
 def _jobs(reader: Reader) -> Iterator[ScheduledTask]:
     for path in reader.root.glob(f"{reader.root.windows}/Tasks", "*.[jJ][oO][bB]"):
-        content = reader.data(path)
+        content = reader.data(path, path)
         if content is None:
             continue
         try:
             job = jobfile.parse(content)
         except ValueError as error:
-            reader.note(f"{path}: {error}")
+            reader.note(f"{path}: {error}", path)
             continue
         yield ScheduledTask(
             kind="windows",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scanner.tables import sam
 from scanner.tables.account_policy.collect import describe
 from scanner.tables.audit_policy import events
+from scanner.tables.firewall_rules import windows as firewall
 from scanner.tables.hives import Key, Value
 
 CASE = Path(events.__file__).parent / "cases" / "windows" / "tree"
@@ -60,3 +61,28 @@ def test_any_account_policy_has_a_row_or_none(data: bytes) -> None:
 )
 def test_ages_are_whole_days(age: int, days: int | None) -> None:
     assert sam.days(age) == days
+
+
+ON = {"Domain": True, "Private": True, "Public": False}
+RULE = "v2.30|Action=Allow|Active=TRUE|Dir=In|Protocol=6|Profile=Domain|LPort=443|RA4=10.0.0.1|"
+
+
+@given(at=st.integers(0, len(RULE)), text=st.text(max_size=9))
+def test_any_firewall_rule_is_read_or_refused(at: int, text: str) -> None:
+    with contextlib.suppress(ValueError):
+        firewall.parse(RULE[:at] + text + RULE[at:], ON)
+
+
+@pytest.mark.parametrize(
+    ("fields", "enabled"),
+    [
+        ("Active=TRUE|", True),
+        ("Active=TRUE|Profile=Public|", False),
+        ("Active=TRUE|Profile=Public|Profile=Private|", True),
+        ("Active=FALSE|Profile=Private|", False),
+        ("", False),
+    ],
+)
+def test_a_firewall_rule_is_in_force_where_its_profile_is(fields: str, enabled: bool) -> None:
+    _, found = firewall.parse(f"v2.30|Action=Block|Dir=Out|{fields}", ON)
+    assert found is enabled
