@@ -6,6 +6,7 @@ default actions of profiles), and what Windows XP to 11 write below FirewallPoli
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -27,6 +28,7 @@ _PROTOCOLS = {"1": "icmp", "2": "igmp", "6": "tcp", "17": "udp", "41": "ipv6", "
 _PROTOCOLS |= {"58": "icmpv6"}
 _ACTIONS: dict[str, Action] = {"allow": "allow", "block": "deny"}
 _DIRECTIONS: dict[str, Direction] = {"in": "in", "out": "out"}
+_LATER = re.compile("([LR](?:Port|A4|A6))2(?:_[0-9]+)?")
 # A port's or program's scope, whether it is on, and its name.
 _EXCEPTION = re.compile(r"(.*?):([^:\\]*):(enabled|disabled)(?::.*)?", re.IGNORECASE | re.DOTALL)
 
@@ -160,8 +162,15 @@ def _fields(text: str) -> Fields:
     for part in text.split("|"):
         name, equals, value = part.partition("=")
         if equals:
-            fields.setdefault(name, []).append(value)
+            fields.setdefault(_plain(name), []).append(value)
     return fields
+
+
+@functools.lru_cache(maxsize=256)  # every rule has the same few
+def _plain(name: str) -> str:
+    """A field's name, for its later forms as well, such as LPort2_10 of Windows 7."""
+    match = _LATER.fullmatch(name)
+    return match[1] if match else name
 
 
 def _first(fields: Fields, name: str) -> str | None:
@@ -170,19 +179,12 @@ def _first(fields: Fields, name: str) -> str | None:
 
 def _addresses(fields: Fields, side: str) -> str | None:
     """Addresses of both versions; a word such as LocalSubnet stands for both once."""
-    found = [*_values(fields, f"{side}4"), *_values(fields, f"{side}6")]
+    found = [*fields.get(f"{side}4", ()), *fields.get(f"{side}6", ())]
     return ",".join(dict.fromkeys(found)) or None
 
 
 def _joined(fields: Fields, name: str) -> str | None:
-    return ",".join(_values(fields, name)) or None
-
-
-def _values(fields: Fields, name: str) -> Iterator[str]:
-    """Values of a field and of its later forms, such as LPort2_10 of Windows 7."""
-    for key, values in fields.items():
-        if key == name or re.fullmatch(re.escape(name) + "2(_[0-9]+)?", key):
-            yield from values
+    return ",".join(fields.get(name, ())) or None
 
 
 def exceptions(profile: Key, name: str, malformed: list[str]) -> Iterator[tuple[Rule, bool]]:
