@@ -162,6 +162,8 @@ def read(root: Root, path: str, wanted: Sequence[Want], problems: list[str]) -> 
         with root.open(path) as stream:
             copy, _ = root.lasting(Recoveries).find(root, path, stream.fileno())
             tree, found = hivereader.read(stream.fileno() if copy is None else copy, wanted)
+            if tree is None and copy is not None:  # its logs made no hive of it
+                tree, _ = hivereader.read(stream.fileno(), wanted)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

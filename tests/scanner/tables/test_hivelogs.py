@@ -226,14 +226,7 @@ def _old(states: States) -> bytes:
     return making.old_log(states.before, states.after)
 
 
-def test_collectors_see_what_logs_hold(tmp_path: Path, states: States) -> None:
-    config = tmp_path / "Windows" / "System32" / "config"
-    config.mkdir(parents=True)
-    (config / "SOFTWARE").write_bytes(states.before)
-    (config / "SOFTWARE.LOG2").write_bytes(states.log(0, states.first, states.second, states.third))
-    (row,) = map(json.loads, run_in_debian_python("registry_hives", tmp_path).rows)
-    assert (row["dirty"], row["recovery"], row["replayed"]) == (True, "replayed", 3)
-    program = """
+PRODUCTS = """
 import sys
 from appliance.guest.root import Root
 from scanner.tables import hives
@@ -243,9 +236,32 @@ with Root("r", sys.argv[1]) as root:
     top = hives.read_system(root, "SOFTWARE", [Want("Software", 1)], problems)
 print(len(top.keys["software"].keys), problems)
 """
-    command = ["/usr/bin/python3", "-c", program, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "400 []\n"
+
+
+def products(tree: Path) -> str:
+    """How many keys collectors see below Software, and what could not be read."""
+    command = ["/usr/bin/python3", "-c", PRODUCTS, str(tree)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_collectors_see_what_logs_hold(tmp_path: Path, states: States) -> None:
+    config = tmp_path / "Windows" / "System32" / "config"
+    config.mkdir(parents=True)
+    (config / "SOFTWARE").write_bytes(states.before)
+    (config / "SOFTWARE.LOG2").write_bytes(states.log(0, states.first, states.second, states.third))
+    (row,) = map(json.loads, run_in_debian_python("registry_hives", tmp_path).rows)
+    assert (row["dirty"], row["recovery"], row["replayed"]) == (True, "replayed", 3)
+    assert products(tmp_path) == "400 []"
+
+
+def test_logs_that_make_no_hive_of_it_leave_what_the_file_holds(
+    tmp_path: Path, states: States
+) -> None:
+    config = tmp_path / "Windows" / "System32" / "config"
+    config.mkdir(parents=True)
+    (config / "SOFTWARE").write_bytes(states.before)
+    (config / "SOFTWARE.LOG1").write_bytes(states.log(0, [(0, bytes(4096))]))
+    assert products(tmp_path).startswith("300 ['/Windows/System32/config/SOFTWARE: hivex cannot")
 
 
 def test_copies_are_dropped_when_memory_is_short(
