@@ -29,8 +29,8 @@ HERE = Path(__file__).resolve().parent
 SUITE = "trixie"
 """Debian release the appliance is made of, unless FLEETSCAN_SUITE names another."""
 
-_TABLES = initrd.PROJECT / "scanner" / "tables"
-_NATIVE = (_TABLES / "files" / "walk.c", _TABLES / "marvin32.c")
+_NATIVE = initrd.PROJECT / "scanner" / "tables" / "files"
+_CHECKSUM = initrd.PROJECT / "scanner" / "tables" / "marvin32.c"
 _FILES = ("vmlinuz", "initrd", "root.erofs")
 _BUILD_SECONDS = 1800
 _BUILD_AGAIN = "run: fleetscan appliance build --force"
@@ -101,12 +101,18 @@ def packages() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def _native_sources() -> list[Path]:
+    """The C sources of the walk that the files table is gathered by."""
+    return sorted(_NATIVE.glob("*.[ch]"))
+
+
 def inputs_id() -> str:
     """Content address of everything that decides how the appliance is built: 12 hex digits."""
     digest = hashlib.sha256()
     recipe = [suite(), *packages(), *_EXCLUDED]
     digest.update("\n".join(recipe).encode())
-    for path in (HERE / "customize.sh", HERE / "init.sh", HERE / "probe.sh", *_NATIVE):
+    scripts = (HERE / name for name in ("customize.sh", "init.sh", "probe.sh"))
+    for path in (*scripts, *_native_sources(), _CHECKSUM):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -228,7 +234,9 @@ def _bootstrap(work: Path, log: Callable[[str], None]) -> None:
         '--essential-hook=mkdir -p "$1/etc/initramfs-tools" && '
         'echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"',
         "--dpkgopt=force-confold",
-        *(f"--customize-hook=upload {path} /{path.name}" for path in _NATIVE),
+        '--customize-hook=mkdir -p "$1/appliance/native"',
+        f"--customize-hook=copy-in {' '.join(map(str, _native_sources()))} /appliance/native",
+        f"--customize-hook=copy-in {_CHECKSUM} /appliance",
         f"--customize-hook={HERE / 'customize.sh'}",
         *(f"--customize-hook=download /appliance/{name} {work / name}" for name in outputs),
         suite(),

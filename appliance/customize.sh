@@ -25,8 +25,7 @@ find "$modules" -name '*.ko.xz' -exec xz -d {} +
 chroot "$root" depmod "$release"
 
 mkdir "$root/usr/lib/fleetscan"
-mv "$root/walk.c" "$root/marvin32.c" "$out/"
-chroot "$root" tcc -Wall -Werror -o /usr/lib/fleetscan/walk /appliance/walk.c
+chroot "$root" sh -c 'tcc -Wall -Werror -o /usr/lib/fleetscan/walk /appliance/native/*.c'
 chroot "$root" tcc -Wall -Werror -shared -o /usr/lib/fleetscan/marvin32.so /appliance/marvin32.c
 # tcc does not say that its libraries need no executable stack, and glibc loads none that may: the
 # program headers are written anew at the end, with one (PT_GNU_STACK, read and write) that says so.
