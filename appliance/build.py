@@ -30,6 +30,7 @@ SUITE = "trixie"
 """Debian release the appliance is made of, unless FLEETSCAN_SUITE names another."""
 
 _NATIVE = initrd.PROJECT / "scanner" / "tables" / "files"
+_CHECKSUM = initrd.PROJECT / "scanner" / "tables" / "marvin32.c"
 _FILES = ("vmlinuz", "initrd", "root.erofs")
 _BUILD_SECONDS = 1800
 _BUILD_AGAIN = "run: fleetscan appliance build --force"
@@ -111,7 +112,7 @@ def inputs_id() -> str:
     recipe = [suite(), *packages(), *_EXCLUDED]
     digest.update("\n".join(recipe).encode())
     scripts = (HERE / name for name in ("customize.sh", "init.sh", "probe.sh"))
-    for path in (*scripts, *_native_sources()):
+    for path in (*scripts, *_native_sources(), _CHECKSUM):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -235,6 +236,7 @@ def _bootstrap(work: Path, log: Callable[[str], None]) -> None:
         "--dpkgopt=force-confold",
         '--customize-hook=mkdir -p "$1/appliance/native"',
         f"--customize-hook=copy-in {' '.join(map(str, _native_sources()))} /appliance/native",
+        f"--customize-hook=copy-in {_CHECKSUM} /appliance",
         f"--customize-hook={HERE / 'customize.sh'}",
         *(f"--customize-hook=download /appliance/{name} {work / name}" for name in outputs),
         suite(),

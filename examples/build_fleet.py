@@ -26,7 +26,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 from appliance import build
-from examples.builder import commands, million, trees, vm
+from examples.builder import commands, genuine, million, trees, vm
 from examples.builder.images import SETS, TREES, Disk, Image
 from scanner.errors import ApplianceError, FleetscanError
 
@@ -38,6 +38,7 @@ WORKERS = 2
 
 _APPLIANCE = "appliance"  # whose tools make the images
 _APPLIANCE_SECONDS = 1800
+_MADE = {"rpm": trees.rpm, "windows": trees.windows, "genuine": genuine.windows}
 Task = Callable[[], object]
 
 
@@ -190,7 +191,7 @@ class Build:
         if suite:
             trees.debian(suite, packages.split(), partial)
         else:
-            {"rpm": trees.rpm, "windows": trees.windows}[name](partial)
+            _MADE[name](partial)
         for old in target.parent.glob(f"{name}-*.tar"):
             old.unlink()
         partial.rename(target)
@@ -294,9 +295,12 @@ def _tree_key(name: str) -> str:
         recipe = repr(trees.debian_command(suite, packages.split(), "")).encode()
         return hashlib.sha256(recipe).hexdigest()[:16]
     digest = hashlib.sha256((BUILDER / "trees.py").read_bytes())
-    if name == "windows":
+    if name in ("windows", "genuine"):
         digest.update((BUILDER / "hives.py").read_bytes())
-    folder = trees.FLEET / name
+    if name == "genuine":
+        for module in ("genuine.py", "hivelogs.py"):
+            digest.update((BUILDER / module).read_bytes())
+    folder = trees.WINDOWS if name == "genuine" else trees.FLEET / name
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())

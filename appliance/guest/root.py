@@ -15,9 +15,9 @@ import fnmatch
 import functools
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, Protocol, TypeVar, cast
 
 READ_LIMIT = 16 << 20
 """Largest file that a collector reads whole, in bytes, unless it asks for another limit."""
@@ -67,6 +67,16 @@ class Mount:
     error: str | None = None
 
 
+class Closable(Protocol):
+    """What has to be let go of."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+T = TypeVar("T", bound=Closable)
+
+
 class FileTooLargeError(OSError):
     """A file is longer than the limit its reader set."""
 
@@ -95,6 +105,7 @@ class Root:
 
     def __post_init__(self) -> None:
         self._names: dict[str, dict[str, str]] = {}
+        self._lasting: dict[Callable[[], Closable], Closable] = {}
         self._fd = os.open(self.top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -102,12 +113,20 @@ class Root:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        while self._lasting:
+            self._lasting.popitem()[1].close()
 
     def __enter__(self) -> Root:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def lasting(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made once a tree and closed with it: for what collectors share."""
+        if make not in self._lasting:
+            self._lasting[make] = make()
+        return cast(T, self._lasting[make])
 
     def missing(self) -> str:
         """Which parts of the tree the system would have and this one lacks; empty for none."""

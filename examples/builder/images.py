@@ -24,9 +24,10 @@ TREES = {
         "xorriso",
     ),
     "windows": ("", ""),
+    "genuine": ("", ""),
 }
-"""Name to Debian suite and packages; rpm and windows are made from the folders of their names, and
-tools make odd filesystems."""
+"""Name to Debian suite and packages; rpm and windows are made from the folders of their names,
+genuine from windows' and a hive of a real one, and tools make odd filesystems."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ EXTRA = (
         tree="tools",
     ),
     Image("windows10", (Disk("windows10.raw", "128M"),), tree="windows"),
+    Image("windows-left", (Disk("windows-left.raw", "128M"),), tree="genuine"),
     Image("zero", (Disk("zero.raw"),), cut_from="bare-ext4", needs=("bare-ext4",)),
 )
 """What tests/vm scans beside them."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.guest.root import Root
 from scanner.schema import MICROSECOND
-from scanner.tables import hivereader
+from scanner.tables import hivelogs, hivereader
+from scanner.tables.hivelogs import Recovery
 from scanner.tables.hivereader import Want
 
 _FILETIME_EPOCH = 11_644_473_600 * MICROSECOND  # 1601 to 1970
@@ -84,8 +87,12 @@ class Key:
 
     def text(self, name: str) -> str | None:
         """A text value; None when there is none, or it is empty."""
+        return next(iter(self.texts(name)), None)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The strings of a text value; none when there is none."""
         value = self.values.get(name.lower())
-        return next(iter(value.texts()), None) if value else None
+        return value.texts() if value else ()
 
     def number(self, name: str) -> int | None:
         """A DWORD or QWORD."""
@@ -153,13 +160,68 @@ def read(root: Root, path: str, wanted: Sequence[Want], problems: list[str]) -> 
     tree: list[Any] | None = None
     try:
         with root.open(path) as stream:
-            tree, found = hivereader.read(stream.fileno(), wanted)
+            copy, _ = root.lasting(Recoveries).find(root, path, stream.fileno())
+            tree, found = hivereader.read(stream.fileno() if copy is None else copy, wanted)
+            if tree is None and copy is not None:  # its logs made no hive of it
+                tree, _ = hivereader.read(stream.fileno(), wanted)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         found = [error.strerror or str(error)]
     problems += [f"{path}: {problem}" for problem in found]
     return _key(tree) if tree else Key("")
+
+
+class Recoveries:
+    """Copies of a root's dirty hives with their logs replayed, for as long as memory allows."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int | None, Recovery]] = {}
+
+    def find(self, root: Root, path: str, hive: int) -> tuple[int | None, Recovery]:
+        """As :func:`hivelogs.recover`, once a hive; what cannot be read is told, not raised.
+
+        Args:
+            root: the tree.
+            path: the hive's file.
+            hive: its descriptor.
+        """
+        if path not in self._found:
+            self._make_room(os.fstat(hive).st_size)
+            try:
+                with contextlib.ExitStack() as stack:
+                    self._found[path] = hivelogs.recover(hive, list(_logs(root, path, stack)))
+            except OSError as error:
+                self._found[path] = None, Recovery("failed", note=str(error.strerror))
+        return self._found[path]
+
+    def _make_room(self, size: int) -> None:
+        """Forget the oldest copies until one more of a size fits beside the others."""
+        for path, (copy, _) in list(self._found.items()):
+            copies = [copy for copy, _ in self._found.values() if copy is not None]
+            if size + sum(os.fstat(copy).st_size for copy in copies) <= hivelogs.COPY_LIMIT:
+                return
+            if copy is not None:
+                os.close(copy)
+                del self._found[path]
+
+    def close(self) -> None:
+        """Let go of the copies."""
+        for copy, _ in self._found.values():
+            if copy is not None:
+                os.close(copy)
+        self._found.clear()
+
+
+def logs(root: Root, path: str) -> tuple[str, ...]:
+    """A hive's transaction logs that are not empty."""
+    names = (f"{path}{ending}" for ending in hivelogs.ENDINGS)
+    return tuple(name for name in names if root.is_file(name) and root.stat(name).st_size)
+
+
+def _logs(root: Root, path: str, stack: contextlib.ExitStack) -> Iterator[int]:
+    for name in logs(root, path):
+        yield stack.enter_context(root.open(name)).fileno()
 
 
 def _key(plain: list[Any]) -> Key:

@@ -2,8 +2,9 @@
 
 Of passwords it is told only whether there is one: hashes are never decoded.
 
-Sources of the layouts: sam.h and libsam.c of chntpw (F, V and C, of accounts and of the account
-database), and Microsoft's [MS-SAMR] 2.2.1.12 (account flags) and [MS-DTYP] 2.4.2 (SIDs).
+Sources of the layouts: sam.h and libsam.c of chntpw (F, V and C, of accounts), the structure
+DOMAIN_ACCOUNT_F that readers such as impacket know (the account database's F), and Microsoft's
+[MS-SAMR] 2.2.1.12 (account flags) and [MS-DTYP] 2.4.2 (SIDs).
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ _NAME, _FULL_NAME, _COMMENT, _HOME, _NT_HASH = 1, 2, 3, 6, 14
 # RC4, and of one encrypted with AES (Windows 10 1607 and later).
 _NO_HASH = (0, 4, 24)
 
-# The account database's F: greatest and least age of a password, in negative units of 100 ns.
-_POLICY = struct.Struct("<24xqq")
+# The account database's F: greatest and least age of a password, how long a lock and the count
+# of failures last, in negative units of 100 ns; what passwords must be, length, history, failures.
+_POLICY = struct.Struct("<24xqq8xqq12xIHHH")
+_AGES = struct.Struct("<24xqq")
 _NEVER = -(1 << 63)
+_MINUTE = 60 * 10_000_000
 _DAY = 86_400 * 10_000_000
+_GREATEST = (1 << 32) - 1  # what is longer is for ever
 
 _F = struct.Struct("<8xQ8xQQ8xIIH")  # last log-in, password's and account's times, ids, flags
 _C = struct.Struct("<I12xII4xII4xIII")  # id, name, comment, members
@@ -86,6 +91,27 @@ class Alias:
     members: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Policy:
+    """The account database's own settings; times are negative, in units of 100 ns.
+
+    Attributes:
+        lockout: how long an account is locked.
+        window: how long failed log-ins are counted.
+        properties: bits of [MS-SAMR] 2.2.3.10.
+        threshold: failed log-ins that lock an account.
+    """
+
+    max_age: int
+    min_age: int
+    lockout: int
+    window: int
+    properties: int
+    min_length: int
+    history: int
+    threshold: int
+
+
 def read(root: Root, problems: list[str]) -> Key:
     """The hive's keys that :func:`accounts` and :func:`aliases` take."""
     wanted = [
@@ -131,14 +157,34 @@ def password_ages(sam: Key) -> tuple[int | None, int | None]:
     """Days before a password may, and after which it must be changed; None for no such limit."""
     key = sam.find(_ACCOUNT)
     try:
-        greatest, least = _POLICY.unpack_from(key.data("F") if key else b"")
+        greatest, least = _AGES.unpack_from(key.data("F") if key else b"")
     except struct.error:
         return None, None
-    return _days(least), _days(greatest)
+    return days(least), days(greatest)
 
 
-def _days(age: int) -> int | None:
-    return -age // _DAY if _NEVER < age <= 0 else None
+def policy(sam: Key) -> Policy | None:
+    """What is asked of passwords and log-ins; None when the hive does not tell."""
+    key = sam.find(_ACCOUNT)
+    try:
+        return Policy(*_POLICY.unpack_from(key.data("F") if key else b""))
+    except struct.error:
+        return None
+
+
+def days(age: int) -> int | None:
+    """Whole days of a negative time; None for ever."""
+    return _units(age, _DAY)
+
+
+def minutes(age: int) -> int | None:
+    """Whole minutes of a negative time; None for ever."""
+    return _units(age, _MINUTE)
+
+
+def _units(age: int, unit: int) -> int | None:
+    count = -age // unit
+    return count if _NEVER < age <= 0 and count <= _GREATEST else None
 
 
 def machine_sid(sam: Key) -> str | None:

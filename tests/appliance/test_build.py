@@ -42,7 +42,7 @@ def test_a_change_of_any_script_or_package_makes_another_appliance(
     assert build.inputs_id() != before
 
 
-def test_a_change_of_the_native_walk_makes_another_appliance(
+def test_a_change_of_a_native_part_makes_another_appliance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build.inputs_id()

@@ -152,6 +152,19 @@ def test_groups_have_the_members_that_chntpw_finds(found: Inspected, expected: E
     assert ("Remote Desktop Users", []) in [(r["name"], r["members"]) for r in found.rows("groups")]
 
 
+def test_policies_are_those_that_the_hives_were_made_with(found: Inspected) -> None:
+    (policy,) = found.rows("account_policy")
+    assert (policy["password_min_length"], policy["password_history"]) == (8, 5)
+    assert (policy["lockout_threshold"], policy["lockout_duration"]) == (10, 30)
+    assert (policy["password_max_days"], policy["password_complexity"]) == (42, True)
+    audited = {
+        row["subcategory"]: (row["success"], row["failure"]) for row in found.rows("audit_policy")
+    }
+    assert len(audited) == 59
+    assert audited["Logon"] == (True, True)
+    assert audited["Process Creation"] == (False, False)
+
+
 def _names(rows: list[dict[str, Any]], **wanted: str) -> set[str]:
     return {row["name"] for row in rows if wanted.items() <= row.items()}
 
@@ -222,7 +235,8 @@ def test_damaged_hives_cost_what_they_hold_and_no_more(damaged: Inspected) -> No
     status = {row["table_name"]: row["status"] for row in damaged.rows("coverage") if row["root"]}
     assert damaged.machine["outcome"] == "partial"
     assert {name for name, state in status.items() if state == "failed"} == {
-        *("operating_systems", "packages", "registry", "registry_hives", "services"),
+        *("firewall_rules", "network", "operating_systems", "packages", "registry"),
+        *("registry_hives", "scheduled_tasks", "services"),
     }
     assert len(damaged.rows("users")) == 4
 

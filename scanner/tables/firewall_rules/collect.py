@@ -1,4 +1,4 @@
-"""Firewall rules, from the files of nftables, iptables, ufw and firewalld."""
+"""Firewall rules, from the files of nftables, iptables, ufw and firewalld, or of Windows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
 from scanner.tables import colonfile
-from scanner.tables.firewall_rules import firewalld, iptables, nftables, ufw
+from scanner.tables.firewall_rules import firewalld, iptables, nftables, ufw, windows
 from scanner.tables.firewall_rules.row import Rule
 from scanner.tables.firewall_rules.spec import FirewallRule, Framework
 from scanner.tables.reading import Reader
@@ -48,11 +48,16 @@ def collect(root: Root) -> Iterator[FirewallRule]:
     """One row a rule or default policy, framework by framework.
 
     Raises:
-        NotApplicable: there is no file of any of them.
+        NotApplicable: there is no file of any of them, and this is no Windows.
         UnreadError: some files could not be read or have malformed parts; raised after all rows.
         ValueError: files of nftables include each other without end; raised after all rows.
     """
     reader = Reader(root, _FILE_LIMIT)
+    if root.windows:
+        for position, (file, rule, enabled) in enumerate(windows.rules(reader)):
+            yield _row("windows", file, position, rule, enabled=enabled)
+        reader.finish()
+        return
     found = False
     # Most systems have none: two looks instead of a score.
     names = {*root.listdir("/etc"), *root.listdir("/var/lib")}
@@ -71,13 +76,19 @@ def _rows(
     framework: Framework, rules: Iterable[tuple[str, Rule]], *, enabled: bool
 ) -> Iterator[FirewallRule]:
     for position, (file, rule) in enumerate(rules):
-        yield FirewallRule(
-            framework=framework,
-            file=file,
-            position=position,
-            **{name: _kept(value) for name, value in vars(rule).items()},
-            enabled=enabled,
-        )
+        yield _row(framework, file, position, rule, enabled=enabled)
+
+
+def _row(
+    framework: Framework, file: str, position: int, rule: Rule, *, enabled: bool
+) -> FirewallRule:
+    return FirewallRule(
+        framework=framework,
+        file=file,
+        position=position,
+        **{name: _kept(value) for name, value in vars(rule).items()},
+        enabled=enabled,
+    )
 
 
 def _kept(value: Any) -> Any:

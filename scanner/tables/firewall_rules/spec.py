@@ -15,7 +15,10 @@ class FirewallRule:
 
     Read are nftables' script, rules that iptables-save wrote, ufw's own rules and default policies,
     and firewalld's zones, services resolved to their ports. A firewall that several of them set
-    up has the rules of all. Default policies are rows of their own.
+    up has the rules of all. Default policies are rows of their own. Of Windows its registry is
+    read: what the machine and group policy have set for the profiles Domain, Private and Public,
+    rules since Vista, which without a chain are for all profiles, and exceptions of XP; that a
+    rule is for a program or service alone stands in its text.
     """
 
     framework: Framework = column("Whose rule it is.")
@@ -49,6 +52,10 @@ class FirewallRule:
     )
     enabled: bool = column(
         "Whether it takes effect at boot: the service that loads the file starts by itself, and "
-        "the rule, or ufw as a whole, is not turned off."
+        "the rule, or ufw as a whole, is not turned off; of Windows, that it is on in a profile of "
+        "the rule's."
     )
-    text: str = column("The rule as written.", example="tcp dport 22 accept")
+    text: str = column(
+        "The rule as written; of a default action that Windows does not write what it stands for.",
+        example="tcp dport 22 accept",
+    )

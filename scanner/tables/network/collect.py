@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
-from scanner.tables.network import formats
+from scanner.tables.network import formats, windows
 from scanner.tables.network.spec import Network, Source
 from scanner.tables.reading import Reader, drop_ins
 
@@ -30,10 +30,15 @@ def collect(root: Root) -> Iterator[Network]:
     """One row an interface of each file that configures one, then the resolver's.
 
     Raises:
-        NotApplicable: there is none of the files.
+        NotApplicable: there is none of the files, and this is no Windows.
         ValueError: a file cannot be read; raised after all rows.
     """
     reader = Reader(root)
+    if root.windows:
+        for interface in windows.interfaces(reader):
+            yield _row("windows", windows.path(reader), interface)
+        reader.finish()
+        return
     found = False
     for source, path, parse in _files(root):
         try:
@@ -83,4 +88,5 @@ def _row(source: Source, path: str, interface: formats.Interface) -> Network:
         name_servers=tuple(interface.name_servers),
         search=tuple(interface.search),
         automatic=interface.automatic,
+        leased=tuple(interface.leased),
     )

@@ -34,6 +34,7 @@ class Interface:
     name_servers: list[str] = field(default_factory=list)
     search: list[str] = field(default_factory=list)
     automatic: bool | None = None
+    leased: list[str] = field(default_factory=list)
 
 
 def ifupdown(text: str) -> list[Interface]:

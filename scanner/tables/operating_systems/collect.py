@@ -102,6 +102,7 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
         build=None,
         installed_at=None,
         system_root=None,
+        hibernated=None,
     )
     if problems:
         raise OSError("; ".join(problems))

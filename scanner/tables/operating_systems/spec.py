@@ -91,3 +91,7 @@ class OperatingSystem:
     system_root: str | None = column(
         "Windows: the directory it is installed in, as it names it itself.", example="C:\\Windows"
     )
+    hibernated: bool | None = column(
+        "Windows: whether it sleeps on disk, also by a shutdown that prepares a fast start: what "
+        "it had in memory when it was stopped is not in its files."
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from appliance.guest.root import Root
 from scanner.schema import MICROSECOND
 from scanner.tables import hives
@@ -15,6 +17,10 @@ _ENVIRONMENT = f"{_CONTROL}\\Session Manager\\Environment"
 _NAME = f"{_CONTROL}\\ComputerName\\ComputerName"
 _TIME_ZONE = f"{_CONTROL}\\TimeZoneInformation"
 _TCPIP = "CurrentControlSet\\Services\\Tcpip\\Parameters"
+_PRODUCT = f"{_CONTROL}\\ProductOptions"
+
+_SLEEP_FILE = "/hiberfil.sys"
+_SLEEPING = b"hibr"  # in capitals since Windows 8
 
 # PROCESSOR_ARCHITECTURE, as uname -m would say it.
 _ARCHITECTURES = {
@@ -24,6 +30,7 @@ _ARCHITECTURES = {
     "arm": "armv7l",
     "ia64": "ia64",
 }
+_NT_KINDS = {"winnt": "Workstation", "servernt": "Server", "lanmannt": "Server"}
 _WINDOWS_11 = 22000  # its first build; ProductName goes on saying Windows 10
 
 
@@ -35,9 +42,25 @@ def read(root: Root, problems: list[str]) -> OperatingSystem:
         problems: gets a message for what could not be read.
     """
     software = hives.read_system(root, "SOFTWARE", [Want(_VERSION)], problems)
-    wanted = [Want(path) for path in (_ENVIRONMENT, _NAME, _TIME_ZONE, _TCPIP)]
+    wanted = [Want(path) for path in (_ENVIRONMENT, _NAME, _TIME_ZONE, _TCPIP, _PRODUCT)]
     system = hives.read_system(root, "SYSTEM", wanted, problems)
-    return describe(software, system)
+    return dataclasses.replace(describe(software, system), hibernated=is_hibernated(root, problems))
+
+
+def is_hibernated(root: Root, problems: list[str]) -> bool | None:
+    """Whether the file that memory is saved to says that it is to be resumed; None if unreadable.
+
+    Source of the mark: ntfs-3g, ntfs_volume_check_hiberfile(); once resumed, the file begins with
+    zeros or another one.
+    """
+    try:
+        with root.open(_SLEEP_FILE) as stream:
+            return stream.read(len(_SLEEPING)).lower() == _SLEEPING
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        problems.append(f"{_SLEEP_FILE}: {error.strerror}")
+        return None
 
 
 def describe(software: Key, system: Key) -> OperatingSystem:
@@ -54,7 +77,8 @@ def describe(software: Key, system: Key) -> OperatingSystem:
         distro="windows",
         inspector_distro="windows",
         like=(),
-        product=_product(version.text("ProductName"), build),
+        product=_product(version.text("ProductName"), build)
+        or _nt_product(version.text("CurrentVersion"), _text(system, _PRODUCT, "ProductType")),
         version=".".join(map(str, known)) or None,
         version_major=major,
         version_minor=minor,
@@ -75,6 +99,7 @@ def describe(software: Key, system: Key) -> OperatingSystem:
         build=build,
         installed_at=_installed(version),
         system_root=version.text("SystemRoot"),
+        hibernated=None,
     )
 
 
@@ -96,6 +121,13 @@ def _product(name: str | None, build: str | None) -> str | None:
     if name and build and build.isascii() and build.isdigit() and int(build[:9]) >= _WINDOWS_11:
         return name.replace("Windows 10", "Windows 11", 1)
     return name
+
+
+def _nt_product(version: str | None, kind: str | None) -> str | None:
+    """Windows NT, which does not name itself; its kinds are those of the key ProductOptions."""
+    if not version:
+        return None
+    return " ".join(filter(None, ("Windows NT", version, _NT_KINDS.get((kind or "").lower()))))
 
 
 def _architecture(system: Key) -> str | None:

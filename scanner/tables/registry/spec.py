@@ -25,11 +25,13 @@ class RegistryValue:
     r"""Values of the Windows registry, of the keys that security settings live in.
 
     Unless asked for others: version, log-on, user account control, policies (Windows Update,
-    firewall, event logs, remote desktop, WinRM, PowerShell), autoruns (Run, RunOnce; per user as
-    well), LSA, SChannel, secure channel, remote desktop, SMB server and client with shares, TCP/IP
-    and DNS, firewall profiles, time, event logs, crash dumps, audit policy, and the tree of
-    scheduled tasks. ``fleetscan scan --registry KEY`` adds a key with all that is below it, such
-    as ``HKLM\SOFTWARE\Vendor``; it may be repeated.
+    firewall, event logs, remote desktop, WinRM, PowerShell), autoruns (Run, RunOnce, RunOnceEx,
+    what of them is switched off, Active Setup, AppInit and AppCert libraries, helpers of netsh,
+    print monitors, of the command processor, log-on scripts; per user as well), who logged on
+    last, LSA, SChannel, secure channel, remote desktop, SMB server and client with shares,
+    TCP/IP and DNS, firewall profiles, time, event logs, crash dumps, audit policy, and the tree
+    of scheduled tasks. ``fleetscan scan --registry KEY`` adds a key with all that is below it,
+    such as ``HKLM\SOFTWARE\Vendor``; it may be repeated.
 
     Text under names that speak of passwords or other secrets is never stored.
     """

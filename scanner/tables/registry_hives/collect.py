@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from appliance.guest.root import Root
 from scanner.schema import NotApplicable
 from scanner.tables import hives
+from scanner.tables.hivelogs import Recovery
 from scanner.tables.registry_hives.spec import RegistryHive
 
 _CONFIG_HIVES = (
     *("SYSTEM", "SOFTWARE", "SAM", "SECURITY", "DEFAULT"),
     *("COMPONENTS", "DRIVERS", "BBI", "ELAM"),
 )
-_LOGS = (".LOG", ".LOG1", ".LOG2")
 
 _BASE_BLOCK = struct.Struct("<4sIIQII")  # mark, both sequence numbers, time, major and minor
 _MARK = b"regf"
@@ -39,7 +39,8 @@ def collect(root: Root) -> Iterator[RegistryHive]:
         try:
             with root.open(path) as stream:
                 head = stream.read(_BASE_BLOCK.size)
-            yield describe(path, root.stat(path).st_size, head, _logs(root, path))
+                _, recovery = root.lasting(hives.Recoveries).find(root, path, stream.fileno())
+            yield describe(path, root.stat(path).st_size, head, hives.logs(root, path), recovery)
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
         except ValueError as error:
@@ -48,12 +49,9 @@ def collect(root: Root) -> Iterator[RegistryHive]:
         raise ValueError("; ".join(problems))
 
 
-def _logs(root: Root, path: str) -> tuple[str, ...]:
-    names = (f"{path}{ending}" for ending in _LOGS)
-    return tuple(name for name in names if root.is_file(name) and root.stat(name).st_size)
-
-
-def describe(path: str, size: int, head: bytes, logs: tuple[str, ...]) -> RegistryHive:
+def describe(
+    path: str, size: int, head: bytes, logs: tuple[str, ...], recovery: Recovery
+) -> RegistryHive:
     """The row of a hive.
 
     Args:
@@ -61,6 +59,7 @@ def describe(path: str, size: int, head: bytes, logs: tuple[str, ...]) -> Regist
         size: the file's length in bytes.
         head: the file's beginning.
         logs: its transaction logs.
+        recovery: what became of them.
 
     Raises:
         ValueError: it is no hive.
@@ -75,6 +74,9 @@ def describe(path: str, size: int, head: bytes, logs: tuple[str, ...]) -> Regist
         written=hives.filetime(written),
         primary_sequence=primary,
         secondary_sequence=secondary,
-        dirty=primary != secondary,
+        dirty=recovery.state != "not_needed",
         logs=logs,
+        recovery=recovery.state,
+        replayed=recovery.entries,
+        recovery_note=recovery.note or None,
     )

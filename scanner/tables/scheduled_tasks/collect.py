@@ -1,4 +1,4 @@
-"""Scheduled tasks, from the files of cron, anacron, at and systemd."""
+"""Scheduled tasks, from the files of cron, anacron, at, systemd and of Windows' scheduler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from appliance.guest.root import Root
 from scanner.schema import MICROSECOND, NotApplicable
 from scanner.tables import colonfile
 from scanner.tables.reading import Reader
-from scanner.tables.scheduled_tasks import crontab, timers
+from scanner.tables.scheduled_tasks import crontab, timers, windows
 from scanner.tables.scheduled_tasks.spec import Kind, ScheduledTask
 
 _CRONTAB = "/etc/crontab"
@@ -28,13 +28,17 @@ _EXECUTABLE = 0o111
 
 
 def collect(root: Root) -> Iterator[ScheduledTask]:
-    """One row a task: cron's, anacron's, at's, then systemd's timers.
+    """One row a task: cron's, anacron's, at's, then systemd's timers; or those of Windows.
 
     Raises:
         NotApplicable: the root has no place for any of them.
         ValueError: a file could not be read or has malformed lines; raised after all rows.
     """
     reader = Reader(root)
+    if root.windows:
+        yield from windows.tasks(reader)
+        reader.finish()
+        return
     places = (_CRONTAB, _CRON_D, _ANACRONTAB, *_SPOOLS, *_JOB_SPOOLS, *timers.FOLDERS)
     if not any(map(root.exists, places)):
         raise NotApplicable("neither cron, anacron, at nor systemd")
@@ -98,6 +102,8 @@ def _rows(
             user=user or entry.user,
             command=entry.command,
             enabled=enabled,
+            elevated=None,
+            last_run=None,
         )
 
 
@@ -118,6 +124,8 @@ def _periodic(root: Root) -> Iterator[ScheduledTask]:
                 user="root",
                 command=path,
                 enabled=executable and crontab.is_run_by_run_parts(name),
+                elevated=None,
+                last_run=None,
             )
 
 
@@ -142,4 +150,6 @@ def _jobs(reader: Reader) -> Iterator[ScheduledTask]:
                 user=None if owner is None else names.get(owner, str(owner)),
                 command=command,
                 enabled=True,
+                elevated=None,
+                last_run=None,
             )

@@ -53,4 +53,6 @@ def _task(
         command=unitfile.last(settings, "Timer", "Unit")
         or f"{name.removesuffix('.timer')}.service",
         enabled=started,
+        elevated=None,
+        last_run=None,
     )

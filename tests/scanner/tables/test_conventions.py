@@ -41,6 +41,7 @@ SHARED = {
     "scanner.tables.services.collect",  # a timer is a unit
     "scanner.tables.services.systemd",
     "scanner.tables.services.unitfile",
+    "scanner.tables.hivelogs",
     "scanner.tables.hivereader",
     "scanner.tables.hives",
     "scanner.tables.sam",

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from appliance.guest.root import Root
 from scanner.tables import hivereader, hives, sam
 from scanner.tables.hives import Key, Value
-from scanner.tables.registry_hives.collect import describe
 from tests.scanner.tables.make_hives import make_hive
 from tests.scanner.tables.run_case import DEBIAN_PYTHON, REPOSITORY
 
@@ -220,16 +219,6 @@ def test_windows_times_are_microseconds_since_1970(
     units: int | None, microseconds: int | None
 ) -> None:
     assert hives.filetime(units) == microseconds
-
-
-@pytest.mark.parametrize(("primary", "secondary", "dirty"), [(7, 7, False), (8, 7, True)])
-def test_a_hive_is_dirty_when_its_sequence_numbers_differ(
-    primary: int, secondary: int, dirty: bool
-) -> None:
-    head = struct.pack("<4sIIQII", b"regf", primary, secondary, 116_444_736_000_000_010, 1, 5)
-    row = describe("/SYSTEM", 8192, head, ("/SYSTEM.LOG1",))
-    assert (row.dirty, row.written, row.version) == (dirty, 1, "1.5")
-    assert (row.primary_sequence, row.secondary_sequence) == (primary, secondary)
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300), st.binary(max_size=120))

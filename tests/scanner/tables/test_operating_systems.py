@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from appliance.guest.root import Root
 from scanner.tables import release
-from scanner.tables.operating_systems import elf, inspector
+from scanner.tables.hives import Key, Value
+from scanner.tables.operating_systems import elf, inspector, windows
 from scanner.tables.operating_systems.collect import release_order
 from scanner.tables.release import Release
 from tests.strategies import guest_texts
@@ -210,3 +211,143 @@ def test_any_text_is_a_release_or_none(text: str) -> None:
     for _, parse in (*release.OLDER_FILES, *release.OTHER_FILES):
         parse(text)
         parse(f"{text} release {text} ({text})")
+
+
+def _key(**values: str | int) -> Key:
+    """A key with text and number values."""
+    return Key(
+        "",
+        values={
+            name.lower(): Value(name, 4, value.to_bytes(4, "little"), 4)
+            if isinstance(value, int)
+            else Value(name, 1, value.encode("utf-16-le"), 2 * len(value))
+            for name, value in values.items()
+        },
+    )
+
+
+def _below(path: str, key: Key) -> Key:
+    for name in reversed(path.lower().split("\\")):
+        key = Key("", keys={name: key})
+    return key
+
+
+TEN: dict[str, str | int] = {
+    "CurrentVersion": "6.3",
+    "CurrentMajorVersionNumber": 10,
+    "CurrentMinorVersionNumber": 0,
+}
+
+# What each release writes: product, version, build, service pack or release, edition; and what is
+# to be told of it.
+WINDOWS: list[tuple[dict[str, str | int], str, str, str | None]] = [
+    (
+        {"CurrentVersion": "4.0", "CurrentBuildNumber": "1381", "CSDVersion": "Service Pack 6"},
+        *("Windows NT 4.0 Server", "4.0.1381", "Service Pack 6"),
+    ),
+    (
+        {
+            "ProductName": "Microsoft Windows 2000",
+            "CurrentVersion": "5.0",
+            "CurrentBuildNumber": "2195",
+        },
+        *("Microsoft Windows 2000", "5.0.2195", None),
+    ),
+    (
+        {
+            "ProductName": "Microsoft Windows XP",
+            "CurrentVersion": "5.1",
+            "CurrentBuildNumber": "2600",
+            "CSDVersion": "Service Pack 3",
+        },
+        *("Microsoft Windows XP", "5.1.2600", "Service Pack 3"),
+    ),
+    (
+        {
+            "ProductName": "Microsoft Windows Server 2003",
+            "CurrentVersion": "5.2",
+            "CurrentBuildNumber": "3790",
+            "CSDVersion": "Service Pack 2",
+        },
+        *("Microsoft Windows Server 2003", "5.2.3790", "Service Pack 2"),
+    ),
+    (
+        {
+            "ProductName": "Windows Server 2008 R2 Standard",
+            "CurrentVersion": "6.1",
+            "CurrentBuildNumber": "7601",
+            "CSDVersion": "Service Pack 1",
+        },
+        *("Windows Server 2008 R2 Standard", "6.1.7601", "Service Pack 1"),
+    ),
+    (
+        {
+            "ProductName": "Windows Server 2012 R2 Standard",
+            "CurrentVersion": "6.3",
+            "CurrentBuildNumber": "9600",
+            "UBR": 20778,
+        },
+        *("Windows Server 2012 R2 Standard", "6.3.9600.20778", None),
+    ),
+    (
+        {
+            **TEN,
+            "ProductName": "Windows Server 2019 Datacenter",
+            "CurrentBuildNumber": "17763",
+            "UBR": 5122,
+            "ReleaseId": "1809",
+        },
+        *("Windows Server 2019 Datacenter", "10.0.17763.5122", "1809"),
+    ),
+    (
+        {
+            **TEN,
+            "ProductName": "Windows 10 Pro",
+            "CurrentBuildNumber": "22631",
+            "UBR": 2861,
+            "ReleaseId": "2009",
+            "DisplayVersion": "23H2",
+        },
+        *("Windows 11 Pro", "10.0.22631.2861", "23H2"),
+    ),
+    (
+        {
+            **TEN,
+            "ProductName": "Windows Server 2025 Standard",
+            "CurrentBuildNumber": "26100",
+            "UBR": 1742,
+            "DisplayVersion": "24H2",
+        },
+        *("Windows Server 2025 Standard", "10.0.26100.1742", "24H2"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "product", "version", "release"), WINDOWS)
+def test_every_windows_is_named(
+    values: dict[str, str | int], product: str, version: str, release: str | None
+) -> None:
+    software = _below("Microsoft\\Windows NT\\CurrentVersion", _key(**values))
+    system = _below("CurrentControlSet\\Control\\ProductOptions", _key(ProductType="LANMANNT"))
+    row = windows.describe(software, system)
+    assert (row.product, row.version, row.codename) == (product, version, release)
+    assert row.build == values["CurrentBuildNumber"]
+
+
+@pytest.mark.parametrize(
+    ("content", "asleep"),
+    [(b"HIBR\0", True), (b"hibr", True), (b"\0" * 9, False), (b"wake", False), (None, False)],
+)
+def test_a_windows_that_sleeps_is_told(tmp_path: Path, content: bytes | None, asleep: bool) -> None:
+    if content is not None:
+        (tmp_path / "hiberfil.sys").write_bytes(content)
+    with Root("r", str(tmp_path)) as root:
+        assert windows.is_hibernated(root, []) is asleep
+
+
+def test_a_sleep_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "hiberfil.sys").mkdir()
+    problems: list[str] = []
+    with Root("r", str(tmp_path)) as root:
+        assert windows.is_hibernated(root, problems) is None
+    assert problems == ["/hiberfil.sys: Is a directory"]

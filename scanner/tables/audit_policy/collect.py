@@ -1,0 +1,35 @@
+"""Audit policy of Windows, from its SECURITY hive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from appliance.guest.root import Root
+from scanner.schema import NotApplicable
+from scanner.tables import hives
+from scanner.tables.audit_policy import events
+from scanner.tables.audit_policy.spec import AuditPolicy
+from scanner.tables.hivereader import Want
+
+_KEY = "Policy\\PolAdtEv"
+
+
+def collect(root: Root) -> Iterator[AuditPolicy]:
+    """One row a kind of event.
+
+    Raises:
+        NotApplicable: this is no Windows.
+        ValueError: the hive cannot be read, or the policy in it; raised after all rows.
+    """
+    if not root.windows:
+        raise NotApplicable("no Windows registry")
+    problems: list[str] = []
+    security = hives.read_system(root, "SECURITY", [Want(_KEY)], problems)
+    key = security.find(_KEY)
+    if key:
+        try:
+            yield from events.parse(key.data(""))
+        except ValueError as error:
+            problems.append(f"{hives.system_hive(root, 'SECURITY')}: {_KEY}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))

@@ -1,0 +1,36 @@
+"""One row a kind of event that Windows may audit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scanner.schema import column, table
+
+Category = Literal[
+    "system",
+    "logon/logoff",
+    "object access",
+    "privilege use",
+    "detailed tracking",
+    "policy change",
+    "account management",
+    "ds access",
+    "account logon",
+]
+
+
+@table()
+class AuditPolicy:
+    """Audit policy of Windows: which events go into its security log.
+
+    It is the policy in force when the system last ran, as ``auditpol /get /category:*`` shows it,
+    wherever it was set. Windows XP and Server 2003 have categories alone.
+    """
+
+    category: Category = column("Category of the events.")
+    subcategory: str | None = column(
+        "Kind of the events, as auditpol names it in English; null for a whole category.",
+        example="Special Logon",
+    )
+    success: bool = column("Whether what succeeds is recorded.")
+    failure: bool = column("Whether what fails is recorded.")
