@@ -83,6 +83,7 @@ class Image:
         cid: content and parent's content id that a vmdk's descriptor has, and which QEMU
             compares; None without one.
         extents: what the disk is made of when it lies in other files.
+        luks_uuid: UUID of the LUKS header that an encrypted image has inside; None for others.
         snapshots: internal snapshots.
         mark: what whoever wrote it last left it marked as: not closed cleanly, or damaged.
     """
@@ -97,6 +98,7 @@ class Image:
     sector_size: int | None = None
     cid: tuple[int, int] | None = None
     extents: tuple[ExtentReference, ...] = ()
+    luks_uuid: str | None = None
     snapshots: tuple[Snapshot, ...] = ()
     mark: Mark | None = None
 

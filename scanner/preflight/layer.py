@@ -124,6 +124,7 @@ def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | 
             start=start,
             length=part,
             cid=image.cid if image.extents else None,
+            luks_uuid=image.luks_uuid,
         ),
         image=image,
         allocated=status.st_blocks * 512,
