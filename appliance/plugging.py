@@ -31,6 +31,7 @@ class PluggedLayer:
         length: length of the image, in bytes; None for the rest of the file.
         describe: makes the file that the driver reads, of the paths under which QEMU finds the
             others; None when the driver reads the image's own file.
+        joined: what ``describe`` describes is not the image, but a file that holds it.
         overlay: a qcow2 image, open for reading, that the driver reads on top of the file.
         keys: passphrases that may open it, when its format encrypts it; None when it does not.
         name: what an error calls it.
@@ -42,6 +43,7 @@ class PluggedLayer:
     start: int = 0
     length: int | None = None
     describe: Callable[[Sequence[str]], bytes] | None = None
+    joined: bool = False
     overlay: int | None = None
     keys: Sequence[bytes] | None = field(default=None, repr=False)
     name: str = ""
@@ -109,6 +111,7 @@ class Plugger:
             layer.block_device,
             layer.start,
             layer.length,
+            joined=layer.joined,
             overlay=None if layer.overlay is None else self._pass(layer.overlay, deadline),
         )
 

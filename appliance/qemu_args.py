@@ -121,6 +121,7 @@ class OpenLayer:
         block_device: whether the file is a block device.
         start: where in the file the image begins, in bytes.
         length: length of the image, in bytes; None for the rest of the file.
+        joined: the file is a vmdk descriptor of those that, one after another, are the image.
         overlay: number of the descriptor set that holds a qcow2 image, which the driver reads on
             top of the file.
     """
@@ -130,6 +131,7 @@ class OpenLayer:
     block_device: bool = False
     start: int = 0
     length: int | None = None
+    joined: bool = False
     overlay: int | None = None
 
 
@@ -275,6 +277,9 @@ def _content(layer: OpenLayer) -> dict[str, object]:
         part |= {"offset": layer.start, "size": layer.length}
     if layer.driver == "raw":
         return part
+    if layer.joined:
+        described = {"driver": "vmdk", **_READ_ONLY, "force-share": True, "backing": None}
+        return {"file": {**described, "file": file}}
     if layer.overlay is not None:
         top = {"driver": "qcow2", **_READ_ONLY, "file": _file_node(layer.overlay)}
         return {"file": {**top, "backing": {"driver": "raw", **_READ_ONLY, **part}}}

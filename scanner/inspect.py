@@ -37,6 +37,7 @@ from scanner.errors import (
     FleetscanError,
     GuestError,
     LockedError,
+    PreflightError,
     RowError,
     WireError,
 )
@@ -266,15 +267,15 @@ class _Inspection:
         )
 
     def _plug_disks(self, vm: ApplianceVM) -> None:
-        """Give the appliance its disks; the machine goes on with those that are not locked.
+        """Give the appliance its disks; the machine goes on with those that can be opened.
 
         Raises:
-            LockedError: all are.
+            LockedError, PreflightError: none can be.
         """
         for index, plan in list(self._found.plans.items()):
             try:
                 self._plug(vm, index, plan)
-            except LockedError as error:
+            except (LockedError, PreflightError) as error:
                 self._found.close_disk(index, error)
                 if not self._found.plans:
                     raise

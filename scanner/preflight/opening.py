@@ -6,13 +6,17 @@ import contextlib
 import functools
 import os
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from appliance.open_files import memory_file, reopened
 from appliance.plugging import PluggedLayer
-from scanner.errors import LockedError
-from scanner.preflight import vmdk
+from scanner.errors import LockedError, PreflightError
+from scanner.preflight import mapped, vmdk
+from scanner.preflight.formats import runs
+from scanner.preflight.image import SECTOR, ExtentReference
+from scanner.preflight.layer import reader
 from scanner.preflight.plan import DiskPlan, Layer, Limits, open_layer
 from scanner.preflight.qemu_img import replay_log
 from scanner.sources.keys import keys_for
@@ -38,7 +42,12 @@ def open_disk(
         PreflightError: one cannot be opened, is not what preflight saw, or has a log that cannot
             be replayed.
     """
-    chain = [_open(layer, stack, live=live) for layer in plan.layers]
+    chain = [
+        _open_mapped(plan.layers[index:], stack, live=live)
+        if layer.mapped
+        else _open(layer, stack, live=live)
+        for index, layer in enumerate(plan.layers)
+    ]
     return [_with_keys(*pair, keys) for pair in zip(chain, plan.layers, strict=True)]
 
 
@@ -69,6 +78,42 @@ def _open(layer: Layer, stack: contextlib.ExitStack, *, live: bool) -> PluggedLa
     overlay = _replayed(descriptor, layer, stack) if layer.replay else None
     return PluggedLayer(
         layer.driver, (descriptor,), block_device, layer.start, layer.length, overlay=overlay
+    )
+
+
+def _open_mapped(
+    layers: Sequence[Layer], stack: contextlib.ExitStack, *, live: bool
+) -> PluggedLayer:
+    """The first of these layers, which lies on the others, as a vmdk.
+
+    Raises:
+        PreflightError: also if what it would take to show it so is too much.
+    """
+    layer, sectors = layers[0], layers[0].size // SECTOR
+    descriptor = _opened(layer, stack, live=live)
+    cid = (len(layers), len(layers) - 1 or vmdk.NO_PARENT)
+    if layer.driver == "raw":
+        content = ExtentReference("FLAT", layer.virtual_size // SECTOR, b"")
+        return PluggedLayer(
+            "vmdk", (descriptor,), describe=functools.partial(vmdk.describe, [content], cid)
+        )
+    read = reader(descriptor)
+    deadline = time.monotonic() + Limits().wall_seconds
+    try:
+        stretches = functools.partial(runs, layer.format, read, layer.size, deadline)
+        head = mapped.head(layer.virtual_size, layer.size, cid, stretches)
+    except PreflightError as error:
+        raise PreflightError(f"{layer.path!r}: {error}", hint=error.hint) from error
+    written = memory_file(stack, "head", head)
+    pieces = [
+        ExtentReference("FLAT", len(head) // SECTOR, b""),
+        ExtentReference("FLAT", sectors, b""),
+    ]
+    return PluggedLayer(
+        "vmdk",
+        (reopened(stack, written, os.O_RDONLY), descriptor),
+        describe=functools.partial(vmdk.describe, pieces, (0, vmdk.NO_PARENT)),
+        joined=True,
     )
 
 

@@ -74,6 +74,9 @@ class Layer:
         extents: the files that hold the disk's content, when this one only describes it.
         cid: the content ids of a vmdk that only describes a disk.
         luks_uuid: UUID of the LUKS header in an encrypted image; None for others.
+        mapped: it is part of a chain of differencing images, which QEMU reads through tables that
+            are made when it is opened.
+        virtual_size: the size that a guest sees, in bytes.
     """
 
     path: str
@@ -89,6 +92,8 @@ class Layer:
     extents: tuple[Extent, ...] = ()
     cid: tuple[int, int] | None = None
     luks_uuid: str | None = None
+    mapped: bool = False
+    virtual_size: int = 0
 
 
 @dataclass(frozen=True)

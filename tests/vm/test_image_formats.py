@@ -18,7 +18,7 @@ from scanner.preflight.opening import open_disk
 from scanner.sources import Disk, Machine, find_machines
 from scanner.sources.keys import KeySource
 from scanner.store.staging import MemorySink
-from tests.disk_images import archive, gpt_disk, leave_log
+from tests.disk_images import Content, archive, differencing, gpt_disk, leave_log
 from tests.vm.machines import checksum, image_of, prepared, small_system, soon
 from tests.vm.ordinary import Tables, tables_of
 
@@ -123,6 +123,33 @@ def test_a_vmdk_is_read_through_its_parents(system: Path, twin: Tables, tmp_path
     (row,) = rows_of(tmp_path, "disks")
     chain = [Path(path).name for path in row["backing_chain"]]
     assert (chain, len(row["extents"])) == (["middle.vmdk", "base.vmdk"], 1)
+
+
+@pytest.mark.parametrize("kind", [KINDS[number] for number in (9, 10, 11, 13)], ids=str)
+def test_a_differencing_image_is_read_through_its_parents(
+    kind: Kind, system: Path, twin: Tables, tmp_path: Path
+) -> None:
+    disk = system.read_bytes()
+    # Every third stretch of three sectors is the first image's, every other the second's.
+    pieces = [disk[start : start + 1536] for start in range(0, len(disk), 1536)]
+    middle = b"".join(
+        b"\xaa" * len(part) if at % 3 == 1 else part for at, part in enumerate(pieces)
+    )
+    base = b"".join(b"\xbb" * len(part) if at % 3 else part for at, part in enumerate(pieces))
+    names = [tmp_path / f"{name}{Path(kind.file).suffix}" for name in ("base", "middle", "top")]
+    (tmp_path / "raw").write_bytes(base)
+    convert(tmp_path / "raw", names[0], kind)
+    (tmp_path / "raw").unlink()
+    for below, path, content in (
+        (names[0], names[1], Content(middle, base)),
+        (names[1], names[2], Content(disk, middle)),
+    ):
+        differencing(path, content, below)
+    before = {path: checksum(path) for path in names}
+    assert scanned(tmp_path) == twin
+    (row,) = rows_of(tmp_path, "disks")
+    assert [Path(path) for path in row["backing_chain"]] == names[1::-1]
+    assert {path: checksum(path) for path in names} == before
 
 
 @pytest.mark.parametrize(
