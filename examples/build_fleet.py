@@ -26,7 +26,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 from appliance import build
-from examples.builder import commands, million, trees, vm
+from examples.builder import commands, million, sources, trees, vm
 from examples.builder.images import SETS, TREES, Disk, Image
 from scanner.errors import ApplianceError, FleetscanError
 
@@ -190,7 +190,8 @@ class Build:
         if suite:
             trees.debian(suite, packages.split(), partial)
         else:
-            {"rpm": trees.rpm, "windows": trees.windows}[name](partial)
+            makers = {"rpm": trees.rpm, "windows": trees.windows, "images": sources.images}
+            makers[name](partial)
         for old in target.parent.glob(f"{name}-*.tar"):
             old.unlink()
         partial.rename(target)
@@ -293,6 +294,8 @@ def _tree_key(name: str) -> str:
     if suite:
         recipe = repr(trees.debian_command(suite, packages.split(), "")).encode()
         return hashlib.sha256(recipe).hexdigest()[:16]
+    if name == "images":
+        return hashlib.sha256((BUILDER / "sources.py").read_bytes()).hexdigest()[:16]
     digest = hashlib.sha256((BUILDER / "trees.py").read_bytes())
     if name == "windows":
         digest.update((BUILDER / "hives.py").read_bytes())

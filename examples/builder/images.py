@@ -20,13 +20,14 @@ TREES = {
     "rpm": ("", ""),
     "tools": (
         "trixie",
-        "erofs-utils exfatprogs f2fs-tools jfsutils makefs nilfs-tools squashfs-tools udftools "
-        "xorriso",
+        "bcache-tools erofs-utils exfatprogs f2fs-tools jfsutils makefs nilfs-tools squashfs-tools "
+        "udftools xorriso",
     ),
     "windows": ("", ""),
+    "images": ("", ""),
 }
-"""Name to Debian suite and packages; rpm and windows are made from the folders of their names, and
-tools make odd filesystems."""
+"""Name to Debian suite and packages; rpm and windows are made from the folders of their names,
+tools make odd filesystems, and images are those that source packages hold."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ EXTRA = (
         (Disk("filesystems/disk0.raw", "320M"), Disk("filesystems/disk1.raw", "16M")),
         tree="tools",
     ),
+    Image("bitlocker", (Disk("bitlocker.raw", "100M"),), tree="images"),
+    Image("bcache", (Disk("bcache.raw", "136M"),), tree="tools"),
     Image("windows10", (Disk("windows10.raw", "128M"),), tree="windows"),
     Image("zero", (Disk("zero.raw"),), cut_from="bare-ext4", needs=("bare-ext4",)),
 )

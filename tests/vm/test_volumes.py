@@ -327,3 +327,38 @@ def test_an_apple_partition_map_is_read(inspected: Inspect) -> None:
 def test_disk_files_stay_as_they_were(name: str, inspected: Inspect) -> None:
     found = inspected(name)
     assert (found.after, found.leftovers) == (found.before, [])
+
+
+# -- bcache -----------------------------------------------------------------------------------
+
+
+def test_a_bcache_device_that_holds_all_its_data_is_read(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    found = inspected("bcache")
+    volumes = by_name(found)
+    for name in ("/dev/sda1", "/dev/sda2"):
+        assert (volumes[name]["kind"], volumes[name]["error"]) == ("bcache", None)
+    rows = {row["label"]: row for row in found.rows("filesystems") if row["mounted"]}
+    assert set(rows) == {"bcache1", "bcache2"}
+    names = ("type", "uuid", "label", "version")
+    described = sorted(tuple(row[name] for name in names) for row in rows.values())
+    assert described == expected("bcache.raw").filesystems()
+    usages = [
+        (usage.size, usage.used, usage.available)
+        for _, usage in sorted(expected("bcache.raw").usage().items())
+    ]
+    found_usages = [
+        tuple(row[name] for name in ("size", "used", "available"))
+        for _, row in sorted(rows.items())
+    ]
+    assert found_usages == usages
+    assert rows["bcache2"]["stack"] == ["/dev/sda2", "/dev/sda"]
+
+
+def test_a_cache_of_bcache_is_named(inspected: Inspect) -> None:
+    volume = by_name(inspected("bcache"))["/dev/sda3"]
+    assert (volume["active"], volume["error"]) == (
+        False,
+        "bcache: a cache, of which nothing is read",
+    )
