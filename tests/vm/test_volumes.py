@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,6 +281,29 @@ def test_a_table_inside_a_volume_names_the_volume_and_its_filesystems_are_read(
     assert {parents[row["device"]] for row in rows} == {"/dev/hosts/guest"}
     assert [row["label"] for row in rows] == ["boot", "root"]
     assert rows[0]["stack"] == ["/dev/hosts/guest", "/dev/sdc"]
+
+
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+def test_as_many_partitions_as_sfdisk_writes_are_found(label: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as stream:
+        stream.truncate(400 << 20)
+    sizes = ["size=1537"] * 128 if label == "gpt" else ["type=5", *["size=1537"] * 56]
+    command = ["sfdisk", "--quiet", "--label", label, str(disk)]
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    subprocess.run(
+        command, input="\n".join(sizes), text=True, check=True, env=environment, timeout=60
+    )
+    listed = subprocess.run(
+        ["sfdisk", "--json", str(disk)], capture_output=True, check=True, env=environment
+    )
+    wanted = json.loads(listed.stdout)["partitiontable"]["partitions"]
+    found = inspect(disk).rows("partitions")
+    assert [(row["start"], row["size"]) for row in found] == [
+        (item["start"] * 512, item["size"] * 512) for item in wanted
+    ]
+    assert len(found) == len(sizes)
+    assert {row["alignment"] >= 512 and row["start"] % row["alignment"] for row in found} == {0}
 
 
 # -- filesystems ------------------------------------------------------------------------------
