@@ -6,13 +6,16 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance import qemu_args
 from appliance.monitor import Monitor
 from appliance.open_files import memory_file, reopened
 from appliance.qemu_args import OpenLayer
 from scanner.deadline import Deadline
+from scanner.errors import ApplianceError, LockedError
+
+_WRONG_KEY = "Invalid password"  # QEMU's crypto/block-luks.c, for what fits no key slot
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,10 @@ class PluggedLayer:
         length: length of the image, in bytes; None for the rest of the file.
         describe: makes the file that the driver reads, of the paths under which QEMU finds the
             others; None when the driver reads the image's own file.
+        joined: what ``describe`` describes is not the image, but a file that holds it.
         overlay: a qcow2 image, open for reading, that the driver reads on top of the file.
+        keys: passphrases that may open it, when its format encrypts it; None when it does not.
+        name: what an error calls it.
     """
 
     driver: str
@@ -37,7 +43,10 @@ class PluggedLayer:
     start: int = 0
     length: int | None = None
     describe: Callable[[Sequence[str]], bytes] | None = None
+    joined: bool = False
     overlay: int | None = None
+    keys: Sequence[bytes] | None = field(default=None, repr=False)
+    name: str = ""
 
 
 class Plugger:
@@ -58,8 +67,36 @@ class Plugger:
         layers = [self._open_layer(layer, deadline) for layer in chain]
         name = f"disk{index}"
         device = qemu_args.disk_device(name, index, sector_size)
-        self._monitor.execute("blockdev-add", deadline, qemu_args.disk_node(name, layers))
+        nodes = qemu_args.disk_nodes(name, layers)
+        for node, layer in zip(nodes, reversed(chain), strict=True):
+            if layer.keys is None:
+                self._monitor.execute("blockdev-add", deadline, node)
+            else:
+                self._unlock(node, layer.name, layer.keys, deadline)
         self._monitor.execute("device_add", deadline, device)
+
+    def _unlock(
+        self, node: dict[str, object], name: str, keys: Sequence[bytes], deadline: Deadline
+    ) -> None:
+        """Add an encrypted node with the first key that fits.
+
+        Raises:
+            LockedError: none does.
+        """
+        secret = f"{node['node-name']}-key"
+        for key in keys:
+            self._monitor.execute("object-add", deadline, qemu_args.secret_object(secret, key))
+            try:
+                arguments = qemu_args.encrypted(node, secret)
+                self._monitor.execute("blockdev-add", deadline, arguments)
+                return
+            except ApplianceError as error:
+                if _WRONG_KEY not in str(error):
+                    raise
+            finally:
+                self._monitor.execute("object-del", deadline, {"id": secret})
+        which = "the key given for it does not fit" if len(keys) == 1 else "no key fits"
+        raise LockedError(f"{name!r}: encrypted (LUKS), and {which}")
 
     def _open_layer(self, layer: PluggedLayer, deadline: Deadline) -> OpenLayer:
         sets = [self._pass(descriptor, deadline) for descriptor in layer.descriptors]
@@ -74,6 +111,7 @@ class Plugger:
             layer.block_device,
             layer.start,
             layer.length,
+            joined=layer.joined,
             overlay=None if layer.overlay is None else self._pass(layer.overlay, deadline),
         )
 

@@ -6,6 +6,7 @@ path that an image names can reach it.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -120,6 +121,7 @@ class OpenLayer:
         block_device: whether the file is a block device.
         start: where in the file the image begins, in bytes.
         length: length of the image, in bytes; None for the rest of the file.
+        joined: the file is a vmdk descriptor of those that, one after another, are the image.
         overlay: number of the descriptor set that holds a qcow2 image, which the driver reads on
             top of the file.
     """
@@ -129,6 +131,7 @@ class OpenLayer:
     block_device: bool = False
     start: int = 0
     length: int | None = None
+    joined: bool = False
     overlay: int | None = None
 
 
@@ -207,7 +210,7 @@ def _machine(options: VMOptions, memory: str) -> list[str]:
 
 
 def _devices(files: Descriptors) -> list[str]:
-    root = disk_node("root", [OpenLayer("raw", ROOT_SET)])
+    (root,) = disk_nodes("root", [OpenLayer("raw", ROOT_SET)])
     return [
         *("-add-fd", f"fd={files.root},set={ROOT_SET}"),
         *("-add-fd", f"fd={files.console},set={CONSOLE_SET}"),
@@ -225,28 +228,45 @@ def _devices(files: Descriptors) -> list[str]:
     ]
 
 
-def disk_node(name: str, chain: Sequence[OpenLayer]) -> dict[str, object]:
-    """The block graph of one disk, as ``blockdev-add`` takes it: every node explicit.
+def disk_nodes(name: str, chain: Sequence[OpenLayer]) -> list[dict[str, object]]:
+    """The block nodes of one disk, each explicit and as ``blockdev-add`` takes it, lowest first.
 
     Args:
-        name: node name for the top of the chain.
+        name: node name for the top of the chain; the others' names begin with it.
         chain: the disk's layers, top first.
     """
-    node: dict[str, object] | None = None
-    for depth in range(len(chain) - 1, -1, -1):
-        layer = chain[depth]
-        node = {
-            "driver": layer.driver,
-            "node-name": name if depth == 0 else f"{name}-{depth}",
-            **_READ_ONLY,
-            # A vmdk's extents are opened with what they inherit, which leaves locks on.
-            **({"force-share": True} if layer.driver == "vmdk" else {}),
-            **_content(layer),
-            **({"backing": node} if layer.driver in _WITH_BACKING else {}),
-        }
-    if node is None:
-        raise ValueError("a disk has at least one layer")
-    return node
+    names = [name, *(f"{name}-{depth}" for depth in range(1, len(chain)))]
+    below = [*names[1:], None]
+    nodes = [_node(*described) for described in zip(names, chain, below, strict=True)]
+    return nodes[::-1]
+
+
+def encrypted(node: dict[str, object], secret: str) -> dict[str, object]:
+    """A qcow2 node that is opened with the passphrase in a secret object.
+
+    Args:
+        node: the node without it.
+        secret: the object's name.
+    """
+    return {**node, "encrypt": {"format": "luks", "key-secret": secret}}
+
+
+def secret_object(name: str, key: bytes) -> dict[str, object]:
+    """The arguments of ``object-add`` that hand a key over. They hold it: not for any log."""
+    data = base64.b64encode(key).decode("ascii")
+    return {"qom-type": "secret", "id": name, "format": "base64", "data": data}
+
+
+def _node(name: str, layer: OpenLayer, below: str | None) -> dict[str, object]:
+    return {
+        "driver": layer.driver,
+        "node-name": name,
+        **_READ_ONLY,
+        # A vmdk's extents are opened with what they inherit, which leaves locks on.
+        **({"force-share": True} if layer.driver == "vmdk" else {}),
+        **_content(layer),
+        **({"backing": below} if layer.driver in _WITH_BACKING else {}),
+    }
 
 
 def _content(layer: OpenLayer) -> dict[str, object]:
@@ -257,6 +277,9 @@ def _content(layer: OpenLayer) -> dict[str, object]:
         part |= {"offset": layer.start, "size": layer.length}
     if layer.driver == "raw":
         return part
+    if layer.joined:
+        described = {"driver": "vmdk", **_READ_ONLY, "force-share": True, "backing": None}
+        return {"file": {**described, "file": file}}
     if layer.overlay is not None:
         top = {"driver": "qcow2", **_READ_ONLY, "file": _file_node(layer.overlay)}
         return {"file": {**top, "backing": {"driver": "raw", **_READ_ONLY, **part}}}

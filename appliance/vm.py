@@ -225,6 +225,7 @@ class ApplianceVM:
             sector_size: the disk's logical sector size, in bytes.
 
         Raises:
+            LockedError: it is encrypted, and none of its keys fits.
             ApplianceError: QEMU cannot open it.
         """
         self._plugger.plug(index, chain, deadline, sector_size)

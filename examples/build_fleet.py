@@ -26,7 +26,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 from appliance import build
-from examples.builder import commands, genuine, million, trees, vm
+from examples.builder import commands, genuine, million, sources, trees, vm
 from examples.builder.images import SETS, TREES, Disk, Image
 from scanner.errors import ApplianceError, FleetscanError
 
@@ -38,7 +38,12 @@ WORKERS = 2
 
 _APPLIANCE = "appliance"  # whose tools make the images
 _APPLIANCE_SECONDS = 1800
-_MADE = {"rpm": trees.rpm, "windows": trees.windows, "genuine": genuine.windows}
+_MADE = {
+    "rpm": trees.rpm,
+    "windows": trees.windows,
+    "genuine": genuine.windows,
+    "images": sources.images,
+}
 Task = Callable[[], object]
 
 
@@ -294,6 +299,8 @@ def _tree_key(name: str) -> str:
     if suite:
         recipe = repr(trees.debian_command(suite, packages.split(), "")).encode()
         return hashlib.sha256(recipe).hexdigest()[:16]
+    if name == "images":
+        return hashlib.sha256((BUILDER / "sources.py").read_bytes()).hexdigest()[:16]
     digest = hashlib.sha256((BUILDER / "trees.py").read_bytes())
     if name in ("windows", "genuine"):
         digest.update((BUILDER / "hives.py").read_bytes())

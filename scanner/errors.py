@@ -42,6 +42,10 @@ class PreflightError(FleetscanError):
     """A disk file that cannot or must not be opened: unreadable, malformed, out of bounds."""
 
 
+class LockedError(FleetscanError):
+    """An encrypted disk image that none of the keys given opens."""
+
+
 class ApplianceError(FleetscanError):
     """The appliance could not be built, found, started or talked to."""
 

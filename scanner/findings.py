@@ -80,7 +80,7 @@ class Findings:
     def add_disk(
         self, disk: SourceDisk, plan: DiskPlan | None = None, error: FleetscanError | None = None
     ) -> None:
-        """Note what preflight said of the machine's next disk."""
+        """Note what preflight said of the machine's next disk: how to open it, or why not."""
         index = len(self.disks)
         if plan is not None:
             self.plans[index] = plan
@@ -97,6 +97,7 @@ class Findings:
             cluster_size=plan.cluster_size if plan else None,
             sector_size=plan.sector_size if plan else None,
             mark=plan.mark if plan else None,
+            encryption="luks" if plan and plan.encrypted else None,
             backing_chain=plan.backing_chain if plan else (),
             extents=plan.extent_files if plan else (),
             error=_shortened(error),
@@ -104,6 +105,12 @@ class Findings:
         self.disks.append(row)
         if plan is not None:
             self.snapshots += [_snapshot_row(index, snapshot) for snapshot in plan.snapshots]
+
+    def close_disk(self, index: int, error: FleetscanError) -> None:
+        """Note that a disk stays closed for all that is known of it."""
+        self.disks[index] = replace(self.disks[index], error=_shortened(error))
+        self.warnings.append(str(error))
+        del self.plans[index]
 
     def name_disk(self, index: int, device: str) -> None:
         """Note a disk's name inside the appliance."""

@@ -10,6 +10,7 @@ Whatever goes wrong ends in the machine's own rows. Nothing but a bug or a cance
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -35,6 +36,8 @@ from scanner.errors import (
     ApplianceError,
     FleetscanError,
     GuestError,
+    LockedError,
+    PreflightError,
     RowError,
     WireError,
 )
@@ -195,8 +198,7 @@ class _Inspection:
             with self._found.at("appliance"):
                 vm = stack.enter_context(self._appliance())
                 self._personalize(vm)
-                for index, plan in self._found.plans.items():
-                    self._plug(vm, index, plan)
+                self._plug_disks(vm)
             self._gather(vm)
 
     def read_directory(self, directory: Path) -> None:
@@ -264,9 +266,24 @@ class _Inspection:
             "personalize", self._deadline, entropy=entropy, time_us=int(time.time() * MICROSECOND)
         )
 
+    def _plug_disks(self, vm: ApplianceVM) -> None:
+        """Give the appliance its disks; the machine goes on with those that can be opened.
+
+        Raises:
+            LockedError, PreflightError: none can be.
+        """
+        for index, plan in list(self._found.plans.items()):
+            try:
+                self._plug(vm, index, plan)
+            except (LockedError, PreflightError) as error:
+                self._found.close_disk(index, error)
+                if not self._found.plans:
+                    raise
+
     def _plug(self, vm: ApplianceVM, index: int, plan: preflight.DiskPlan) -> None:
         with contextlib.ExitStack() as stack:
-            chain = open_disk(plan, stack, live=self._options.live)
+            keys = self._secrets if plan.encrypted else ()
+            chain = open_disk(plan, stack, live=self._options.live, keys=keys)
             vm.plug(index, chain, self._deadline, sector_size=plan.sector_size)
 
     # -- discovery and collection ------------------------------------------------------------
@@ -284,7 +301,7 @@ class _Inspection:
             self._deadline,
             disks=wanted,
             files=self._options.files,
-            keys=self._read_keys(),
+            keys=[{"selector": selector, "secret": key.hex()} for selector, key in self._secrets],
             packages=self._options.packages,
             registry=self._options.registry,
         )
@@ -300,15 +317,13 @@ class _Inspection:
         for index, device in zip(wanted, discovery.devices, strict=False):
             self._found.name_disk(index, _short(device, _DEVICE))
 
-    def _read_keys(self) -> list[dict[str, str]]:
-        """The keys as they go on the wire; what cannot be read is a warning."""
-        keys = []
+    @functools.cached_property
+    def _secrets(self) -> list[tuple[str, bytes]]:
+        """Selector and key, of each key that can be read; what cannot be is a warning."""
+        keys: list[tuple[str, bytes]] = []
         for source in self._keys:
             try:
-                keys += [
-                    {"selector": selector, "secret": secret.hex()}
-                    for selector, secret in read_keys([source])
-                ]
+                keys += read_keys([source])
             except KeyUnavailableError as error:
                 self._found.warnings.append(str(error))
         return keys

@@ -14,6 +14,8 @@ _SUPERBLOCKS = _LABEL | _UUID | _TYPE | _SECTYPE | _USAGE | _VERSION | _FSINFO
 _ENTRY_DETAILS = 1 << 2
 
 _FOUND, _NOTHING, _AMBIVALENT = 0, 1, -2
+_ONLY_IN = 2  # BLKID_FLTR_ONLYIN
+_BITLOCKER = (ctypes.c_char_p * 2)(b"BitLocker", None)
 
 
 def probe(path: str) -> dict[str, str]:
@@ -37,6 +39,10 @@ def probe(path: str) -> dict[str, str]:
         if library.blkid_probe_set_device(handle, descriptor, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "cannot be probed", path)
         outcome = library.blkid_do_safeprobe(handle)
+        if outcome == _AMBIVALENT:
+            # A removable drive that BitLocker encrypted has a FAT for show, with its unlocker.
+            library.blkid_probe_filter_superblocks_type(handle, _ONLY_IN, _BITLOCKER)
+            outcome = library.blkid_do_safeprobe(handle)
         if outcome not in (_FOUND, _NOTHING, _AMBIVALENT):
             raise OSError(ctypes.get_errno(), "cannot be probed", path)
         return _values(library, handle) if outcome == _FOUND else {}
@@ -74,5 +80,6 @@ def _library() -> ctypes.CDLL:
         getattr(library, f"blkid_probe_set_{name}_flags").argtypes = (handle, ctypes.c_int)
     for name in ("blkid_do_safeprobe", "blkid_probe_numof_values"):
         getattr(library, name).argtypes = (handle,)
+    library.blkid_probe_filter_superblocks_type.argtypes = (handle, ctypes.c_int, pointer)
     library.blkid_probe_get_value.argtypes = (handle, ctypes.c_int, pointer, pointer, pointer)
     return library

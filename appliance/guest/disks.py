@@ -163,6 +163,19 @@ def _number(path: str) -> int:
         return int(stream.read())
 
 
+def read_at(path: str, offset: int, length: int) -> bytes:
+    """What stands at a place of a device, both in bytes; less at its end.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+
+
 def probe(devices: Sequence[BlockDevice]) -> None:
     """Have libblkid read each device and keep what it says in ``probe``.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
-from appliance.guest import arrays, disks, encryption, mapping
+from appliance.guest import arrays, bcache, disks, encryption, ldm, mapping
 from appliance.guest.disks import BlockDevice
 from appliance.guest.encryption import Key
 from appliance.guest.lvm import LogicalVolumes
@@ -16,13 +16,12 @@ from scanner.tables.volumes.spec import Volume
 
 _MOST_LAYERS = 8  # deeper than anybody builds; an image may try to go on for ever
 
-_NOT_OPENED: Mapping[str, tuple[Literal["bcache", "raid"], str]] = {
-    "bcache": ("bcache", "bcache is not opened: its driver writes to the device when it starts"),
-    "isw_raid_member": ("raid", "a firmware RAID (Intel) is not put together"),
-    "ddf_raid_member": ("raid", "a firmware RAID (DDF) is not put together"),
-    "VMFS_volume_member": ("raid", "a VMFS volume is not opened"),
+_NOT_OPENED: Mapping[str, str] = {
+    "isw_raid_member": "a firmware RAID (Intel) is not put together",
+    "ddf_raid_member": "a firmware RAID (DDF) is not put together",
+    "VMFS_volume_member": "a VMFS volume is not opened",
 }
-"""blkid's type, to the row's kind and the reason."""
+"""blkid's type, to the reason."""
 
 
 class Layers:
@@ -54,10 +53,13 @@ class Layers:
     def open(self, devices: Sequence[BlockDevice]) -> None:
         """Open all that lies on probed devices."""
         fresh = list(devices)
+        with self._warning():
+            self._dynamic_disks(fresh)
         self._others += closed(fresh)
         for _ in range(_MOST_LAYERS):
             opened: list[BlockDevice] = []
-            for step in (self._arrays, self._containers, self._logical_volumes, self._inside):
+            steps = (self._arrays, self._cached, self._containers, self._logical_volumes)
+            for step in (*steps, self._inside):
                 with self._warning():
                     opened += step(fresh)
             if not opened:
@@ -76,9 +78,31 @@ class Layers:
         except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
             self.warnings.append(f"volumes cannot be opened: {error}")
 
+    def _dynamic_disks(self, fresh: list[BlockDevice]) -> None:
+        """Put Windows' volumes in the place of the pieces that the kernel found of them."""
+        members = ldm.find_members(fresh, disks.read_at)
+        if not members:
+            return
+        ldm.hide_pieces(members, fresh)
+        groups: dict[str, list[ldm.Member]] = {}
+        for member in members:
+            groups.setdefault(member.header.group, []).append(member)
+        for group in groups.values():
+            self._others += _volumes_of(group)
+        opened = _opened(self._others)
+        disks.probe(opened)
+        self.opened += opened
+        fresh += opened
+
     def _arrays(self, fresh: Sequence[BlockDevice]) -> list[BlockDevice]:
         members = [device for device in fresh if device.probe.get("TYPE") == arrays.MEMBER]
         found = arrays.assemble(members) if members else []
+        self._others += found
+        return _opened(found)
+
+    def _cached(self, fresh: Sequence[BlockDevice]) -> list[BlockDevice]:
+        members = [device for device in fresh if device.probe.get("TYPE") == bcache.MEMBER]
+        found = [bcache.open_device(device) for device in members]
         self._others += found
         return _opened(found)
 
@@ -114,6 +138,22 @@ def _partitions_inside(volume: BlockDevice) -> list[BlockDevice]:
     return disks.partitions(volume, name)
 
 
+def _volumes_of(group: Sequence[ldm.Member]) -> list[Volume]:
+    """A disk group's volumes, by the first of its disks whose database can be read.
+
+    Raises:
+        ValueError: none can be.
+    """
+    reason = ""
+    for member in group:
+        read = functools.partial(disks.read_at, member.device.path)
+        try:
+            return ldm.open_group(group, ldm.read_database(read, member.header))
+        except ValueError as error:
+            reason = reason or f"{member.device.path}: dynamic disk: {error}"
+    raise ValueError(reason)
+
+
 def _opened(volumes: Sequence[Volume]) -> list[BlockDevice]:
     return [
         disks.volume(item.device, item.members, snapshot=item.snapshot)
@@ -127,9 +167,8 @@ def closed(devices: Sequence[BlockDevice]) -> Iterator[Volume]:
     for device in devices:
         kind = device.probe.get("TYPE", "")
         if kind in _NOT_OPENED:
-            word, reason = _NOT_OPENED[kind]
             yield Volume(
-                kind=word,
+                kind="raid",
                 device=None,
                 name=device.probe.get("LABEL") or device.path,
                 group_name=None,
@@ -141,5 +180,5 @@ def closed(devices: Sequence[BlockDevice]) -> Iterator[Volume]:
                 active=False,
                 snapshot=False,
                 degraded=None,
-                error=reason,
+                error=_NOT_OPENED[kind],
             )

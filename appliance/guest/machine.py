@@ -160,7 +160,11 @@ class DiskMachine:
 
     def _assemble_roots(self, options: ScanOptions) -> None:
         assembler = systems.Assembler(self.filesystems, self.all_devices(), options)
-        for index, candidate in enumerate(systems.find_roots(self.filesystems)):
+        candidates: list[systems.Candidate] = []
+        for filesystem in self.filesystems:
+            with self._warning(f"{filesystem.device.path} cannot be searched for a system"):
+                candidates += systems.find_roots([filesystem])
+        for index, candidate in enumerate(candidates):
             with self._warning(f"the system on {candidate.name} cannot be opened"):
                 self.roots.append(assembler.assemble(candidate, f"{_SYSROOT}/root{index}"))
 

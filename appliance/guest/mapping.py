@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from appliance.guest.tools import WORK, run
@@ -32,6 +33,38 @@ def overlay(path: str, size: int) -> str:
     table = f"0 {size // _SECTOR} snapshot {below} {loop} N {_CHUNK_SECTORS}"
     run(["dmsetup", "create", name, "--table", table])
     return f"/dev/mapper/{name}"
+
+
+def overlay_once(path: str, size: int) -> str:
+    """As :func:`overlay`; of a device that has one already, that."""
+    name = f"/dev/mapper/overlay-{_kernel_name(path)}"
+    return name if os.path.exists(name) else overlay(path, size)
+
+
+def create(name: str, table: str, *, read_only: bool = True) -> None:
+    """Make a device of a table.
+
+    Args:
+        name: the device's, which may hold anything.
+        table: its lines, each as dmsetup(8) has it.
+        read_only: whether it can be opened for reading alone.
+
+    Raises:
+        ToolError: device mapper refused.
+    """
+    run(["modprobe", "-q", "dm_raid"] if " raid " in table else ["modprobe", "dm_mod"])
+    options = ["--readonly"] if read_only and " raid " not in table else []
+    run(["dmsetup", "create", *options, "--", _mapped_name(name)], stdin=table.encode())
+
+
+def path_of(name: str) -> str:
+    """The path of a device that :func:`create` made."""
+    return f"/dev/mapper/{_mapped_name(name)}"
+
+
+def _mapped_name(name: str) -> str:
+    """A name that device mapper takes: of what it would mangle, only what is left."""
+    return re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)[:120]
 
 
 def read_only(devices: Sequence[tuple[str, int]]) -> dict[str, str]:

@@ -20,14 +20,16 @@ TREES = {
     "rpm": ("", ""),
     "tools": (
         "trixie",
-        "erofs-utils exfatprogs f2fs-tools jfsutils makefs nilfs-tools squashfs-tools udftools "
-        "xorriso",
+        "bcache-tools erofs-utils exfatprogs f2fs-tools jfsutils makefs nilfs-tools squashfs-tools "
+        "udftools xorriso",
     ),
     "windows": ("", ""),
     "genuine": ("", ""),
+    "images": ("", ""),
 }
 """Name to Debian suite and packages; rpm and windows are made from the folders of their names,
-genuine from windows' and a hive of a real one, and tools make odd filesystems."""
+genuine from windows' and a hive of a real one, tools make odd filesystems, and images are those
+that source packages hold."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ EXTRA = (
         (Disk("filesystems/disk0.raw", "320M"), Disk("filesystems/disk1.raw", "16M")),
         tree="tools",
     ),
+    Image("bitlocker", (Disk("bitlocker.raw", "100M"),), tree="images"),
+    Image("bcache", (Disk("bcache.raw", "136M"),), tree="tools"),
     Image("windows10", (Disk("windows10.raw", "128M"),), tree="windows"),
     Image("windows-left", (Disk("windows-left.raw", "128M"),), tree="genuine"),
     Image("zero", (Disk("zero.raw"),), cut_from="bare-ext4", needs=("bare-ext4",)),

@@ -7,15 +7,16 @@ found here, and only where the policy allows; whoever opens a layer later opens 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 from scanner.errors import PreflightError
-from scanner.preflight import bounds
-from scanner.preflight.formats import decide_format, references
-from scanner.preflight.image import SECTOR, ExtentReference
-from scanner.preflight.layer import Examined, examine_file, reader
+from scanner.preflight import bounds, parents
+from scanner.preflight.formats import decide_format, read_parent, references
+from scanner.preflight.image import SECTOR, ExtentReference, Parent
+from scanner.preflight.layer import Examined, examine_file, file_identity, reader
 from scanner.preflight.plan import (
     DiskPlan,
     Extent,
@@ -51,15 +52,20 @@ def examine(disk: Disk, policy: Policy) -> DiskPlan:
         _check_chain(found, chain, policy)
         found = _with_extents(found, name, allowed, policy)
         chain.append(found)
-        backing = found.image.backing_file
-        if backing is None:
-            return _plan(chain)
+        below = found.image.backing_file or found.image.parent
+        if below is None:
+            return _plan(_mapped(chain))
         if member is not None:
             raise PreflightError(f"{path!r}: {member!r} needs another disk, its backing file")
-        name = bounds.referred_name(backing, name, found.layer.path, _BACKING)
+        if isinstance(below, Parent):
+            stated = found.layer.format
+            identify = functools.partial(file_identity, image_format=found.layer.format)
+            name = parents.find(below, name, found.layer.path, allowed, identify)
+        else:
+            stated = found.image.backing_format
+            name = bounds.referred_name(below, name, found.layer.path, _BACKING)
         path = os.path.realpath(name)
         bounds.check_bounds(path, found.layer.path, _BACKING, allowed)
-        stated = found.image.backing_format
 
 
 def referred_files(disk: Disk) -> tuple[str, ...]:
@@ -75,12 +81,18 @@ def referred_files(disk: Disk) -> tuple[str, ...]:
         fd = open_checked(path)
         try:
             size, read = file_size(fd), reader(fd)
-            names = references(decide_format(disk.format, path, read, size), read, size)
+            decided = decide_format(disk.format, path, read, size)
+            names = references(decided, read, size)
+            parent = read_parent(decided, read, size)
         finally:
             os.close(fd)
     except (PreflightError, OSError):
         return ()
-    return tuple(os.path.realpath(bounds.joined(name, disk.path)) for name in names)
+    files = [bounds.joined(name, disk.path) for name in names]
+    if parent is not None:
+        identify = functools.partial(file_identity, image_format=decided)
+        files += filter(None, [parents.found_beside(parent, disk.path, identify)])
+    return tuple(os.path.realpath(file) for file in files)
 
 
 def _with_extents(found: Examined, name: str, allowed: Sequence[str], policy: Policy) -> Examined:
@@ -140,6 +152,24 @@ def _check_chain(found: Examined, above: Sequence[Examined], policy: Policy) -> 
             f"{above[0].layer.path!r} has a backing chain of more than {policy.max_depth} layers",
             hint="flatten it with: qemu-img convert -O qcow2",
         )
+
+
+def _mapped(chain: Sequence[Examined]) -> list[Examined]:
+    """The chain with those layers marked that QEMU reads through tables of ours.
+
+    Those are all from the first differencing image on: QEMU lets a vmdk, as which they are shown
+    to it, lie on nothing but a vmdk.
+    """
+    differing = (index for index, found in enumerate(chain) if found.image.parent)
+    first = next(differing, len(chain))
+    for found in chain[first:]:
+        if found.layer.replay:
+            raise PreflightError(
+                f"{found.layer.path!r}: a parent with a log to be replayed",
+                hint="open and close it once on its host, or merge it with what adds to it",
+            )
+    mapped = [replace(found, layer=replace(found.layer, mapped=True)) for found in chain[first:]]
+    return [*chain[:first], *mapped]
 
 
 def _plan(chain: Sequence[Examined]) -> DiskPlan:

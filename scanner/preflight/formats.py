@@ -12,7 +12,7 @@ from typing import get_args
 
 from scanner.errors import PreflightError
 from scanner.preflight import parallels, qcow2, vdi, vhd, vhdx, vmdk
-from scanner.preflight.image import SECTOR, Image, Read
+from scanner.preflight.image import SECTOR, Image, Parent, Read, Runs
 from scanner.preflight.plan import Format
 
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -87,6 +87,52 @@ def read_image(image_format: Format, read: Read, file_size: int, deadline: float
     if image_format == "raw":
         return Image(-(-file_size // SECTOR) * SECTOR, first_block=0)  # as QEMU rounds it
     return _READERS[image_format](read, file_size, deadline)
+
+
+_Differencing = Callable[[Read, int], Parent | None]
+_PARENTS: dict[Format, _Differencing] = {
+    "vhd": vhd.read_parent,
+    "vhdx": vhdx.read_parent,
+    "vdi": vdi.read_parent,
+}
+_IDENTITIES: dict[Format, Callable[[Read, int], bytes]] = {
+    "vhd": vhd.identity,
+    "vhdx": vhdx.identity,
+    "vdi": vdi.identity,
+}
+_RUNS: dict[Format, Callable[[Read, int, float], Runs]] = {
+    "vhd": vhd.runs,
+    "vhdx": vhdx.runs,
+    "vdi": vdi.runs,
+}
+
+
+def read_parent(image_format: Format, read: Read, file_size: int) -> Parent | None:
+    """What a differencing image adds to; None for all others. Its tables stay unread.
+
+    Raises:
+        PreflightError: it is malformed.
+    """
+    reader = _PARENTS.get(image_format)
+    return reader(read, file_size) if reader else None
+
+
+def identity(image_format: Format, read: Read, file_size: int) -> bytes:
+    """What differencing images of a format know an image of it by.
+
+    Raises:
+        PreflightError: it is malformed.
+    """
+    return _IDENTITIES[image_format](read, file_size)
+
+
+def runs(image_format: Format, read: Read, file_size: int, deadline: float) -> Runs:
+    """Which stretches of the disk an image decides on, of a format that has differencing images.
+
+    Raises:
+        PreflightError: it is malformed, or has too much of them.
+    """
+    return _RUNS[image_format](read, file_size, deadline)
 
 
 def references(image_format: Format, read: Read, file_size: int) -> tuple[bytes, ...]:

@@ -23,6 +23,7 @@ SECTOR = 512
 
 _MAX_TABLE_BYTES = 64 << 20  # a map of 16 TiB in blocks of 1 MiB; QEMU holds such maps in memory
 _PIECE_BYTES = 1 << 20
+_PIECE_BITS = 4096  # of a bitmap at a time: taking a long number apart costs its length each time
 
 Mark = Literal["dirty", "corrupt"]
 ByteOrder = Literal["little", "big"]
@@ -65,6 +66,39 @@ class ExtentReference:
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The image that a differencing image adds to.
+
+    Attributes:
+        names: what its file may be called, as paths of this host, the most telling first; not yet
+            to be trusted. Empty when nothing but its identity is known.
+        identity: what it must say of itself.
+    """
+
+    names: tuple[bytes, ...]
+    identity: bytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of a disk that an image decides on.
+
+    Attributes:
+        start: where on the disk it begins, in sectors.
+        sectors: its length.
+        place: where in the file it lies, in sectors; None when it reads as zeros.
+    """
+
+    start: int
+    sectors: int
+    place: int | None
+
+
+Runs = Iterator[Run]
+"""Stretches in the order of the disk; what none of them covers is the parent's."""
+
+
+@dataclass(frozen=True)
 class Image:
     """What an image's metadata says.
 
@@ -83,6 +117,8 @@ class Image:
         cid: content and parent's content id that a vmdk's descriptor has, and which QEMU
             compares; None without one.
         extents: what the disk is made of when it lies in other files.
+        parent: what a differencing image adds to; QEMU knows nothing of it.
+        luks_uuid: UUID of the LUKS header that an encrypted image has inside; None for others.
         snapshots: internal snapshots.
         mark: what whoever wrote it last left it marked as: not closed cleanly, or damaged.
     """
@@ -97,6 +133,8 @@ class Image:
     sector_size: int | None = None
     cid: tuple[int, int] | None = None
     extents: tuple[ExtentReference, ...] = ()
+    parent: Parent | None = None
+    luks_uuid: str | None = None
     snapshots: tuple[Snapshot, ...] = ()
     mark: Mark | None = None
 
@@ -201,6 +239,29 @@ def table_pieces(
         size = min(_PIECE_BYTES, length - done)
         data = malformed.whole(read(table.offset + done, size), size, "block table")
         yield words(data, table.word, table.order)
+
+
+def block_runs(start: int, sectors: int, place: int, bits: bytes) -> Runs:
+    """The sectors of a block that are stored.
+
+    Args:
+        start: where on the disk the block begins, in sectors.
+        sectors: its length.
+        place: where in the file it begins, in sectors.
+        bits: a bit a sector, the lowest of the first byte for the first sector.
+    """
+    for done in range(0, sectors, _PIECE_BITS):
+        number = int.from_bytes(bits[done // 8 : (done + _PIECE_BITS) // 8], "little")
+        number &= (1 << min(_PIECE_BITS, sectors - done)) - 1
+        position = done
+        while number:
+            absent = (number & -number).bit_length() - 1
+            number >>= absent
+            stored = (~number & number + 1).bit_length() - 1
+            number >>= stored
+            position += absent
+            yield Run(start + position, stored, place + position)
+            position += stored
 
 
 def words(data: bytes, word: Word, order: ByteOrder) -> array.array[int]:

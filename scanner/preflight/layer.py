@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from scanner.errors import PreflightError
 from scanner.preflight.archive import find_member
-from scanner.preflight.formats import decide_format, read_image
+from scanner.preflight.formats import decide_format, identity, read_image
 from scanner.preflight.image import SECTOR, Image, Read
 from scanner.preflight.locks import has_lock_folder, is_written
 from scanner.preflight.plan import (
@@ -124,6 +124,8 @@ def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | 
             start=start,
             length=part,
             cid=image.cid if image.extents else None,
+            luks_uuid=image.luks_uuid,
+            virtual_size=image.virtual_size,
         ),
         image=image,
         allocated=status.st_blocks * 512,
@@ -140,8 +142,8 @@ def _confirmed(fd: int, found: Examined, policy: Policy) -> Examined:
         PreflightError: it does not.
     """
     layer, image = found.layer, found.image
-    if layer.driver == "raw" or image.extents:
-        return found
+    if layer.driver == "raw" or image.extents or image.parent:
+        return found  # QEMU does not read it by this format
     if layer.driver == "vmdk" and image.cid is None:
         raise PreflightError(
             "only a part of a disk, which another file describes",
@@ -199,6 +201,18 @@ def _device_sector_size(fd: int, status: os.stat_result) -> int | None:
         return None
     (size,) = struct.unpack("@i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))
     return int(size) if size == _LARGE_SECTOR else None
+
+
+def file_identity(path: str, image_format: Format) -> bytes | None:
+    """What differencing images know an image file by; None when it is none that can be read."""
+    try:
+        fd = open_checked(path)
+        try:
+            return identity(image_format, reader(fd), file_size(fd))
+        finally:
+            os.close(fd)
+    except (PreflightError, OSError):
+        return None
 
 
 def reader(fd: int, start: int = 0, length: int | None = None) -> Read:

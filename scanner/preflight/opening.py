@@ -6,16 +6,28 @@ import contextlib
 import functools
 import os
 import stat
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 from appliance.open_files import memory_file, reopened
 from appliance.plugging import PluggedLayer
-from scanner.preflight import vmdk
+from scanner.errors import LockedError, PreflightError
+from scanner.preflight import mapped, vmdk
+from scanner.preflight.formats import runs
+from scanner.preflight.image import SECTOR, ExtentReference
+from scanner.preflight.layer import reader
 from scanner.preflight.plan import DiskPlan, Layer, Limits, open_layer
 from scanner.preflight.qemu_img import replay_log
+from scanner.sources.keys import keys_for
 
 
 def open_disk(
-    plan: DiskPlan, stack: contextlib.ExitStack, *, live: bool = False
+    plan: DiskPlan,
+    stack: contextlib.ExitStack,
+    *,
+    live: bool = False,
+    keys: Sequence[tuple[str, bytes]] = (),
 ) -> list[PluggedLayer]:
     """Open a disk's files read-only, each the one that preflight looked at.
 
@@ -23,12 +35,34 @@ def open_disk(
         plan: how the disk is opened.
         stack: closes the files.
         live: they may have been written to since.
+        keys: selector and key, for layers whose format encrypts them.
 
     Raises:
+        LockedError: there is no key for an encrypted layer.
         PreflightError: one cannot be opened, is not what preflight saw, or has a log that cannot
             be replayed.
     """
-    return [_open(layer, stack, live=live) for layer in plan.layers]
+    chain = [
+        _open_mapped(plan.layers[index:], stack, live=live)
+        if layer.mapped
+        else _open(layer, stack, live=live)
+        for index, layer in enumerate(plan.layers)
+    ]
+    return [_with_keys(*pair, keys) for pair in zip(chain, plan.layers, strict=True)]
+
+
+def _with_keys(
+    plugged: PluggedLayer, layer: Layer, keys: Sequence[tuple[str, bytes]]
+) -> PluggedLayer:
+    if layer.luks_uuid is None:
+        return plugged
+    fitting = keys_for(layer.luks_uuid, keys)
+    if not fitting:
+        raise LockedError(
+            f"{layer.path!r}: encrypted (LUKS, UUID {layer.luks_uuid}), and no key was given",
+            hint="say where its key is with --key, or keys in the inventory",
+        )
+    return replace(plugged, keys=fitting, name=layer.path)
 
 
 def _open(layer: Layer, stack: contextlib.ExitStack, *, live: bool) -> PluggedLayer:
@@ -44,6 +78,42 @@ def _open(layer: Layer, stack: contextlib.ExitStack, *, live: bool) -> PluggedLa
     overlay = _replayed(descriptor, layer, stack) if layer.replay else None
     return PluggedLayer(
         layer.driver, (descriptor,), block_device, layer.start, layer.length, overlay=overlay
+    )
+
+
+def _open_mapped(
+    layers: Sequence[Layer], stack: contextlib.ExitStack, *, live: bool
+) -> PluggedLayer:
+    """The first of these layers, which lies on the others, as a vmdk.
+
+    Raises:
+        PreflightError: also if what it would take to show it so is too much.
+    """
+    layer, sectors = layers[0], layers[0].size // SECTOR
+    descriptor = _opened(layer, stack, live=live)
+    cid = (len(layers), len(layers) - 1 or vmdk.NO_PARENT)
+    if layer.driver == "raw":
+        content = ExtentReference("FLAT", layer.virtual_size // SECTOR, b"")
+        return PluggedLayer(
+            "vmdk", (descriptor,), describe=functools.partial(vmdk.describe, [content], cid)
+        )
+    read = reader(descriptor)
+    deadline = time.monotonic() + Limits().wall_seconds
+    try:
+        stretches = functools.partial(runs, layer.format, read, layer.size, deadline)
+        head = mapped.head(layer.virtual_size, layer.size, cid, stretches)
+    except PreflightError as error:
+        raise PreflightError(f"{layer.path!r}: {error}", hint=error.hint) from error
+    written = memory_file(stack, "head", head)
+    pieces = [
+        ExtentReference("FLAT", len(head) // SECTOR, b""),
+        ExtentReference("FLAT", sectors, b""),
+    ]
+    return PluggedLayer(
+        "vmdk",
+        (reopened(stack, written, os.O_RDONLY), descriptor),
+        describe=functools.partial(vmdk.describe, pieces, (0, vmdk.NO_PARENT)),
+        joined=True,
     )
 
 

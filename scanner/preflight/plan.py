@@ -73,6 +73,10 @@ class Layer:
         replay: it has a log that must be replayed, onto an overlay, before it is read.
         extents: the files that hold the disk's content, when this one only describes it.
         cid: the content ids of a vmdk that only describes a disk.
+        luks_uuid: UUID of the LUKS header in an encrypted image; None for others.
+        mapped: it is part of a chain of differencing images, which QEMU reads through tables that
+            are made when it is opened.
+        virtual_size: the size that a guest sees, in bytes.
     """
 
     path: str
@@ -87,6 +91,9 @@ class Layer:
     replay: bool = False
     extents: tuple[Extent, ...] = ()
     cid: tuple[int, int] | None = None
+    luks_uuid: str | None = None
+    mapped: bool = False
+    virtual_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,11 @@ class DiskPlan:
     def backing_chain(self) -> tuple[str, ...]:
         """Paths of the layers below the top one, nearest first."""
         return tuple(layer.path for layer in self.layers[1:])
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether a layer's format encrypts its content, so that it takes a key to be opened."""
+        return any(layer.luks_uuid is not None for layer in self.layers)
 
     @property
     def extent_files(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import itertools
+import re
 import struct
 import time
 from collections.abc import Iterator
@@ -25,6 +26,14 @@ _EXTENSION = struct.Struct(">II")
 
 _EXTENSION_END = 0
 _EXTENSION_BACKING_FORMAT = 0xE2792ACA
+_EXTENSION_ENCRYPTION = 0x0537BE77
+
+_AES, _LUKS = 1, 2  # crypt_method
+_CRYPTO_HEADER = struct.Struct(">QQ")  # where the LUKS header lies, and its length
+_LUKS_HEADER = struct.Struct(">6sH160x40s")  # magic, version, UUID (LUKS1 on-disk format, 2.3)
+_LUKS_MAGIC = b"LUKS\xba\xbe"
+_UUID = re.compile(r"[0-9a-fA-F-]{36}")
+_MAX_LUKS_BYTES = 64 << 20  # that of QEMU has 2 MiB
 
 _DIRTY = 1 << 0  # refcounts may lag behind; reading does not need them
 _CORRUPT = 1 << 1  # QEMU marks what it must not write to; reading is allowed
@@ -59,6 +68,7 @@ class Header:
         snapshots: how many.
         backing_file: the name as it stands, not yet to be trusted; None without one.
         backing_format: what the header says the backing file's format is; None if it does not.
+        luks: offset and length of the LUKS header of an encrypted image; None for others.
     """
 
     version: int
@@ -76,6 +86,7 @@ class Header:
     extended_l2: bool
     backing_file: bytes | None
     backing_format: str | None
+    luks: tuple[int, int] | None
 
     @property
     def cluster_size(self) -> int:
@@ -101,7 +112,8 @@ def read_image(read: Read, file_size: int, deadline: float) -> Image:
         cluster_size=header.cluster_size,
         backing_file=header.backing_file,
         backing_format=header.backing_format,
-        first_block=_first_block(read, header),
+        first_block=None if header.luks else _first_block(read, header),
+        luks_uuid=_luks_uuid(read, *header.luks) if header.luks else None,
         snapshots=tuple(_snapshots(read, header)),
         mark="corrupt" if header.corrupt else "dirty" if header.dirty else None,
     )
@@ -112,7 +124,7 @@ def parse_header(read: Read, file_size: int) -> Header:
 
     Raises:
         PreflightError: it does not, the file is cut short, or it needs what is not supported:
-            encryption, an external data file, features that we do not know.
+            encryption of the old kind, an external data file, features that we do not know.
     """
     data = read(0, _V2_HEADER.size)
     if len(data) < _V2_HEADER.size:
@@ -146,7 +158,10 @@ def parse_header(read: Read, file_size: int) -> Header:
         extended_l2=bool(features & _EXTENDED_L2),
         backing_file=_backing_file(read, backing_offset, backing_size, header_length, cluster_size),
         backing_format=_backing_format(read, header_length, backing_offset or cluster_size),
+        luks=_luks(read, header_length, backing_offset or cluster_size) if crypt == _LUKS else None,
     )
+    if header.luks:
+        _check_table("encryption header", *header.luks, cluster_size, file_size)
     _require(snapshots <= _MAX_SNAPSHOTS, f"{snapshots} snapshots")
     if snapshots:
         _check_table("snapshot table", snapshots_offset, 1, 8, file_size)
@@ -171,11 +186,11 @@ def _v3_fields(read: Read, version: int, cluster_size: int) -> tuple[int, int, i
 
 
 def _check_supported(features: int, crypt: int) -> None:
-    if crypt:
-        kind = {1: "AES", 2: "LUKS"}.get(crypt, f"method {crypt}")
+    if crypt not in (0, _LUKS):
+        kind = "AES, which was found insecure" if crypt == _AES else f"method {crypt}"
         raise PreflightError(
-            f"encrypted ({kind}); encrypted qcow2 images are not supported yet",
-            hint="scan a decrypted copy",
+            f"encrypted ({kind}) in a way that QEMU no longer opens for virtual machines",
+            hint="convert it with qemu-img to encrypt.format=luks, or scan a decrypted copy",
         )
     if features & _DATA_FILE:
         raise PreflightError(
@@ -237,6 +252,35 @@ def _backing_file(
 
 def _backing_format(read: Read, start: int, end: int) -> str | None:
     """The backing format extension among the header extensions that lie in [start, end)."""
+    found = _extension(read, start, end, _EXTENSION_BACKING_FORMAT)
+    if found is None:
+        return None
+    offset, length = found
+    _require(length <= 15, f"backing format name of {length} bytes")
+    return read(offset, length).decode("ascii", "backslashreplace")
+
+
+def _luks(read: Read, start: int, end: int) -> tuple[int, int]:
+    """Offset and length of the LUKS header, from the extension that must be there."""
+    offset, length = _extension(read, start, end, _EXTENSION_ENCRYPTION) or (0, 0)
+    _require(length == _CRYPTO_HEADER.size, f"encryption header extension of {length} bytes")
+    data = _malformed.whole(read(offset, length), length, "encryption header extension")
+    place, size = _CRYPTO_HEADER.unpack(data)
+    _require(_LUKS_HEADER.size <= size <= _MAX_LUKS_BYTES, f"encryption header of {size} bytes")
+    return place, size
+
+
+def _luks_uuid(read: Read, offset: int, _length: int) -> str:
+    data = _malformed.whole(read(offset, _LUKS_HEADER.size), _LUKS_HEADER.size, "LUKS header")
+    magic, version, uuid = _LUKS_HEADER.unpack(data)
+    _require(magic == _LUKS_MAGIC and version == 1, "no LUKS header where it should be")
+    text: str = uuid.partition(b"\0")[0].decode("ascii", "backslashreplace")
+    _require(_UUID.fullmatch(text) is not None, f"LUKS header with the UUID {text!r}")
+    return text
+
+
+def _extension(read: Read, start: int, end: int, wanted: int) -> tuple[int, int] | None:
+    """Where the content of a header extension lies, of those in [start, end), and its length."""
     offset = start
     while offset + _EXTENSION.size <= end:
         data = read(offset, _EXTENSION.size)
@@ -247,9 +291,8 @@ def _backing_format(read: Read, start: int, end: int) -> str | None:
             return None
         offset += _EXTENSION.size
         _require(length <= end - offset, f"header extension of {length} bytes")
-        if kind == _EXTENSION_BACKING_FORMAT:
-            _require(length <= 15, f"backing format name of {length} bytes")
-            return read(offset, length).decode("ascii", "backslashreplace")
+        if kind == wanted:
+            return offset, length
         offset += -(-length // 8) * 8
     return None
 

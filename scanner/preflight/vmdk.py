@@ -41,7 +41,9 @@ _AT_END = (1 << 64) - 1
 _ZERO_GRAINS = 1 << 2
 _COMPRESSED = 1 << 16
 _MAX_DESCRIPTOR = (1 << 20) - 1  # what QEMU reads of one
-_NO_PARENT = 0xFFFF_FFFF
+NO_PARENT = 0xFFFF_FFFF
+"""Content id that stands for no parent."""
+
 
 _EXTENT = re.compile(
     rb'(RW|RDONLY|NOACCESS)\s+(\d{1,15})\s+([A-Z]+)(?:\s+"([^"\0]{1,511})"(?:\s+(\d{1,15}))?)?'
@@ -227,13 +229,13 @@ def _content_ids(values: dict[str, bytes]) -> tuple[int, int]:
 
 def _hexadecimal(text: bytes | None) -> int:
     try:
-        return int(text, 16) & 0xFFFF_FFFF if text else _NO_PARENT
+        return int(text, 16) & 0xFFFF_FFFF if text else NO_PARENT
     except ValueError:
-        return _NO_PARENT
+        return NO_PARENT
 
 
 def _parent(values: dict[str, bytes]) -> bytes | None:
-    if _content_ids(values)[1] == _NO_PARENT:
+    if _content_ids(values)[1] == NO_PARENT:
         return None
     name = values.get("parentfilenamehint")
     _malformed.unless(bool(name), "a parent without a name")

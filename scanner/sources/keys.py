@@ -2,8 +2,8 @@
 
 A key is written ``SELECTOR:KIND:VALUE``, after the virt tools' ``--key``:
 
-* SELECTOR is what it opens: ``all``, a container's UUID, or its device's name in the appliance
-  (``/dev/sda2``, ``/dev/vg0/home``).
+* SELECTOR is what it opens: ``all``, the UUID of a container or of an encrypted qcow2 image's LUKS
+  header, or a container's device name in the appliance (``/dev/sda2``, ``/dev/vg0/home``).
 * ``file:PATH``: a passphrase or key file. Of a file that ends in a line end, the content without
   it is tried first, and the whole after that.
 * ``env:NAME``: an environment variable of whoever scans, or of the worker on a cluster.
@@ -92,6 +92,12 @@ def read_keys(sources: Sequence[KeySource]) -> Iterator[tuple[str, bytes]]:
             raise KeyUnavailableError(f"the key {source} is longer than {KEY_LIMIT} bytes")
         stripped = content.removesuffix(b"\n").removesuffix(b"\r")
         yield from ((source.selector, key) for key in dict.fromkeys((stripped, content)) if key)
+
+
+def keys_for(uuid: str, keys: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    """The keys that are to be tried on what has this UUID, of those with their selectors."""
+    wanted = ("all", uuid.casefold())
+    return [key for selector, key in keys if selector.casefold() in wanted]
 
 
 def _from_file(source: KeySource) -> bytes:

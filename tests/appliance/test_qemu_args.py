@@ -62,12 +62,20 @@ def option(argv: list[str], name: str) -> list[str]:
     return [value for word, value in itertools.pairwise(argv) if word == name]
 
 
-def nodes(node: Node | None) -> Iterator[Node]:
-    """A node, and those that it lies on."""
-    if node is not None:
+def nodes(*found: Node) -> Iterator[Node]:
+    """Nodes, and those that they have inside."""
+    for node in found:
         yield node
-        yield from nodes(node.get("file"))
-        yield from nodes(node.get("backing"))
+        yield from nodes(*(node[name] for name in ("file", "backing") if is_node(node, name)))
+
+
+def is_node(node: Node, name: str) -> bool:
+    return isinstance(node.get(name), dict)
+
+
+def one_layer(layer: OpenLayer) -> Node:
+    (node,) = qemu_args.disk_nodes("d", [layer])
+    return node
 
 
 # -- Every command line ----------------------------------------------------------------------
@@ -184,7 +192,7 @@ def test_the_kernel_command_line_takes_further_words() -> None:
 
 @given(chains)
 def test_every_node_of_a_disk_is_read_only_and_stays_so(chain: list[OpenLayer]) -> None:
-    for node in nodes(qemu_args.disk_node("disk0", chain)):
+    for node in nodes(*qemu_args.disk_nodes("disk0", chain)):
         assert node["read-only"] is True
         assert node["auto-read-only"] is False
         assert node["discard"] == "ignore"
@@ -192,21 +200,21 @@ def test_every_node_of_a_disk_is_read_only_and_stays_so(chain: list[OpenLayer]) 
 
 @given(chains)
 def test_every_node_is_explicit_down_to_the_end_of_the_chain(chain: list[OpenLayer]) -> None:
-    node: Node | None = qemu_args.disk_node("disk0", chain)
-    for layer in chain:
-        assert node is not None
+    found = qemu_args.disk_nodes("disk0", chain)
+    below = None
+    for node, layer in zip(found, reversed(chain), strict=True):
         assert node["driver"] == layer.driver
         if layer.driver in ("qcow2", "vmdk"):
-            assert "backing" in node  # null at the end: QEMU must not read it from the image
-        node = node.get("backing")
-    assert node is None
+            assert node["backing"] == below  # null at the end: QEMU must not read it from the image
+        below = node["node-name"]
+    assert below == "disk0"
 
 
 @given(chains)
 def test_files_are_descriptor_sets_and_nothing_else(chain: list[OpenLayer]) -> None:
     found = {
         (node["filename"], node["driver"], node["locking"])
-        for node in nodes(qemu_args.disk_node("d", chain))
+        for node in nodes(*qemu_args.disk_nodes("d", chain))
         if "filename" in node
     }
     files = {(layer.fd_set, layer.block_device) for layer in chain}
@@ -220,13 +228,13 @@ def test_files_are_descriptor_sets_and_nothing_else(chain: list[OpenLayer]) -> N
 @given(drivers, st.integers(0, 1 << 40), st.integers(1, 1 << 40))
 def test_a_part_of_a_file_is_read_through_a_raw_node(driver: str, start: int, length: int) -> None:
     layer = OpenLayer(driver, fd_set=10, start=start, length=length)
-    (part,) = [node for node in nodes(qemu_args.disk_node("d", [layer])) if "offset" in node]
+    (part,) = [node for node in nodes(one_layer(layer)) if "offset" in node]
     assert (part["driver"], part["offset"], part["size"]) == ("raw", start, length)
     assert part["file"]["filename"] == "/dev/fdset/10"
 
 
 def test_an_overlay_lies_between_a_driver_and_its_file() -> None:
-    top = qemu_args.disk_node("d", [OpenLayer("vhdx", fd_set=10, overlay=11)])
+    top = one_layer(OpenLayer("vhdx", fd_set=10, overlay=11))
     assert top["driver"] == "vhdx"
     overlay = next(itertools.islice(nodes(top), 1, None))
     assert (overlay["driver"], overlay["file"]["filename"]) == ("qcow2", "/dev/fdset/11")
@@ -235,19 +243,21 @@ def test_an_overlay_lies_between_a_driver_and_its_file() -> None:
 
 @given(chains)
 def test_node_names_are_unique(chain: list[OpenLayer]) -> None:
-    graph = qemu_args.disk_node("disk3", chain)
-    names = [node["node-name"] for node in nodes(graph) if "node-name" in node]
+    found = nodes(*qemu_args.disk_nodes("disk3", chain))
+    names = [node["node-name"] for node in found if "node-name" in node]
     assert len(set(names)) == len(names) == len(chain)
-    assert names[0] == "disk3"
+    assert names[-1] == "disk3"
 
 
 def test_a_raw_image_has_no_backing_file_whatever_stands_in_it() -> None:
-    assert "backing" not in qemu_args.disk_node("d", layers_of(["raw"]))
+    assert "backing" not in one_layer(OpenLayer("raw", fd_set=10))
 
 
-def test_a_disk_without_layers_is_none() -> None:
-    with pytest.raises(ValueError, match="at least one layer"):
-        qemu_args.disk_node("disk0", [])
+def test_a_key_is_named_in_the_graph_and_stands_only_in_its_object() -> None:
+    node = qemu_args.encrypted(one_layer(OpenLayer("qcow2", fd_set=10)), "d-key")
+    assert node["encrypt"] == {"format": "luks", "key-secret": "d-key"}
+    secret = qemu_args.secret_object("d-key", b"\xff\n")
+    assert (secret["qom-type"], secret["id"], secret["data"]) == ("secret", "d-key", "/wo=")
 
 
 @given(st.integers(0, 255))

@@ -13,6 +13,7 @@ SAMPLES = [
     FleetscanError("what and why", hint="what to do"),
     UsageError("bad option"),
     errors.PreflightError("no image", hint="name another"),
+    errors.LockedError("no key", hint="give one"),
     errors.ApplianceError("it stopped"),
     GuestError("OSError", "no disk", "line 1"),
     errors.WireError("no frame"),

@@ -236,13 +236,13 @@ def test_a_stated_format_is_taken_as_it_is(tmp_path: Path) -> None:
     assert "format qed is not supported" in str(refusal(tmp_path / "a.vmdk", "qed"))
 
 
-@pytest.mark.parametrize(("method", "name"), [(1, "AES"), (2, "LUKS"), (7, "method 7")])
+@pytest.mark.parametrize(("method", "name"), [(1, "AES, which"), (7, "method 7)")])
 def test_encryption_is_refused_in_clear_words(tmp_path: Path, method: int, name: str) -> None:
     path = thin_qcow2(tmp_path / "a.qcow2")
     with path.open("r+b") as stream:
         stream.seek(35)
         stream.write(bytes([method]))
-    assert f"encrypted ({name})" in str(refusal(path))
+    assert f"encrypted ({name}" in str(refusal(path))
 
 
 def test_an_external_data_file_is_refused_in_clear_words(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def test_tables_as_large_as_allowed_cost_bounded_time() -> None:
         extended_l2=False,
         backing_file=None,
         backing_format=None,
+        luks=None,
     )
     entry = struct.pack(">Q", 1 << 21)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import pytest
 from scanner.inspect import InspectOptions, inspect_machine
 from scanner.preflight import Policy, examine
 from scanner.preflight.opening import open_disk
-from scanner.sources import Disk, find_machines
+from scanner.sources import Disk, Machine, find_machines
+from scanner.sources.keys import KeySource
 from scanner.store.staging import MemorySink
-from tests.disk_images import archive, gpt_disk, leave_log
+from tests.disk_images import Content, archive, differencing, gpt_disk, leave_log
 from tests.vm.machines import checksum, image_of, prepared, small_system, soon
 from tests.vm.ordinary import Tables, tables_of
 
@@ -70,11 +73,11 @@ def twin(system: Path) -> Tables:
     return scanned(system)
 
 
-def scanned(path: Path) -> Tables:
+def scanned(path: Path, *keys: KeySource) -> Tables:
     """A source's only machine, its disks' own rows aside, which tell of the format."""
     (machine,) = find_machines([str(path)])
     sink = MemorySink()
-    summary = inspect_machine(machine, InspectOptions(), sink)
+    summary = inspect_machine(machine, InspectOptions(keys=keys), sink)
     assert (summary.outcome, summary.error) == ("ok", None)
     found = tables_of(sink)
     assert {row["error"] for row in found["disks"]} == {"None"}
@@ -120,6 +123,33 @@ def test_a_vmdk_is_read_through_its_parents(system: Path, twin: Tables, tmp_path
     (row,) = rows_of(tmp_path, "disks")
     chain = [Path(path).name for path in row["backing_chain"]]
     assert (chain, len(row["extents"])) == (["middle.vmdk", "base.vmdk"], 1)
+
+
+@pytest.mark.parametrize("kind", [KINDS[number] for number in (9, 10, 11, 13)], ids=str)
+def test_a_differencing_image_is_read_through_its_parents(
+    kind: Kind, system: Path, twin: Tables, tmp_path: Path
+) -> None:
+    disk = system.read_bytes()
+    # Every third stretch of three sectors is the first image's, every other the second's.
+    pieces = [disk[start : start + 1536] for start in range(0, len(disk), 1536)]
+    middle = b"".join(
+        b"\xaa" * len(part) if at % 3 == 1 else part for at, part in enumerate(pieces)
+    )
+    base = b"".join(b"\xbb" * len(part) if at % 3 else part for at, part in enumerate(pieces))
+    names = [tmp_path / f"{name}{Path(kind.file).suffix}" for name in ("base", "middle", "top")]
+    (tmp_path / "raw").write_bytes(base)
+    convert(tmp_path / "raw", names[0], kind)
+    (tmp_path / "raw").unlink()
+    for below, path, content in (
+        (names[0], names[1], Content(middle, base)),
+        (names[1], names[2], Content(disk, middle)),
+    ):
+        differencing(path, content, below)
+    before = {path: checksum(path) for path in names}
+    assert scanned(tmp_path) == twin
+    (row,) = rows_of(tmp_path, "disks")
+    assert [Path(path) for path in row["backing_chain"]] == names[1::-1]
+    assert {path: checksum(path) for path in names} == before
 
 
 @pytest.mark.parametrize(
@@ -243,3 +273,113 @@ def test_a_vhdx_is_read_as_its_log_would_leave_it_and_stays_as_it_is(
     assert [row["hostname"] for row in found["operating_systems"]] == ["\0" * 6]
     assert [row["mark"] for row in rows_of(path, "disks")] == ["dirty"]
     assert checksum(path) == before
+
+
+# -- Encrypted images --------------------------------------------------------------------------
+
+PASSPHRASES = {"base.qcow2": "correct horse", "top.qcow2": "battery staple"}
+
+
+@dataclass(frozen=True)
+class Encrypted:
+    """An encrypted image on another one, with where their keys are to be had."""
+
+    folder: Path
+    keys: dict[str, KeySource]
+
+    @property
+    def top(self) -> Path:
+        """The image that a machine has."""
+        return self.folder / "top.qcow2"
+
+
+@pytest.fixture(scope="module")
+def encrypted(system: Path, tmp_path_factory: pytest.TempPathFactory) -> Encrypted:
+    folder = tmp_path_factory.mktemp("encrypted")
+    for name, passphrase in PASSPHRASES.items():
+        (folder / f"{name}.key").write_text(passphrase)
+    # qemu-img times the key derivation, and gives up on one too quick for the host's clock.
+    options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"
+    options += ",encrypt.hash-alg=sha512"
+    secret = ["--object", "secret,id=key,file=base.qcow2.key"]
+    convert = ["qemu-img", "convert", *secret, "-O", "qcow2", "-o", options, str(system)]
+    subprocess.run([*convert, "base.qcow2"], check=True, cwd=folder)
+    secret = ["--object", "secret,id=key,file=top.qcow2.key"]
+    create = ["qemu-img", "create", "-q", *secret, "-f", "qcow2", "-o", options, "-u"]
+    below = ["-b", "base.qcow2", "-F", "qcow2"]
+    subprocess.run([*create, *below, "top.qcow2", "32M"], check=True, cwd=folder)
+    keys = {
+        name: KeySource(luks_uuid(folder / name), "file", str(folder / f"{name}.key"))
+        for name in PASSPHRASES
+    }
+    return Encrypted(folder, keys)
+
+
+def luks_uuid(image: Path) -> str:
+    """What qemu-img says of the LUKS header inside an image."""
+    command = ["qemu-img", "info", "--output=json", str(image)]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return str(found["format-specific"]["data"]["encrypt"]["uuid"])
+
+
+def test_encrypted_images_are_read_each_with_its_own_key(
+    encrypted: Encrypted, twin: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    before = {path: checksum(path) for path in encrypted.folder.iterdir()}
+    base, top = encrypted.keys.values()
+    found = scanned(encrypted.top, top, base)
+    assert found == twin
+    assert {path: checksum(path) for path in encrypted.folder.iterdir()} == before
+    for passphrase in PASSPHRASES.values():
+        assert passphrase not in caplog.text
+        assert passphrase not in str(found)
+
+
+def test_of_several_keys_for_everything_the_one_that_fits_is_taken(encrypted: Encrypted) -> None:
+    base, top = (KeySource("all", "file", key.value) for key in encrypted.keys.values())
+    sink = inspected_with(encrypted.top, base, top)
+    (disk,) = sink.table("disks").to_pylist()
+    assert (disk["error"], disk["encryption"], disk["format"]) == (None, "luks", "qcow2")
+    assert [row["hostname"] for row in sink.table("operating_systems").to_pylist()] == ["small"]
+
+
+def inspected_with(path: Path, *keys: KeySource) -> MemorySink:
+    sink = MemorySink()
+    machine = Machine("machine", (Disk(str(path)),), "test")
+    inspect_machine(machine, InspectOptions(files="none", keys=keys), sink)
+    return sink
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ([], "top.qcow2': encrypted (LUKS, UUID "),
+        (["top.qcow2"], "base.qcow2': encrypted (LUKS, UUID "),
+        (["swapped"], "base.qcow2': encrypted (LUKS), and the key given for it does not fit"),
+    ],
+)
+def test_without_its_key_an_encrypted_image_stays_closed_and_says_so(
+    given: list[str], reason: str, encrypted: Encrypted
+) -> None:
+    base, top = encrypted.keys.values()
+    swapped = [replace(base, value=top.value), top]
+    keys = swapped if given == ["swapped"] else [encrypted.keys[name] for name in given]
+    sink = inspected_with(encrypted.top, *keys)
+    (disk,) = sink.table("disks").to_pylist()
+    assert reason in disk["error"]
+    assert (disk["device"], disk["encryption"]) == (None, "luks")
+    (machine,) = sink.table("machines").to_pylist()
+    assert (machine["outcome"], machine["error_kind"]) == ("failed", "LockedError")
+    assert reason in machine["error"]
+
+
+def test_a_machine_goes_on_without_a_disk_that_is_locked(
+    encrypted: Encrypted, system: Path
+) -> None:
+    sink = MemorySink()
+    machine = Machine("machine", (Disk(str(encrypted.top)), Disk(str(system))), "test")
+    inspect_machine(machine, InspectOptions(files="none"), sink)
+    assert [row["hostname"] for row in sink.table("operating_systems").to_pylist()] == ["small"]
+    (row,) = sink.table("machines").to_pylist()
+    assert (row["outcome"], "no key was given" in row["error"]) == ("partial", True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -303,6 +305,29 @@ def test_a_table_inside_a_volume_names_the_volume_and_its_filesystems_are_read(
     assert rows[0]["stack"] == ["/dev/hosts/guest", "/dev/sdc"]
 
 
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+def test_as_many_partitions_as_sfdisk_writes_are_found(label: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as stream:
+        stream.truncate(400 << 20)
+    sizes = ["size=1537"] * 128 if label == "gpt" else ["type=5", *["size=1537"] * 56]
+    command = ["sfdisk", "--quiet", "--label", label, str(disk)]
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    subprocess.run(
+        command, input="\n".join(sizes), text=True, check=True, env=environment, timeout=60
+    )
+    listed = subprocess.run(
+        ["sfdisk", "--json", str(disk)], capture_output=True, check=True, env=environment
+    )
+    wanted = json.loads(listed.stdout)["partitiontable"]["partitions"]
+    found = inspect(disk).rows("partitions")
+    assert [(row["start"], row["size"]) for row in found] == [
+        (item["start"] * 512, item["size"] * 512) for item in wanted
+    ]
+    assert len(found) == len(sizes)
+    assert {row["alignment"] >= 512 and row["start"] % row["alignment"] for row in found} == {0}
+
+
 # -- filesystems ------------------------------------------------------------------------------
 
 
@@ -349,3 +374,38 @@ def test_an_apple_partition_map_is_read(inspected: Inspect) -> None:
 def test_disk_files_stay_as_they_were(name: str, inspected: Inspect) -> None:
     found = inspected(name)
     assert (found.after, found.leftovers) == (found.before, [])
+
+
+# -- bcache -----------------------------------------------------------------------------------
+
+
+def test_a_bcache_device_that_holds_all_its_data_is_read(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    found = inspected("bcache")
+    volumes = by_name(found)
+    for name in ("/dev/sda1", "/dev/sda2"):
+        assert (volumes[name]["kind"], volumes[name]["error"]) == ("bcache", None)
+    rows = {row["label"]: row for row in found.rows("filesystems") if row["mounted"]}
+    assert set(rows) == {"bcache1", "bcache2"}
+    names = ("type", "uuid", "label", "version")
+    described = sorted(tuple(row[name] for name in names) for row in rows.values())
+    assert described == expected("bcache.raw").filesystems()
+    usages = [
+        (usage.size, usage.used, usage.available)
+        for _, usage in sorted(expected("bcache.raw").usage().items())
+    ]
+    found_usages = [
+        tuple(row[name] for name in ("size", "used", "available"))
+        for _, row in sorted(rows.items())
+    ]
+    assert found_usages == usages
+    assert rows["bcache2"]["stack"] == ["/dev/sda2", "/dev/sda"]
+
+
+def test_a_cache_of_bcache_is_named(inspected: Inspect) -> None:
+    volume = by_name(inspected("bcache"))["/dev/sda3"]
+    assert (volume["active"], volume["error"]) == (
+        False,
+        "bcache: a cache, of which nothing is read",
+    )

@@ -26,6 +26,9 @@ class Disk:
     mark: Literal["dirty", "corrupt"] | None = column(
         "What the image is marked as: dirty, not closed cleanly; corrupt, found damaged."
     )
+    encryption: Literal["luks"] | None = column(
+        "How the image format itself, or one of its backing files, is encrypted."
+    )
     backing_chain: tuple[str, ...] = column("Backing files, nearest first.")
     extents: tuple[str, ...] = column("Files that the content lies in, where it is split.")
     error: str | None = column("Why the disk could not be opened.")

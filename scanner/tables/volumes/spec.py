@@ -11,8 +11,11 @@ from scanner.schema import U64, Scope, column, table
 class Volume:
     """Logical volumes, RAID arrays, encrypted containers and btrfs subvolumes."""
 
-    kind: Literal["lvm", "md", "luks", "bitlocker", "bcache", "raid", "btrfs_subvolume"] = column(
-        "What made the volume; raid is one of a controller's firmware or of another system."
+    kind: Literal["lvm", "md", "ldm", "luks", "bitlocker", "bcache", "raid", "btrfs_subvolume"] = (
+        column(
+            "What made the volume; ldm is Windows' dynamic disks, raid a controller's firmware or "
+            "another system."
+        )
     )
     device: str | None = column(
         "Device name inside the appliance; null when it is not open.", example="/dev/vg0/root"

@@ -135,7 +135,7 @@ def test_a_bitlocker_volume_without_a_key_is_named() -> None:
 
 
 def test_volumes_that_are_never_opened_are_named() -> None:
-    kinds = {"bcache": "bcache", "isw_raid_member": "raid", "ext4": None}
+    kinds = {"VMFS_volume_member": "raid", "isw_raid_member": "raid", "ext4": None}
     devices = [BlockDevice(f"/dev/{kind}", 1, probe={"TYPE": kind}) for kind in kinds]
     found = {volume.members[0]: volume for volume in closed(devices)}
     assert {path: volume.kind for path, volume in found.items()} == {
