@@ -185,11 +185,12 @@ class Assembler:
         candidate: Candidate,
         numbers: dict[int, str],
     ) -> Mount:
-        subvolume = _option(entry.options, "subvol")
+        subvolume = (_option(entry.options, "subvol") or "").strip("/") or None
         mounted, error = False, None
         if entry.path == "/":
             mounted = True
             device = candidate.filesystem.device
+            subvolume = candidate.subvolume.path if candidate.subvolume else None
         elif entry.names_device and not entry.is_swap:
             error = self._try_mount(bare, entry, device, numbers)
             mounted = error is None
