@@ -117,6 +117,14 @@ EXTRA = (
         (Disk("filesystems/disk0.raw", "320M"), Disk("filesystems/disk1.raw", "16M")),
         tree="tools",
     ),
+    Image(
+        "foreign",
+        (
+            Disk("foreign/disk0.raw", "132M"),
+            Disk("foreign/disk1.raw", "4M"),
+            Disk("foreign/disk2.raw", "32M"),
+        ),
+    ),
     Image("windows10", (Disk("windows10.raw", "128M"),), tree="windows"),
     Image("zero", (Disk("zero.raw"),), cut_from="bare-ext4", needs=("bare-ext4",)),
 )
