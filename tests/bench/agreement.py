@@ -324,7 +324,8 @@ def markdown(explanations: Sequence[Explanation]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for item in explanations:
-        what = item.field if item.key == "*" else f"{item.field}: `{item.key}`"
+        key = item.key.replace("[[]", "[")
+        what = item.field if key == "*" else f"{item.field}: `{key}`"
         values = [_cell(item.ours), _cell(item.theirs)]
         machine = "all" if item.machine == "*" else item.machine.replace(" | ", ", ")
         lines.append(f"| {machine} | {' | '.join([what, *values, item.right, item.why.strip()])} |")

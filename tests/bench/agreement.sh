@@ -6,6 +6,6 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # libguestfs makes its appliance out of the host's own packages: supermin, and a kernel in /boot.
-bash examples/setup.sh libguestfs-tools libguestfs-xfs supermin linux-image-amd64
+bash examples/setup.sh libguestfs-tools supermin linux-image-amd64
 .venv/bin/python -m examples.build_fleet fleet extra
 exec .venv/bin/python -m tests.bench.agreement "$@"
