@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from appliance.guest import filesystems, layers
+from appliance.guest import filesystems
 from scanner.tables import load_tables
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -86,7 +86,7 @@ def claims() -> set[str]:
         (column,) = [column for column in tables[table].columns if column.name == name]
         found |= {f"{table}.{name}={value}" for value in column.values}
     kinds = {*filesystems._OPTIONS, *filesystems._IGNORE_JOURNAL, *filesystems._DRIVERS}
-    kinds |= {*filesystems._NOT_FILES, *layers._NOT_OPENED}
+    kinds |= filesystems._NOT_FILES
     return found | {f"filesystems.type={kind}" for kind in kinds}
 
 
