@@ -197,6 +197,7 @@ def boot() -> None:
 
     setup.mount_pseudo_filesystems()
     setup.load_modules()
+    setup.hold_disks()
     with open(setup.agent_port(), "r+b", buffering=0) as port:
         Agent(_Port(port), DiskMachine()).serve()
 
