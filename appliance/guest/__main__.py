@@ -201,6 +201,7 @@ def boot() -> None:
     setup.mount_pseudo_filesystems()
     setup.limit_memory()
     setup.load_modules()
+    setup.hold_disks()
     with open(setup.agent_port(), "r+b", buffering=0) as port:
         Agent(_Port(port), DiskMachine()).serve()
 

@@ -13,7 +13,8 @@ from appliance.guest import blkid
 
 _PLUG_SECONDS = 20.0
 _SECTOR = 512  # the unit of sysfs' start and size, whatever the disk's own sector is
-_TARGET = re.compile(r"/\d+:\d+:(\d+):\d+$")
+_SCSI_DEVICES = "/sys/bus/scsi/devices"
+_ADDRESS = re.compile(r"\d+:\d+:(\d+):\d+")
 
 
 @dataclass
@@ -57,9 +58,10 @@ def wait_for_disks(wanted: Sequence[int]) -> list[BlockDevice]:
         if time.monotonic() > end:
             raise TimeoutError(f"{len(missing)} of {len(wanted)} disks did not turn up")
         time.sleep(0.002)
-    for name in found.values():
+    names = {index: _attach(found[index]) for index in sorted(wanted)}
+    for name in names.values():
         _wait_until_open(f"/dev/{name}", end)
-    return [_disk(found[index], index) for index in wanted]
+    return [_disk(names[index], index) for index in wanted]
 
 
 def _wait_until_open(path: str, end: float) -> None:
@@ -80,14 +82,26 @@ def _wait_until_open(path: str, end: float) -> None:
 
 
 def _plugged() -> dict[int, str]:
-    """SCSI target number to kernel name of the disks there are."""
-    found = {}
-    for name in os.listdir("/sys/block"):
-        if name.startswith("sd") and os.path.exists(f"/dev/{name}"):
-            target = _TARGET.search(os.path.realpath(f"/sys/block/{name}/device"))
-            if target:
-                found[int(target[1])] = name
-    return found
+    """SCSI target number to SCSI address of the disks there are."""
+    matches = map(_ADDRESS.fullmatch, os.listdir(_SCSI_DEVICES))
+    return {int(match[1]): match[0] for match in matches if match}
+
+
+def _attach(address: str) -> str:
+    """Give a disk to its driver, which names it; its name.
+
+    Left to itself (see setup.py), the kernel does so for several disks at once, and names them as
+    they come.
+
+    Raises:
+        OSError: the driver does not take it.
+    """
+    device = f"{_SCSI_DEVICES}/{address}"
+    if not os.path.exists(f"{device}/driver"):
+        with open("/sys/bus/scsi/drivers/sd/bind", "w") as bind:
+            bind.write(address)
+    (name,) = os.listdir(f"{device}/block")
+    return name
 
 
 def _disk(name: str, index: int) -> BlockDevice:

@@ -29,6 +29,9 @@ _DRIVERS = {"ntfs": "ntfs3"}
 _UFS_TYPES = {"1": "44bsd", "2": "ufs2"}  # the kernel's ufs.rst, by blkid's VERSION
 _NOT_FILES = {"swap", "LVM2_member", "crypto_LUKS", "linux_raid_member"}
 
+TOP_SUBVOLUME = 5
+"""btrfs: id of the subvolume that holds all others."""
+
 
 @dataclass
 class Filesystem:
@@ -49,7 +52,7 @@ class Filesystem:
     journal: Journal | None = None
     source: str = ""
     subvolumes: list[Subvolume] = field(default_factory=list)
-    default_subvolume: int = 5
+    default_subvolume: int = TOP_SUBVOLUME
     error: str | None = None
 
     @property
@@ -181,7 +184,7 @@ def mount_options(
     if kind == "ufs":
         words.append(f"ufstype={_UFS_TYPES.get(probe.get('VERSION', ''), '44bsd')}")
     if kind == "btrfs":
-        words.append(f"subvolid={5 if subvolume is None else subvolume}")
+        words.append(f"subvolid={TOP_SUBVOLUME if subvolume is None else subvolume}")
         words += [f"device={path}" for path in companions]
     return ",".join(words)
 

@@ -67,6 +67,12 @@ def load_modules() -> None:
     run(["modprobe", "-a", *_MODULES])
 
 
+def hold_disks() -> None:
+    """Have disks that are plugged wait until they are attached: see disks.py."""
+    with open("/sys/bus/scsi/drivers_autoprobe", "w") as switch:
+        switch.write("0")
+
+
 def warm_up() -> None:
     """Load every driver and start every program that a scan may need, for their pages' sake."""
     run(["modprobe", "-a", *_TEMPLATE_MODULES])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from appliance.guest import drives, fstab, ostree
 from appliance.guest.disks import BlockDevice
-from appliance.guest.filesystems import Filesystem, Subvolume, mount_options
+from appliance.guest.filesystems import TOP_SUBVOLUME, Filesystem, Subvolume, mount_options
 from appliance.guest.mounting import READ_ONLY, bind, mount
 from appliance.guest.ostree import Deployment
 from appliance.guest.root import Mount, Root, ScanOptions
@@ -209,14 +209,18 @@ class Assembler:
         candidate: Candidate,
         numbers: dict[int, str],
     ) -> Mount:
-        subvolume = _option(entry.options, "subvol")
+        subvolume = (_option(entry.options, "subvol") or "").strip("/") or None
         mounted, error = False, None
         if entry.path == "/":
             mounted = True
             device = candidate.filesystem.device
+            subvolume = candidate.subvolume.path if candidate.subvolume else None
         elif entry.names_device and not entry.is_swap:
             error = self._try_mount(bare, entry, device, numbers)
             mounted = error is None
+            if mounted and device:
+                found = _wanted_subvolume(self._by_path[device.path], entry.options)
+                subvolume = found.path if found else None
         return Mount(
             path="swap" if entry.is_swap else entry.path,
             device=device.path if device else None,
@@ -308,15 +312,17 @@ def _bind_below(top: str, path: str, target: str) -> None:
 
 
 def _wanted_subvolume(filesystem: Filesystem, options: Sequence[str]) -> Subvolume | None:
-    """The btrfs subvolume that mount options name; None for the top.
+    """The btrfs subvolume that mount options name, or that is the default; None for the top.
 
     Raises:
         FileNotFoundError: there is no such subvolume.
     """
     name, number = _option(options, "subvol"), _option(options, "subvolid")
-    if filesystem.type != "btrfs" or (name is None and number is None):
+    if filesystem.type != "btrfs" or (name is not None and not name.strip("/")):
         return None
-    if name is not None and not name.strip("/"):
+    if name is None and number is None:
+        number = str(filesystem.default_subvolume)
+    if name is None and number == str(TOP_SUBVOLUME):
         return None
     for subvolume in filesystem.subvolumes:
         if name is not None and subvolume.path == name.strip("/"):

@@ -123,6 +123,14 @@ EXTRA = (
     ),
     Image("bitlocker", (Disk("bitlocker.raw", "100M"),), tree="images"),
     Image("bcache", (Disk("bcache.raw", "136M"),), tree="tools"),
+    Image(
+        "foreign",
+        (
+            Disk("foreign/disk0.raw", "132M"),
+            Disk("foreign/disk1.raw", "4M"),
+            Disk("foreign/disk2.raw", "32M"),
+        ),
+    ),
     Image("windows10", (Disk("windows10.raw", "128M"),), tree="windows"),
     Image("windows-left", (Disk("windows-left.raw", "128M"),), tree="genuine"),
     Image("zero", (Disk("zero.raw"),), cut_from="bare-ext4", needs=("bare-ext4",)),

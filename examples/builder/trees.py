@@ -170,7 +170,8 @@ def _write_berkeley_db(source: Path, target: Path) -> None:
     Both keep the same header of a package under its number; Berkeley DB's keys are in the host's
     byte order, and key 0 holds the highest number. Source: rpm 4.16, lib/backend/db3.c.
     """
-    connection = sqlite3.connect(source)
+    # Whoever may write takes the journal and its index away on closing, which rpm leaves there.
+    connection = sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)
     with contextlib.closing(connection):
         headers = dict(connection.execute("SELECT hnum, blob FROM Packages"))
     records = {0: struct.pack("=I", max(headers)), **headers}

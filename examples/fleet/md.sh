@@ -42,7 +42,7 @@ mkfs.ext4 -q -L root /dev/md1
 root=/mnt/root
 mkdir "$root"
 mount /dev/md1 "$root"
-mkdir -p "$root/etc" "$root/data" "$root/short"
+mkdir -p "$root/bin" "$root/etc" "$root/data" "$root/short"
 printf 'ID=debian\nVERSION_ID="12"\n' >"$root/etc/os-release"
 cat >"$root/etc/fstab" <<'FSTAB'
 /dev/md1 / ext4 defaults 0 1

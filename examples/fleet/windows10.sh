@@ -15,6 +15,13 @@ mkdir "$root"
 mount -t ntfs3 -o noatime "${DISK0}1" "$root"
 tar -C "$root" --no-same-owner --strip-components=2 -xf "$TREE" ./root
 tar -C "$EXPECTED" --strip-components=2 -xf "$TREE" ./expected
+# Its command interpreter, which tells other programs of a Windows and of its architecture: the
+# headers of a PE32+ for x86-64 (machine 0x8664, magic 0x20b) and of the console (subsystem 3).
+zeros() { head -c "$1" /dev/zero; }
+{
+    printf 'MZ' && zeros 58 && printf '@\0\0\0PE\0\0\144\206' && zeros 14
+    printf '\360\0\042\0\013\002' && zeros 66 && printf '\003\0' && zeros 170
+} >"$root/Windows/System32/cmd.exe"
 expect_tree "$root"
 expect_usage "$root"
 umount "$root"

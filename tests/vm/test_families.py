@@ -97,6 +97,11 @@ def test_every_system_of_a_machine_is_found_and_told(machine: Inspected) -> None
     assert machine.before == machine.after
 
 
+def test_disks_are_named_in_the_order_of_the_machine(machine: Inspected) -> None:
+    names = [row["device"] for row in machine.rows("disks")]
+    assert names == [f"/dev/sd{letter}" for letter in "abcdefgh"]
+
+
 def test_a_deployment_has_the_var_of_all_deployments(machine: Inspected) -> None:
     rows = [row for row in machine.rows("mountpoints") if row["root"].startswith("/dev/sdd")]
     assert [(row["path"], row["device"], row["mounted"]) for row in rows] == [

@@ -328,6 +328,16 @@ def test_as_many_partitions_as_sfdisk_writes_are_found(label: str, tmp_path: Pat
     assert {row["alignment"] >= 512 and row["start"] % row["alignment"] for row in found} == {0}
 
 
+def test_a_table_without_a_name_of_ours_is_read_all_the_same(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    rows = [row for row in inspected("foreign").rows("partitions") if row["disk"] == 2]
+    assert {row["scheme"] for row in rows} == {"other"}
+    assert [(row["number"], row["start"] // 512, row["size"] // 512) for row in rows] == [
+        tuple(map(int, line.split())) for line in expected("foreign").text("partx").splitlines()
+    ]
+
+
 # -- filesystems ------------------------------------------------------------------------------
 
 
@@ -370,7 +380,39 @@ def test_an_apple_partition_map_is_read(inspected: Inspect) -> None:
     assert [row["type"] for row in rows][2] == "Apple_HFS"
 
 
-@pytest.mark.parametrize("name", ["md", "locked", "lvm", "lvm-plain", "layouts", "filesystems"])
+def test_what_linux_knows_and_cannot_read_is_named_with_the_reason(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    rows = {row["type"]: row for row in inspected("foreign").rows("filesystems")}
+    assert {kind for kind, *_ in expected("foreign").filesystems()} == rows.keys()
+    kernel = "the appliance's kernel cannot mount"
+    assert {kind: row["error"] for kind, row in rows.items() if not row["mounted"]} == {
+        "zfs_member": f"{kernel} zfs_member",
+        "ReFS": f"{kernel} ReFS",
+        "apfs": f"{kernel} apfs",
+        "reiserfs": "cannot be mounted as reiserfs: Invalid argument",
+        "gfs2": "cannot be mounted as gfs2: Invalid argument",
+        "cramfs": f"{kernel} cramfs",
+        "isw_raid_member": None,  # holds no files; what it is a part of has a row
+    }
+    (volume,) = inspected("foreign").rows("volumes")
+    assert (volume["kind"], volume["members"], volume["error"]) == (
+        "raid",
+        ["/dev/sdb"],
+        "a firmware RAID (Intel) is not put together",
+    )
+    failed = {row["table_name"]: row["status"] for row in inspected("foreign").rows("coverage")}
+    assert (failed["filesystems"], failed["volumes"]) == ("failed", "failed")
+
+
+def test_a_filesystem_that_only_linux_still_knows_is_read(inspected: Inspect) -> None:
+    rows = {row["type"]: row for row in inspected("foreign").rows("filesystems")}
+    assert (rows["bfs"]["mounted"], rows["bfs"]["error"]) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "name", ["md", "locked", "lvm", "lvm-plain", "layouts", "filesystems", "foreign"]
+)
 def test_disk_files_stay_as_they_were(name: str, inspected: Inspect) -> None:
     found = inspected(name)
     assert (found.after, found.leftovers) == (found.before, [])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.guest import systems
 from appliance.guest.disks import BlockDevice
 from appliance.guest.filesystems import Filesystem, Subvolume, mount_options
 from appliance.guest.systems import find_roots
@@ -240,3 +241,22 @@ def test_mount_options_are_those_of_the_type(
 @pytest.mark.parametrize(("version", "wanted"), [("1", "44bsd"), ("2", "ufs2"), ("", "44bsd")])
 def test_the_variant_of_ufs_is_told_to_its_driver(version: str, wanted: str) -> None:
     assert mount_options({"TYPE": "ufs", "VERSION": version}) == f"ufstype={wanted}"
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        (["subvol=@home"], "@home"),
+        (["subvol=/@home"], "@home"),
+        (["subvolid=257"], "@home"),
+        (["defaults"], "@"),  # the one that is the default
+        (["subvol=/"], None),
+        (["subvolid=5"], None),
+    ],
+)
+def test_a_mount_is_of_the_subvolume_that_the_kernel_would_take(
+    options: list[str], path: str | None, tmp_path: Path
+) -> None:
+    volumes = [subvolume(256, "@"), subvolume(257, "@home")]
+    wanted = systems._wanted_subvolume(filesystem(tmp_path, volumes, default=256), options)
+    assert (wanted.path if wanted else None) == path
