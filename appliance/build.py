@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 SUITE = "trixie"
 """Debian release the appliance is made of, unless FLEETSCAN_SUITE names another."""
 
-_WALK = initrd.PROJECT / "scanner" / "tables" / "files" / "walk.c"
+_NATIVE = initrd.PROJECT / "scanner" / "tables" / "files"
 _FILES = ("vmlinuz", "initrd", "root.erofs")
 _BUILD_SECONDS = 1800
 _BUILD_AGAIN = "run: fleetscan appliance build --force"
@@ -100,12 +100,18 @@ def packages() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def _native_sources() -> list[Path]:
+    """The C sources of the walk that the files table is gathered by."""
+    return sorted(_NATIVE.glob("*.[ch]"))
+
+
 def inputs_id() -> str:
     """Content address of everything that decides how the appliance is built: 12 hex digits."""
     digest = hashlib.sha256()
     recipe = [suite(), *packages(), *_EXCLUDED]
     digest.update("\n".join(recipe).encode())
-    for path in (HERE / "customize.sh", HERE / "init.sh", HERE / "probe.sh", _WALK):
+    scripts = (HERE / name for name in ("customize.sh", "init.sh", "probe.sh"))
+    for path in (*scripts, *_native_sources()):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -227,7 +233,8 @@ def _bootstrap(work: Path, log: Callable[[str], None]) -> None:
         '--essential-hook=mkdir -p "$1/etc/initramfs-tools" && '
         'echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"',
         "--dpkgopt=force-confold",
-        f"--customize-hook=upload {_WALK} /walk.c",
+        '--customize-hook=mkdir -p "$1/appliance/native"',
+        f"--customize-hook=copy-in {' '.join(map(str, _native_sources()))} /appliance/native",
         f"--customize-hook={HERE / 'customize.sh'}",
         *(f"--customize-hook=download /appliance/{name} {work / name}" for name in outputs),
         suite(),

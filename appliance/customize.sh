@@ -25,8 +25,7 @@ find "$modules" -name '*.ko.xz' -exec xz -d {} +
 chroot "$root" depmod "$release"
 
 mkdir "$root/usr/lib/fleetscan"
-mv "$root/walk.c" "$out/"
-chroot "$root" tcc -Wall -Werror -o /usr/lib/fleetscan/walk /appliance/walk.c
+chroot "$root" sh -c 'tcc -Wall -Werror -o /usr/lib/fleetscan/walk /appliance/native/*.c'
 rm -rf "$root/usr/include" "$root/usr/lib/x86_64-linux-gnu/tcc" "$root/usr/bin/"*tcc
 find "$root/usr/lib/x86_64-linux-gnu" -name '*.a' -delete
 

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from appliance import initrd, qemu_args
 from appliance.build import Appliance
+from appliance.cgroup import memory_group
 from appliance.monitor import Monitor
 from appliance.open_files import memory_file, opened, reopened
 from appliance.plugging import PluggedLayer, Plugger
@@ -122,13 +123,16 @@ class ApplianceVM:
         with contextlib.ExitStack() as ours:  # our copies of what only QEMU needs
             files = self._open_files(ours, agent_peer, monitor_peer)
             argv_of = qemu_args.boot_argv if self._state is None else qemu_args.clone_argv
+            memory = qemu_args.address_space(self._options)
             argv = confined(
-                argv_of(self._options, files),
-                writes=self._may_write(),
-                memory_bytes=qemu_args.address_space(self._options),
+                argv_of(self._options, files), writes=self._may_write(), memory_bytes=memory
             )
+            group = stack.enter_context(memory_group(memory))
             running = _running(argv, files.all(), self._messages, env=environment())
             self._process = stack.enter_context(running)
+            if group:
+                with contextlib.suppress(OSError):  # it has ended, which is noticed soon enough
+                    group.add(self._process.pid)
         agent_peer.close()
         monitor_peer.close()
         self._session = Session(agent, self._limits, gone=self._what_happened)

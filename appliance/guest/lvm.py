@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from appliance.guest import mapping
 from appliance.guest.disks import BlockDevice
+from appliance.guest.plain_lvm import NotPlainError, open_plain
 from appliance.guest.tools import ToolError, run
 from scanner.tables.volumes.spec import Volume
 
@@ -53,13 +55,20 @@ class LogicalVolumes:
     def open(self, devices: Sequence[BlockDevice]) -> list[Volume]:
         """Activate every logical volume there is, read-only, and return them all.
 
+        lvm is asked where there is more than plain groups.
+
         Args:
             devices: physical volumes that were not there before.
 
         Raises:
             ToolError, ValueError, KeyError: lvm cannot say which there are.
         """
+        first = not self._devices
         self._add(devices)
+        if first and not self._hidden:
+            with contextlib.suppress(NotPlainError, OSError):  # lvm will say what there is to say
+                self.volumes = open_plain(self._devices)
+                return self.volumes
         report = ["-a", "--foreign", "--reportformat", "json", "--units", "b", "--nosuffix"]
         listed = run(["lvm", "lvs", *report, "-o", _LV_FIELDS, "--config", self._config()])
         self._lay_over(listed)

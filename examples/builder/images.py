@@ -112,6 +112,7 @@ EXTRA = (
     Image("md", tuple(Disk(f"md/disk{number}.raw", "112M") for number in range(4))),
     Image("locked", (Disk("locked.raw", "168M"),)),
     Image("lvm", (Disk("lvm/disk0.raw", "200M"), Disk("lvm/disk1.raw", "200M"))),
+    Image("lvm-plain", tuple(Disk(f"lvm-plain/disk{number}.raw", "64M") for number in range(2))),
     Image("layouts", tuple(Disk(f"layouts/disk{number}.raw", "136M") for number in range(3))),
     Image(
         "filesystems",

@@ -47,7 +47,7 @@ def test_a_change_of_the_native_walk_makes_another_appliance(
 ) -> None:
     before = build.inputs_id()
     (tmp_path / "walk.c").write_text("int main() {}")
-    monkeypatch.setattr(build, "_WALK", tmp_path / "walk.c")
+    monkeypatch.setattr(build, "_NATIVE", tmp_path)
     assert build.inputs_id() != before
 
 

@@ -216,6 +216,28 @@ def test_logical_volumes_are_what_lvs_reports(
     )
 
 
+def test_plain_volumes_are_what_lvs_reports_and_open(
+    inspected: Inspect, expected: Callable[[str], Expected]
+) -> None:
+    names = ("group_name", "name", "size", "layout", "uuid")
+    rows = inspected("lvm-plain").rows("volumes")
+    lines = (line.split() for line in expected("lvm-plain").text("lvs").splitlines())
+    wanted = [[group, name, int(size), *rest] for group, name, size, *rest in lines]
+    assert sorted([row[name] for name in names] for row in rows) == sorted(wanted)
+    assert {row["device"]: row["members"] for row in rows} == {
+        "/dev/fast/readable": ["/dev/sdb2"],
+        "/dev/fast/striped": ["/dev/sdb2", "/dev/sda2"],
+        "/dev/long-lived.1/between": ["/dev/sda1"],
+        "/dev/long-lived.1/in-parts": ["/dev/sda1", "/dev/sdb1"],
+    }
+    filesystems = inspected("lvm-plain").rows("filesystems")
+    assert {(row["label"], row["mounted"]) for row in filesystems if row["label"]} == {
+        ("in-parts", True),
+        ("between", True),
+        ("striped", True),
+    }
+
+
 @pytest.mark.parametrize(("name", "layout"), OPENED)
 def test_a_volume_of_this_kind_is_opened(name: str, layout: str, inspected: Inspect) -> None:
     volume = by_name(inspected("lvm"))[name]
@@ -348,7 +370,7 @@ def test_an_apple_partition_map_is_read(inspected: Inspect) -> None:
     assert [row["type"] for row in rows][2] == "Apple_HFS"
 
 
-@pytest.mark.parametrize("name", ["md", "locked", "lvm", "layouts", "filesystems"])
+@pytest.mark.parametrize("name", ["md", "locked", "lvm", "lvm-plain", "layouts", "filesystems"])
 def test_disk_files_stay_as_they_were(name: str, inspected: Inspect) -> None:
     found = inspected(name)
     assert (found.after, found.leftovers) == (found.before, [])

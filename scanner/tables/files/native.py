@@ -1,4 +1,7 @@
-"""The walk by the appliance's own program, ``walk.c``: the same rows, already encoded."""
+"""The walk by the appliance's own program, ``walk.c``: the same rows, already encoded.
+
+Sources: proc_pid_mountinfo(5).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from appliance.guest import tools
@@ -21,6 +25,7 @@ PROGRAM = "/usr/lib/fleetscan/walk"
 
 _CHUNK = 128 << 10
 _FILES = ("names", "rare", "messages")
+_EXT = ("ext2", "ext3", "ext4")
 
 
 def is_there() -> bool:
@@ -40,11 +45,13 @@ def rows(root: Root, *, labelled: bool, program: str = PROGRAM) -> Iterator[byte
         OSError: entries could not be read; raised after all rows, naming the first.
     """
     with contextlib.ExitStack() as stack:
-        top = root.open_fd("/", os.O_RDONLY | os.O_DIRECTORY)
-        stack.callback(os.close, top)
-        os.set_inheritable(top, True)
+        top = _inherited(stack, root.open_fd("/", os.O_RDONLY | os.O_DIRECTORY))
         names, rare, messages = (stack.enter_context(_memory_file(name)) for name in _FILES)
         names.write(_names(root, labelled=labelled))
+        for number, device in ext_devices(root.top).items():
+            descriptor = _inherited(stack, os.open(device, os.O_RDONLY))
+            names.write(f"x {number} {descriptor}\n".encode())
+        names.writelines(b"m %s\n" % path for path in mounts_below(root.top))
         names.seek(0)
         failure = None
         try:
@@ -56,6 +63,41 @@ def rows(root: Root, *, labelled: bool, program: str = PROGRAM) -> Iterator[byte
         yield from _with_capabilities(rare)
         if failure is not None:
             raise failure
+
+
+def _inherited(stack: contextlib.ExitStack, descriptor: int) -> int:
+    stack.callback(os.close, descriptor)
+    os.set_inheritable(descriptor, True)
+    return descriptor
+
+
+def ext_devices(top: str) -> dict[int, str]:
+    """Block devices of the ext filesystems mounted at a directory and below it, by number."""
+    found = {}
+    for line in _mounts(top):
+        fields = line.split()
+        if fields[fields.index(b"-") + 1].decode() in _EXT:
+            major, minor = map(int, fields[2].split(b":"))
+            found[os.makedev(major, minor)] = _device_node(major, minor)
+    return found
+
+
+def mounts_below(top: str) -> list[bytes]:
+    """Where something is mounted below a directory: paths from there, as the kernel writes them."""
+    paths = (line.split()[4].removeprefix(os.fsencode(top)) for line in _mounts(top))
+    return [path for path in paths if path]
+
+
+def _mounts(top: str) -> list[bytes]:
+    """Lines about what is mounted at a directory, and below it."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    path = os.fsencode(top)
+    return [line for line in lines if (line.split()[4] + b"/").startswith(path + b"/")]
+
+
+def _device_node(major: int, minor: int) -> str:
+    name = Path(f"/sys/dev/block/{major}:{minor}").readlink().name
+    return "/dev/" + name.replace("!", "/")
 
 
 def _memory_file(name: str) -> BinaryIO:

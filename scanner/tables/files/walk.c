@@ -2,11 +2,17 @@
  * The walk of the files table, natively: what collect.py's walk does, row for row, at a tenth of
  * its cost under emulation. Built with the appliance and run by native.py.
  *
+ * Directories of ext2, ext3 and ext4 are read from the block device (extfs.h), which spares a
+ * system call or more for each file and the kernel's making of an inode; the kernel, which has
+ * them mounted, is asked for what is left to it, and for every other filesystem.
+ *
  * usage: walk TOP-DESCRIPTOR RARE-DESCRIPTOR < names
  *
  * The names are lines: "u ID JSON" and "g ID JSON" for owners and groups, "d NUMBER JSON" for the
  * devices that filesystems are on, "labelled" where the tree has SELinux labels, "notable" to keep
- * notable entries only. JSON texts come encoded and are passed through.
+ * notable entries only; "x NUMBER DESCRIPTOR" for block devices that hold an ext filesystem, opened
+ * for reading, and "m PATH" for directories that something is mounted on, written as in
+ * proc_pid_mountinfo(5). JSON texts come encoded and are passed through.
  *
  * Rows go to standard output as newline-ended JSON. Rows of files with capabilities go to the
  * rare descriptor instead, the attribute's bytes in hexadecimal: collect.py puts them into words.
@@ -16,20 +22,27 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
+
+#include "extfs.h"
 
 #define OUT_SIZE (256 * 1024)
 #define PATH_LIMIT 3000 /* bytes resolved by one system call; PATH_MAX is 4096 */
 #define LINK_LIMIT 65536
 #define ATTRIBUTE_LIMIT 4096
 #define UNSUPPORTED (-2) /* the filesystem has no such attributes */
+#define BATCH 256	  /* directories that are read ahead together */
 
 struct name {
 	uint64_t id;
@@ -42,12 +55,32 @@ struct names {
 	struct name *last;
 };
 
+/* A mounted filesystem that is read from its block device. */
+struct source {
+	dev_t number;
+	struct extfs *fs;
+};
+
 struct pending {
 	char *path;
 	const char *device;
+	struct source *source; /* NULL for the kernel */
+	uint32_t inode;
+};
+
+/* What is known of an entry; sizes are negative for what it does not have. */
+struct entry {
+	struct stat status;
+	ssize_t target_size, label_size, capabilities_size;
+	char target[LINK_LIMIT], label[ATTRIBUTE_LIMIT], capabilities[ATTRIBUTE_LIMIT];
 };
 
 static struct names owners, groups, devices;
+static struct source *sources;
+static size_t source_count;
+static char **mounts; /* sorted */
+static size_t mount_count;
+static int top;
 static int labelled, notable_only;
 static int working = -1; /* the open directory that is the working directory */
 static uint64_t without_attributes = UINT64_MAX; /* a device whose filesystem has none */
@@ -61,6 +94,9 @@ static int out_fd = STDOUT_FILENO, rare_fd;
 
 static uint64_t unreadable;
 static char *first;
+
+static sigjmp_buf unreadable_memory; /* where SIGBUS leads while a device's memory is read */
+static volatile sig_atomic_t guarded;
 
 static void die(const char *doing)
 {
@@ -252,6 +288,50 @@ static const char *find_name(struct names *names, uint64_t id)
 	return found->json;
 }
 
+static void add_source(char *line)
+{
+	char *rest;
+	dev_t number = strtoull(line, &rest, 10);
+	struct extfs *fs = extfs_open(atoi(rest));
+	if (!fs)
+		return;
+	sources = grown(sources, (source_count + 1) * sizeof(*sources));
+	sources[source_count++] = (struct source){number, fs};
+}
+
+/* Take a path whose blanks and the like are written as three octal digits. */
+static void add_mount(const char *line)
+{
+	char *path = grown(NULL, strlen(line) + 1), *end = path;
+	while (*line)
+		if (line[0] == '\\' && line[1] && line[2] && line[3]) {
+			*end++ = (line[1] - '0') << 6 | (line[2] - '0') << 3 | (line[3] - '0');
+			line += 4;
+		} else
+			*end++ = *line++;
+	*end = 0;
+	mounts = grown(mounts, (mount_count + 1) * sizeof(*mounts));
+	mounts[mount_count++] = path;
+}
+
+static int by_text(const void *left, const void *right)
+{
+	return strcmp(*(char *const *)left, *(char *const *)right);
+}
+
+static int is_mount(const char *path)
+{
+	return bsearch(&path, mounts, mount_count, sizeof(*mounts), by_text) != NULL;
+}
+
+static struct source *source_of(dev_t number)
+{
+	for (size_t i = 0; i < source_count; i++)
+		if (sources[i].number == number)
+			return &sources[i];
+	return NULL;
+}
+
 static void read_names(void)
 {
 	char *line = NULL;
@@ -270,11 +350,16 @@ static void read_names(void)
 			add_name(&groups, line + 2);
 		else if (line[0] == 'd')
 			add_name(&devices, line + 2);
+		else if (line[0] == 'x')
+			add_source(line + 2);
+		else if (line[0] == 'm')
+			add_mount(line + 2);
 	}
 	free(line);
 	qsort(owners.items, owners.count, sizeof(struct name), by_id);
 	qsort(groups.items, groups.count, sizeof(struct name), by_id);
 	qsort(devices.items, devices.count, sizeof(struct name), by_id);
+	qsort(mounts, mount_count, sizeof(*mounts), by_text);
 }
 
 /* -- one entry ------------------------------------------------------------------------------- */
@@ -350,45 +435,107 @@ static void put_json(const char *key, const char *json)
 	}
 }
 
-/* Write an entry's row; returns the device that it is on. */
-static const char *entry(const char *path, size_t path_size, const struct stat *status, int fd,
-			 const char *name, const char *device)
+static int is_program(const struct stat *status)
 {
-	static char target[LINK_LIMIT], label[ATTRIBUTE_LIMIT], capabilities[ATTRIBUTE_LIMIT];
-	ssize_t target_size = -1, label_size = -1, capabilities_size = -1;
-	mode_t mode = status->st_mode;
-	const char *type = type_of(mode);
+	return S_ISREG(status->st_mode) && status->st_mode & 0111;
+}
 
-	const char *own = find_name(&devices, status->st_dev);
-	if (own)
-		device = own;
-	if (S_ISREG(mode) && mode & 0111 && status->st_dev != without_attributes) {
-		capabilities_size =
-		    attribute(fd, name, path, "security.capability", capabilities);
-		if (capabilities_size == UNSUPPORTED)
+/* Learn of an entry from the kernel; 0, or -1 for one that has to be passed over. */
+static int ask_kernel(struct entry *entry, int fd, const char *name, const char *path)
+{
+	struct stat *status = &entry->status;
+	if (fstatat(fd, name, status, AT_SYMLINK_NOFOLLOW) < 0) {
+		note(path, errno);
+		return -1;
+	}
+	if (!type_of(status->st_mode)) {
+		note(path, EUCLEAN);
+		return -1;
+	}
+	entry->target_size = entry->label_size = entry->capabilities_size = -1;
+	if (is_program(status) && status->st_dev != without_attributes) {
+		entry->capabilities_size =
+		    attribute(fd, name, path, "security.capability", entry->capabilities);
+		if (entry->capabilities_size == UNSUPPORTED)
 			without_attributes = status->st_dev;
 	}
-	if (S_ISLNK(mode)) {
-		target_size = readlinkat(fd, name, target, sizeof(target));
-		if (target_size < 0)
+	if (S_ISLNK(status->st_mode)) {
+		entry->target_size = readlinkat(fd, name, entry->target, sizeof(entry->target));
+		if (entry->target_size < 0)
 			note(path, errno);
 	}
 	if (labelled)
-		label_size = attribute(fd, name, path, "security.selinux", label);
+		entry->label_size = attribute(fd, name, path, "security.selinux", entry->label);
+	return 0;
+}
+
+/* Copy bytes out of a device's memory; their number, -1 for none, or UNSUPPORTED for too many. */
+static ssize_t copied(char *copy, size_t room, const struct extfs_bytes *bytes)
+{
+	if (!bytes->data)
+		return -1;
+	if (bytes->size > room)
+		return UNSUPPORTED;
+	memcpy(copy, bytes->data, bytes->size);
+	return bytes->size;
+}
+
+static ssize_t device_attribute(struct extfs *fs, uint32_t inode, const char *key, char *value)
+{
+	struct extfs_bytes bytes;
+	if (extfs_security(fs, inode, key, &bytes) < 0)
+		return UNSUPPORTED;
+	return copied(value, ATTRIBUTE_LIMIT, &bytes);
+}
+
+/* Learn of an entry from its filesystem's block device; 0, or -1 where the kernel is to be asked. */
+static int ask_device(struct entry *entry, const struct source *source, uint32_t inode)
+{
+	struct stat *status = &entry->status;
+	struct extfs_bytes target;
+	if (extfs_stat(source->fs, inode, status) < 0 || !type_of(status->st_mode))
+		return -1;
+	status->st_dev = source->number;
+	entry->target_size = entry->label_size = entry->capabilities_size = -1;
+	if (is_program(status))
+		entry->capabilities_size = device_attribute(source->fs, inode, "capability",
+							    entry->capabilities);
+	if (S_ISLNK(status->st_mode))
+		entry->target_size = extfs_target(source->fs, inode, &target) < 0
+					 ? UNSUPPORTED
+					 : copied(entry->target, LINK_LIMIT, &target);
+	if (labelled)
+		entry->label_size =
+		    device_attribute(source->fs, inode, "selinux", entry->label);
+	int left_to_kernel = entry->capabilities_size == UNSUPPORTED ||
+			     entry->target_size == UNSUPPORTED ||
+			     entry->label_size == UNSUPPORTED;
+	return left_to_kernel ? -1 : 0;
+}
+
+/* Write an entry's row; returns the device that it is on. */
+static const char *put_entry(const struct entry *entry, const char *path, size_t path_size,
+			     const char *device)
+{
+	const struct stat *status = &entry->status;
+	const char *own = find_name(&devices, status->st_dev);
+	if (own)
+		device = own;
 	const char *owner = find_name(&owners, status->st_uid);
 	const char *group = find_name(&groups, status->st_gid);
-	if (notable_only && !is_notable(path, status, owner, group, capabilities_size > 0))
+	int has_capabilities = entry->capabilities_size > 0;
+	if (notable_only && !is_notable(path, status, owner, group, has_capabilities))
 		return device;
 
-	if (capabilities_size > 0) {
+	if (has_capabilities) {
 		flush();
 		out_fd = rare_fd;
 	}
 	PUT("{\"path\":\"");
 	put_escaped(path, path_size);
 	PUT("\",\"type\":\"");
-	put_text(type);
-	put_field("\",\"mode\":", mode & 07777);
+	put_text(type_of(status->st_mode));
+	put_field("\",\"mode\":", status->st_mode & 07777);
 	put_field(",\"uid\":", status->st_uid);
 	put_field(",\"gid\":", status->st_gid);
 	put_json(",\"owner\":", owner);
@@ -404,29 +551,31 @@ static const char *entry(const char *path, size_t path_size, const struct stat *
 	put_time(status->st_mtim);
 	PUT(",\"changed\":");
 	put_time(status->st_ctim);
-	if (target_size >= 0) {
+	if (entry->target_size >= 0) {
 		PUT(",\"target\":\"");
-		put_escaped(target, target_size);
+		put_escaped(entry->target, entry->target_size);
 		put_byte('"');
 	}
-	if (label_size > 0) {
-		while (label_size > 0 && label[label_size - 1] == 0)
-			label_size--;
+	if (entry->label_size > 0) {
+		size_t size = entry->label_size;
+		while (size > 0 && entry->label[size - 1] == 0)
+			size--;
 		PUT(",\"selinux\":\"");
-		put_escaped(label, label_size);
+		put_escaped(entry->label, size);
 		put_byte('"');
 	}
-	if (capabilities_size > 0) {
+	if (has_capabilities) {
 		PUT(",\"capabilities\":\"");
-		for (ssize_t i = 0; i < capabilities_size; i++) {
+		for (ssize_t i = 0; i < entry->capabilities_size; i++) {
 			char digits[3];
-			snprintf(digits, sizeof(digits), "%02x", (unsigned char)capabilities[i]);
+			snprintf(digits, sizeof(digits), "%02x",
+				 (unsigned char)entry->capabilities[i]);
 			put(digits, 2);
 		}
 		put_byte('"');
 	}
 	PUT("}\n");
-	if (capabilities_size > 0) {
+	if (has_capabilities) {
 		flush();
 		out_fd = STDOUT_FILENO;
 	}
@@ -435,10 +584,18 @@ static const char *entry(const char *path, size_t path_size, const struct stat *
 
 /* -- directories ----------------------------------------------------------------------------- */
 
-/* Open a directory by its path below the top, however long the path is. */
-static int open_directory(int top, const char *path)
+static int open_below(int from, const char *path)
 {
-	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	struct open_how how = {
+	    .flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+	    .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+	};
+	return syscall(SYS_openat2, from, path, &how, sizeof(how));
+}
+
+/* Open a directory by its path below the top, however long the path is; no link is followed. */
+static int open_directory(const char *path)
+{
 	char part[PATH_LIMIT + 1];
 	int fd = -1, from = top;
 	while (*path == '/')
@@ -456,7 +613,7 @@ static int open_directory(int top, const char *path)
 		}
 		memcpy(part, path, size);
 		part[size] = 0;
-		int deeper = openat(from, size ? part : ".", flags);
+		int deeper = open_below(from, size ? part : ".");
 		if (fd >= 0)
 			close(fd);
 		fd = deeper;
@@ -473,89 +630,194 @@ static int open_directory(int top, const char *path)
 
 /* -- the walk -------------------------------------------------------------------------------- */
 
+static struct entry entry;
+
 static void push(const char *path, size_t size, const char *device)
 {
 	if (depth == room) {
 		room = room ? room * 2 : 256;
 		stack = grown(stack, room * sizeof(struct pending));
 	}
-	stack[depth].path = memcpy(grown(NULL, size + 1), path, size + 1);
-	stack[depth++].device = device;
+	stack[depth++] = (struct pending){memcpy(grown(NULL, size + 1), path, size + 1), device,
+					  source_of(entry.status.st_dev), entry.status.st_ino};
 }
 
-static void entries(int fd, const char *path, const char *device)
+/* Write the row of what is known of an entry; a directory is walked later. */
+static void take(const char *path, size_t size, const char *device)
 {
-	static char *child;
+	const char *on = put_entry(&entry, path, size, device);
+	if (S_ISDIR(entry.status.st_mode))
+		push(path, size, on);
+}
+
+/* Room for a directory's path with any name after it; returns where the name goes. */
+static size_t begin_child(const char *path, char **child)
+{
 	static size_t child_room;
 	size_t base = strcmp(path, "/") ? strlen(path) : 0;
-	DIR *directory = fdopendir(fd);
-	working = -1; /* the number may have been another directory's */
-	if (!directory) {
-		note(path, errno);
-		close(fd);
-		return;
-	}
 	if (child_room < base + 1 + NAME_MAX + 1) {
 		child_room = (base + NAME_MAX + 2) * 2;
-		child = grown(child, child_room);
+		*child = grown(*child, child_room);
 	}
-	memcpy(child, path, base);
-	child[base] = '/';
+	memcpy(*child, path, base);
+	(*child)[base] = '/';
+	return base + 1;
+}
+
+static char *child;
+
+static void read_by_kernel(const struct pending *directory)
+{
+	int fd = open_directory(directory->path);
+	working = -1; /* a descriptor's number may have been another directory's */
+	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+	if (!stream) {
+		note(directory->path, errno);
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	size_t base = begin_child(directory->path, &child);
 	for (;;) {
 		errno = 0;
-		struct dirent *found = readdir(directory);
+		struct dirent *found = readdir(stream);
 		if (!found) {
 			if (errno)
-				note(path, errno);
+				note(directory->path, errno);
 			break;
 		}
 		const char *name = found->d_name;
 		if (!strcmp(name, ".") || !strcmp(name, ".."))
 			continue;
 		size_t size = strlen(name);
-		memcpy(child + base + 1, name, size + 1);
-		size += base + 1;
-		struct stat status;
-		if (fstatat(fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0) {
-			note(child, errno);
-			continue;
-		}
-		if (!type_of(status.st_mode)) {
-			note(child, EUCLEAN);
-			continue;
-		}
-		const char *on = entry(child, size, &status, fd, name, device);
-		if (S_ISDIR(status.st_mode))
-			push(child, size, on);
+		memcpy(child + base, name, size + 1);
+		if (ask_kernel(&entry, fd, name, child) == 0)
+			take(child, base + size, directory->device);
 	}
-	closedir(directory);
+	closedir(stream);
+}
+
+static void on_unreadable_memory(int number)
+{
+	if (guarded)
+		siglongjmp(unreadable_memory, 1);
+	signal(number, SIG_DFL);
+}
+
+static int64_t names_on_device(const struct pending *directory, struct extfs_name **names)
+{
+	int64_t count = -1;
+	if (sigsetjmp(unreadable_memory, 0) == 0) {
+		guarded = 1;
+		count = extfs_names(directory->source->fs, directory->inode, names);
+	}
+	guarded = 0;
+	return count;
+}
+
+/* As ask_device, with the entry's path completed; -2 for a name that cannot be read any more. */
+static int look_at(const struct extfs_name *name, const struct source *source, size_t base)
+{
+	volatile int outcome = -2;
+	if (sigsetjmp(unreadable_memory, 0) == 0) {
+		guarded = 1;
+		memcpy(child + base, name->text, name->size);
+		child[base + name->size] = 0;
+		outcome = -1;
+		if (!is_mount(child))
+			outcome = ask_device(&entry, source, name->inode);
+	}
+	guarded = 0;
+	return outcome;
+}
+
+/* Read a directory from its filesystem's block device; 0, or -1 where the kernel is to. */
+static int read_by_device(const struct pending *directory)
+{
+	struct extfs_name *names = NULL;
+	int64_t count = names_on_device(directory, &names);
+	if (count == EXTFS_DAMAGED)
+		note(directory->path, EUCLEAN);
+	if (count < 0)
+		return -1;
+	int fd = -1;
+	working = -1; /* a descriptor's number may have been another directory's */
+	size_t base = begin_child(directory->path, &child);
+	for (int64_t i = 0; i < count; i++) {
+		int outcome = look_at(&names[i], directory->source, base);
+		if (outcome == -2) {
+			note(directory->path, EIO);
+			continue;
+		}
+		if (outcome < 0) {
+			if (fd < 0 && (fd = open_directory(directory->path)) < 0) {
+				note(child, errno);
+				continue;
+			}
+			if (ask_kernel(&entry, fd, child + base, child) < 0)
+				continue;
+		}
+		take(child, base + names[i].size, directory->device);
+	}
+	if (fd >= 0)
+		close(fd);
+	free(names);
+	return 0;
+}
+
+static void prefetch_source(const struct source *source, const uint32_t *inodes, size_t count)
+{
+	if (sigsetjmp(unreadable_memory, 0) == 0) {
+		guarded = 1;
+		extfs_prefetch(source->fs, inodes, count);
+	}
+	guarded = 0;
+}
+
+/* Have the directories of a batch read ahead, those of each filesystem in one go. */
+static void prefetch(const struct pending *batch, size_t count)
+{
+	uint32_t inodes[BATCH];
+	for (size_t i = 0; i < source_count; i++) {
+		size_t wanted = 0;
+		for (size_t j = 0; j < count; j++)
+			if (batch[j].source == &sources[i])
+				inodes[wanted++] = batch[j].inode;
+		prefetch_source(&sources[i], inodes, wanted);
+	}
+}
+
+/* Walk some of the directories that are waiting; what they hold comes before the others. */
+static void walk_batch(void)
+{
+	static struct pending batch[BATCH];
+	size_t count = depth < BATCH ? depth : BATCH;
+	depth -= count;
+	memcpy(batch, stack + depth, count * sizeof(struct pending));
+	prefetch(batch, count);
+	for (size_t i = 0; i < count; i++) {
+		if (!batch[i].source || read_by_device(&batch[i]) < 0)
+			read_by_kernel(&batch[i]);
+		free(batch[i].path);
+	}
 }
 
 int main(int count, char **arguments)
 {
-	struct stat status;
 	if (count != 3) {
 		fprintf(stderr, "usage: walk TOP-DESCRIPTOR RARE-DESCRIPTOR\n");
 		return 2;
 	}
-	int top = atoi(arguments[1]);
+	top = atoi(arguments[1]);
 	rare_fd = atoi(arguments[2]);
+	struct sigaction action = {.sa_handler = on_unreadable_memory, .sa_flags = SA_NODEFER};
+	sigaction(SIGBUS, &action, NULL);
 	read_names();
-	int fd = open_directory(top, "/");
-	if (fd < 0 || fstat(fd, &status) < 0)
+	if (ask_kernel(&entry, top, ".", "/") < 0)
 		die("top directory");
-	const char *device = entry("/", 1, &status, fd, ".", NULL);
-	close(fd);
-	push("/", 1, device);
-	while (depth) {
-		struct pending next = stack[--depth];
-		fd = open_directory(top, next.path);
-		if (fd < 0)
-			note(next.path, errno);
-		else
-			entries(fd, next.path, next.device);
-		free(next.path);
-	}
+	take("/", 1, NULL);
+	while (depth)
+		walk_batch();
 	flush();
 	if (unreadable)
 		fprintf(stderr, "%llu %s\n", (unsigned long long)unreadable, first);

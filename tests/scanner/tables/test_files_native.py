@@ -23,7 +23,7 @@ from appliance.guest.root import FilesMode, Root, ScanOptions
 from scanner import schema
 from scanner.tables.files import capability, collect, native
 
-SOURCE = Path(native.__file__).with_name("walk.c")
+SOURCES = sorted(map(str, Path(native.__file__).parent.glob("*.c")))
 AS_ROOT = os.geteuid() == 0
 NOBODY = 65534
 MODES: tuple[FilesMode, ...] = ("all", "notable")
@@ -39,7 +39,7 @@ def program() -> Iterator[str]:
         pytest.fail("a C compiler is needed for the native walk: apt-get install gcc, or tcc")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        command = [compiler, "-Wall", "-Werror", "-o", f"{folder}/walk", str(SOURCE)]
+        command = [compiler, "-Wall", "-Werror", "-o", f"{folder}/walk", *SOURCES]
         subprocess.run(command, check=True, timeout=120)
         yield f"{folder}/walk"
 
