@@ -211,9 +211,8 @@ def _scribble(mebibytes: int) -> int:
 
 def _write(path: str) -> str:
     """Try to make a block device writable and to write it; why that fails, empty if it does not."""
-    end = time.monotonic() + 20  # a disk that was plugged just now
-    while not Path(path).exists() and time.monotonic() < end:
-        time.sleep(0.01)
+    if path == "/dev/sda":
+        wait_for_disks([0])
     try:
         descriptor = os.open(path, os.O_RDONLY)
         fcntl.ioctl(descriptor, _BLKROSET, struct.pack("i", 0))
@@ -244,6 +243,7 @@ def boot() -> None:
     """Be the appliance's first process."""
     setup.mount_pseudo_filesystems()
     setup.load_modules()
+    setup.hold_disks()
     with Path(setup.agent_port()).open("r+b", buffering=0) as port:
         HostileAgent(_Port(port), DiskMachine()).serve()
 
