@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
-from appliance.guest import arrays, bcache, disks, encryption, ldm, mapping
+from appliance.guest import arrays, bcache, disks, encryption, ldm, ldm_database, mapping
 from appliance.guest.disks import BlockDevice
 from appliance.guest.encryption import Key
 from appliance.guest.lvm import LogicalVolumes
@@ -148,7 +148,7 @@ def _volumes_of(group: Sequence[ldm.Member]) -> list[Volume]:
     for member in group:
         read = functools.partial(disks.read_at, member.device.path)
         try:
-            return ldm.open_group(group, ldm.read_database(read, member.header))
+            return ldm.open_group(group, ldm_database.read_database(read, member.header))
         except ValueError as error:
             reason = reason or f"{member.device.path}: dynamic disk: {error}"
     raise ValueError(reason)

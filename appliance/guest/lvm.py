@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from appliance.guest import mapping
 from appliance.guest.disks import BlockDevice
-from appliance.guest.plain_lvm import NotPlainError, open_plain
+from appliance.guest.lvm_metadata import NotPlainError
+from appliance.guest.plain_lvm import open_plain
 from appliance.guest.tools import ToolError, run
 from scanner.tables.volumes.spec import Volume
 

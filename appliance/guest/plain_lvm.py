@@ -5,94 +5,21 @@ that are nearly always of the simplest kind. Those are read and mapped here, und
 with the UUIDs that lvm gives them. Whatever is not plain is left to lvm: another segment type, a
 physical volume that is missing or there twice, a group that is exported or another host's, copies
 of the metadata that differ, anything that is not understood.
-
-Sources: lvm2's lib/label/label.h and lib/format_text/layout.h (labels, headers), its
-lib/format_text/export.c (the text), lib/misc/crc.c (checksum); linux/dm-ioctl.h.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import re
 import stat
-import struct
-import zlib
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
+from appliance.guest.devicemapper import DeviceMapper, Line
 from appliance.guest.disks import BlockDevice
+from appliance.guest.lvm_metadata import LogicalVolume, NotPlainError, Target, read, text_on
 from scanner.tables.volumes.spec import Volume
 
 _SECTOR = 512
-_LABEL = struct.Struct("<8sQII8s")
-_LABEL_SECTORS = 4
-_AREA = struct.Struct("<QQ")
-_AREAS = 40  # where in a physical volume's header the list of areas begins
-_METADATA = struct.Struct("<I16sIQQ")
-_METADATA_MAGIC = b" LVM2 x[5A%r0N*>"
-_METADATA_HEADER = 512
-_TEXT = struct.Struct("<QQII")
-_IGNORED = 1
-_CHECKSUM_START = 0xF597A6CF
-_TEXT_LIMIT = 1 << 20
-
-_TOKEN = re.compile(
-    rb'\s+|#[^\n]*|"(?P<text>(?:\\.|[^"\\])*)"|(?P<word>[A-Za-z0-9_.+-]+)|(?P<sign>[{}\[\]=,])'
-)
-_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_+.][A-Za-z0-9_+.-]*")
-_DEEPEST = 8
-
-_GROUP_STATUS = {"RESIZEABLE", "READ", "WRITE"}
-_VOLUME_STATUS = {"READ", "WRITE", "VISIBLE"}
-_NOT_PLAIN = ("system_id", "lock_type", "historical_logical_volumes")
-
-_DM_CONTROL = "/dev/mapper/control"
-_DM_HEADER = struct.Struct("<3I7I Q128s129s7x")
-_DM_TARGET = struct.Struct("<QQiI16s")
-_DM_CREATE, _DM_REMOVE, _DM_RESUME, _DM_LOAD = (
-    0xC1380000 | 0xFD00 | number for number in (3, 4, 6, 9)
-)
-_DM_READ_ONLY = 1
-_DM_VERSION = (4, 0, 0)
-
-Section = dict[str, "Value"]
-Value = str | int | list["Value"] | Section
-
-
-class NotPlainError(ValueError):
-    """Something is not as simple as is read here; lvm may be able to tell more."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A run of sectors of a volume.
-
-    Attributes:
-        start, length: where it lies in the volume, in sectors.
-        kind: device mapper's target.
-        parameters: the target's; devices as ``{0}``, ``{1}`` ... for those of ``members``.
-        members: UUIDs of the physical volumes.
-    """
-
-    start: int
-    length: int
-    kind: str
-    parameters: str
-    members: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class LogicalVolume:
-    """A logical volume of a plain group, as its metadata has it; UUIDs with hyphens."""
-
-    group: str
-    group_uuid: str
-    name: str
-    uuid: str
-    layout: str
-    targets: tuple[Target, ...]
 
 
 def open_plain(devices: Mapping[str, BlockDevice]) -> list[Volume]:
@@ -105,7 +32,7 @@ def open_plain(devices: Mapping[str, BlockDevice]) -> list[Volume]:
         NotPlainError: lvm is to open them.
         OSError: a device cannot be read, or device mapper refused.
     """
-    texts = [text for device in devices.values() if (text := _text_on(device.path)) is not None]
+    texts = [text for device in devices.values() if (text := text_on(device.path)) is not None]
     found = sorted(
         (volume for text in dict.fromkeys(texts) for volume in read(text, devices.keys())),
         key=lambda volume: (volume.group, volume.name),
@@ -113,261 +40,15 @@ def open_plain(devices: Mapping[str, BlockDevice]) -> list[Volume]:
     if len({(volume.group, volume.name) for volume in found}) < len(found):
         raise NotPlainError("two volumes have the same name")
     with contextlib.ExitStack() as undo:
-        control = os.open(_DM_CONTROL, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            rows = [_map(control, volume, devices, undo) for volume in found]
-            undo.pop_all()
-        finally:
-            undo.close()
-            os.close(control)
+        mapper = undo.enter_context(DeviceMapper())
+        rows = [_map(mapper, volume, devices, undo) for volume in found]
+        undo.pop_all()
+        mapper.close()
     return rows
 
 
-# -- what is on a physical volume ------------------------------------------------------------------
-
-
-def _text_on(path: str) -> bytes | None:
-    """The metadata on a physical volume; None where it has none, being of no group or without.
-
-    Raises:
-        NotPlainError: it cannot be made out.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        texts = list(_texts(descriptor))
-    finally:
-        os.close(descriptor)
-    if len(set(texts)) > 1:
-        raise NotPlainError("copies of the metadata differ")
-    return texts[0] if texts else None
-
-
-def _texts(descriptor: int) -> Iterator[bytes]:
-    head = os.pread(descriptor, _LABEL_SECTORS * _SECTOR, 0)
-    for number in range(_LABEL_SECTORS):
-        sector = head[number * _SECTOR : (number + 1) * _SECTOR]
-        if sector[:8] == b"LABELONE":
-            break
-    else:
-        raise NotPlainError("there is no label")
-    _, place, checksum, offset, kind = _LABEL.unpack_from(sector)
-    if place != number or kind != b"LVM2 001" or checksum != _checksum(sector[20:]):
-        raise NotPlainError("the label is not understood")
-    data, metadata = _areas(sector[offset:])
-    if len(data) != 1:
-        raise NotPlainError("there is more than one data area")
-    for start, size in metadata:
-        text = _read_text(descriptor, start, size)
-        if text is not None:
-            yield text
-
-
-def _areas(header: bytes) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Data areas and metadata areas: pairs of start and size in bytes."""
-    lists: list[list[tuple[int, int]]] = [[], []]
-    at = _AREAS
-    for found in lists:
-        while True:
-            if at + _AREA.size > len(header):
-                raise NotPlainError("the header is cut off")
-            start, size = _AREA.unpack_from(header, at)
-            at += _AREA.size
-            if not start:
-                break
-            found.append((start, size))
-    return lists[0], lists[1]
-
-
-def _read_text(descriptor: int, start: int, size: int) -> bytes | None:
-    """The text in a metadata area; None where there is none, or that is not to be used."""
-    header = os.pread(descriptor, _METADATA_HEADER, start)
-    if len(header) < _METADATA_HEADER:
-        raise NotPlainError("the metadata area is cut off")
-    checksum, magic, version, own_start, own_size = _METADATA.unpack_from(header)
-    if (magic, version, own_start, own_size) != (_METADATA_MAGIC, 1, start, size):
-        raise NotPlainError("the metadata's header is not understood")
-    if checksum != _checksum(header[4:]):
-        raise NotPlainError("the metadata's header is damaged")
-    offset, length, checksum, flags = _TEXT.unpack_from(header, _METADATA.size)
-    if not offset or flags & _IGNORED:
-        return None
-    if length > _TEXT_LIMIT or not _METADATA_HEADER <= offset < size:
-        raise NotPlainError("the metadata is too long")
-    text = os.pread(descriptor, min(length, size - offset), start + offset)
-    if len(text) < length:  # it goes on where the area begins
-        text += os.pread(descriptor, length - len(text), start + _METADATA_HEADER)
-    if _checksum(text) != checksum:
-        raise NotPlainError("the metadata is damaged")
-    return text
-
-
-def _checksum(data: bytes) -> int:
-    """CRC-32 with another start than usual, and its bits not turned over."""
-    return zlib.crc32(data, _CHECKSUM_START ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
-
-
-# -- what the metadata says ------------------------------------------------------------------------
-
-
-def parse(text: bytes) -> Section:
-    """A metadata text as nested dictionaries, whose lists and strings are as written.
-
-    Raises:
-        NotPlainError: it is not of this form.
-    """
-    top: Section = {}
-    sections = [top]
-    tokens = _tokens(text.rstrip(b"\0"))
-    for kind, word in tokens:
-        sign = next(tokens, ("", ""))[1] if kind == "word" else word
-        if kind == "word" and sign == "=":
-            sections[-1][word] = _value(tokens)
-        elif kind == "word" and sign == "{" and len(sections) < _DEEPEST:
-            section: Section = {}
-            sections[-1][word] = section
-            sections.append(section)
-        elif kind == "sign" and sign == "}" and len(sections) > 1:
-            sections.pop()
-        else:
-            raise NotPlainError("the metadata is malformed")
-    if len(sections) != 1:
-        raise NotPlainError("the metadata ends too early")
-    return top
-
-
-def _tokens(text: bytes) -> Iterator[tuple[str, str]]:
-    at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise NotPlainError("the metadata is malformed")
-        at = match.end()
-        if match.lastgroup:
-            yield match.lastgroup, match[match.lastgroup].decode("utf-8", "surrogateescape")
-
-
-def _value(tokens: Iterator[tuple[str, str]]) -> Value:
-    kind, token = next(tokens, ("", ""))
-    if kind == "text":
-        return token
-    if kind == "word" and re.fullmatch(r"-?[0-9]{1,19}", token):
-        return int(token)
-    if (kind, token) != ("sign", "["):
-        raise NotPlainError("the metadata has a value that is none")
-    found: list[Value] = []
-    for kind, token in tokens:
-        if (kind, token) == ("sign", "]"):
-            return found
-        if kind == "text":
-            found.append(token)
-        elif kind == "word" and token.isdigit():
-            found.append(int(token))
-        elif (kind, token) != ("sign", ","):
-            break
-    raise NotPlainError("the metadata has a list that is none")
-
-
-def read(text: bytes, present: Collection[str]) -> Iterator[LogicalVolume]:
-    """The volumes of the group that a metadata text describes.
-
-    Args:
-        text: the metadata.
-        present: UUIDs of the physical volumes that are there.
-
-    Raises:
-        NotPlainError: the group is not plain, or not complete.
-    """
-    try:
-        groups = [(name, item) for name, item in parse(text).items() if isinstance(item, dict)]
-        ((name, group),) = groups
-        yield from _volumes(name, group, present)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise NotPlainError(f"the metadata is not understood: {error}") from error
-
-
-def _volumes(name: str, group: Section, present: Collection[str]) -> Iterator[LogicalVolume]:
-    _expect(_NAME.fullmatch(name), "its name")
-    _expect(set(_list(group["status"])) <= _GROUP_STATUS, "the group's status")
-    _expect(not _list(group.get("flags", [])), "the group's flags")
-    _expect(not any(word in group for word in _NOT_PLAIN), "the group is not for everybody")
-    extent = _number(group["extent_size"])
-    starts: dict[str, tuple[str, int]] = {}
-    for label, item in _section(group["physical_volumes"]).items():
-        volume = _section(item)
-        _expect(not _list(volume.get("flags", [])), "a physical volume's flags")
-        uuid = _string(volume["id"])
-        _expect(uuid in present, "a physical volume is missing")
-        starts[label] = uuid, _number(volume["pe_start"])
-    for label, item in _section(group.get("logical_volumes", {})).items():
-        volume = _section(item)
-        _expect(_NAME.fullmatch(label), "a volume's name")
-        status = set(_list(volume["status"]))
-        _expect("VISIBLE" in status and status <= _VOLUME_STATUS, "a volume's status")
-        _expect(not _list(volume.get("flags", [])), "a volume's flags")
-        count = _number(volume["segment_count"])
-        segments = [_section(volume[f"segment{number + 1}"]) for number in range(count)]
-        targets = tuple(_target(segment, extent, starts) for segment in segments)
-        layouts = {target.kind for target in targets}
-        _expect(len(layouts) == 1, "a volume of more than one kind")
-        ends = [0, *(target.start + target.length for target in targets)]
-        _expect([target.start for target in targets] == ends[:-1], "a volume with holes")
-        group_uuid, uuid = _string(group["id"]), _string(volume["id"])
-        yield LogicalVolume(name, group_uuid, label, uuid, layouts.pop(), targets)
-
-
-def _target(segment: Section, extent: int, starts: Mapping[str, tuple[str, int]]) -> Target:
-    _expect(segment["type"] == "striped", f"a segment of the type {segment['type']}")
-    count = _number(segment["stripe_count"])
-    stripes = _list(segment["stripes"])
-    _expect(count > 0 and len(stripes) == 2 * count, "a segment's stripes")
-    members, places = [], []
-    for number, (label, first) in enumerate(zip(stripes[::2], stripes[1::2], strict=True)):
-        uuid, start = starts[_string(label)]
-        members.append(uuid)
-        places.append(f"{{{number}}} {start + _number(first) * extent}")
-    start, length = (
-        _number(segment[f"{what}"]) * extent for what in ("start_extent", "extent_count")
-    )
-    if count == 1:
-        return Target(start, length, "linear", places[0], tuple(members))
-    head = f"{count} {_number(segment['stripe_size'])}"
-    return Target(start, length, "striped", " ".join([head, *places]), tuple(members))
-
-
-def _expect(truth: object, what: str) -> None:
-    if not truth:
-        raise NotPlainError(what)
-
-
-def _list(value: Value) -> list[str | int]:
-    if not isinstance(value, list):
-        raise NotPlainError("a list is missing")
-    return value  # type: ignore[return-value] # lists hold strings and numbers alone
-
-
-def _section(value: Value) -> Section:
-    if not isinstance(value, dict):
-        raise NotPlainError("a section is missing")
-    return value
-
-
-def _string(value: Value) -> str:
-    if not isinstance(value, str):
-        raise NotPlainError("a string is missing")
-    return value
-
-
-def _number(value: Value) -> int:
-    if not isinstance(value, int):
-        raise NotPlainError("a number is missing")
-    return value
-
-
-# -- device mapper ---------------------------------------------------------------------------------
-
-
 def _map(
-    control: int,
+    mapper: DeviceMapper,
     volume: LogicalVolume,
     devices: Mapping[str, BlockDevice],
     undo: contextlib.ExitStack,
@@ -375,12 +56,10 @@ def _map(
     """Make a volume's device and the names that lvm gives it."""
     name = f"{volume.group.replace('-', '--')}-{volume.name.replace('-', '--')}"
     uuid = "LVM-" + (volume.group_uuid + volume.uuid).replace("-", "")
-    number = _ioctl(control, _DM_CREATE, name, uuid)
-    undo.callback(_ioctl, control, _DM_REMOVE, name)
+    number = mapper.create(name, uuid)
+    undo.callback(mapper.remove, name)
     members = dict.fromkeys(uuid for target in volume.targets for uuid in target.members)
-    table = b"".join(_encoded(target, devices) for target in volume.targets)
-    _ioctl(control, _DM_LOAD, name, table=table, count=len(volume.targets), flags=_DM_READ_ONLY)
-    _ioctl(control, _DM_RESUME, name)
+    mapper.load_read_only(name, [_line(target, devices) for target in volume.targets])
     node, path = f"/dev/mapper/{name}", f"/dev/{volume.group}/{volume.name}"
     os.makedirs(f"/dev/{volume.group}", exist_ok=True)
     os.mknod(node, stat.S_IFBLK | 0o600, number)
@@ -404,32 +83,6 @@ def _map(
     )
 
 
-def _encoded(target: Target, devices: Mapping[str, BlockDevice]) -> bytes:
+def _line(target: Target, devices: Mapping[str, BlockDevice]) -> Line:
     paths = [os.path.realpath(devices[uuid].path) for uuid in target.members]
-    parameters = target.parameters.format(*paths).encode() + b"\0"
-    parameters += b"\0" * (-len(parameters) % 8)
-    size = _DM_TARGET.size + len(parameters)
-    return _DM_TARGET.pack(target.start, target.length, 0, size, target.kind.encode()) + parameters
-
-
-def _ioctl(
-    control: int,
-    command: int,
-    name: str,
-    uuid: str = "",
-    *,
-    table: bytes = b"",
-    count: int = 0,
-    flags: int = 0,
-) -> int:
-    """One request of device mapper; returns the device's number.
-
-    Raises:
-        OSError: it was refused.
-    """
-    size = _DM_HEADER.size + len(table)
-    head = (*_DM_VERSION, size, _DM_HEADER.size, count, 0, flags, 0, 0)
-    buffer = bytearray(_DM_HEADER.pack(*head, 0, name.encode(), uuid.encode()) + table)
-    fcntl.ioctl(control, command, buffer)
-    number: int = _DM_HEADER.unpack_from(buffer)[10]
-    return os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00)
+    return Line(target.start, target.length, target.kind, target.parameters.format(*paths))

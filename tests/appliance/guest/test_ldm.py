@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.guest import ldm
+from appliance.guest import ldm, ldm_database
 from appliance.guest.disks import BlockDevice
-from appliance.guest.ldm import Component, Database, Described, Header, Member
+from appliance.guest.ldm import Member
+from appliance.guest.ldm_database import Component, Database, Described, Header
 
 GUID = uuid.UUID(int=3)
 SECTORS = 1000
@@ -79,7 +80,7 @@ PRESENT = {1: member(1), 2: member(2)}
 
 
 def described(data: bytes) -> tuple[Described, Component]:
-    (found,) = ldm.parse_database(data).volumes
+    (found,) = ldm_database.parse_database(data).volumes
     return found, ldm.choose(found, PRESENT)[0]
 
 
@@ -90,7 +91,7 @@ def table(data: bytes) -> list[str]:
 def test_records_of_any_length_are_put_together() -> None:
     for size in (32, 64, 128, 512):
         data = database(volume(10, "Span" * 20, 300), component(20, 10, 2), *DISKS, size=size)
-        found = ldm.parse_database(data)
+        found = ldm_database.parse_database(data)
         assert [(item.name, item.size) for item in found.volumes] == [("Span" * 20, 300)]
         assert found.disks == {1: str(uuid.UUID(int=1)), 2: str(uuid.UUID(int=2))}
 
@@ -117,7 +118,7 @@ def test_of_mirrors_the_one_that_is_whole_is_read() -> None:
         *(piece(20, 3, 0, 100, 0), piece(21, 2, 0, 100, 0)),
         *DISKS,
     )
-    (found,) = ldm.parse_database(data).volumes
+    (found,) = ldm_database.parse_database(data).volumes
     chosen, degraded = ldm.choose(found, PRESENT)
     assert (found.layout, degraded) == ("mirrored", True)
     assert [item.disk for item in chosen.pieces] == [2]
@@ -145,7 +146,7 @@ def test_pieces_that_make_no_sense_are_not_mapped(pieces: list[bytes], reason: s
 @given(st.binary(max_size=64), st.integers(0, len(SPANNED)))
 def test_damaged_databases_are_read_or_refused(junk: bytes, at: int) -> None:
     with contextlib.suppress(ValueError):
-        found = ldm.parse_database(SPANNED[:at] + junk + SPANNED[at + len(junk) :])
+        found = ldm_database.parse_database(SPANNED[:at] + junk + SPANNED[at + len(junk) :])
         assert isinstance(found, Database)
         for item in found.volumes:
             with contextlib.suppress(ValueError):
@@ -155,13 +156,13 @@ def test_damaged_databases_are_read_or_refused(junk: bytes, at: int) -> None:
 def test_only_disks_that_windows_marked_so_are_looked_into() -> None:
     disk = BlockDevice("/dev/sda", 1 << 20, disk=0, probe={"PTTYPE": "dos"})
     first = bytearray(512)
-    assert ldm.header_offset(disk, [], lambda: bytes(first)) is None
+    assert ldm_database.header_offset(disk, [], lambda: bytes(first)) is None
     first[446 + 16 + 4] = 0x42
-    assert ldm.header_offset(disk, [], lambda: bytes(first)) == 6 * 512
+    assert ldm_database.header_offset(disk, [], lambda: bytes(first)) == 6 * 512
     disk.probe["PTTYPE"] = "gpt"
-    kinds = {"PART_ENTRY_TYPE": ldm.METADATA_PARTITION}
+    kinds = {"PART_ENTRY_TYPE": ldm_database.METADATA_PARTITION}
     partition = BlockDevice("/dev/sda1", 1 << 20, 0, 1, 17408, probe=kinds)
-    assert ldm.header_offset(disk, [partition], lambda: b"") == 17408 + (1 << 20) - 512
+    assert ldm_database.header_offset(disk, [partition], lambda: b"") == 17408 + (1 << 20) - 512
 
 
 def test_pieces_hold_nothing_of_their_own() -> None:
