@@ -75,6 +75,7 @@ class Closable(Protocol):
 
 
 T = TypeVar("T", bound=Closable)
+Made = TypeVar("Made")
 
 
 class FileTooLargeError(OSError):
@@ -105,8 +106,18 @@ class Root:
 
     def __post_init__(self) -> None:
         self._names: dict[str, dict[str, str]] = {}
+        self._made: dict[Callable[[Root], object], object] = {}
         self._lasting: dict[Callable[[], Closable], Closable] = {}
         self._fd = os.open(self.top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def once(self, make: Callable[[Root], Made]) -> Made:
+        """What a function makes of this root; kept, for collectors that need the same.
+
+        Raises: as the function.
+        """
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast("Made", self._made[make])
 
     def close(self) -> None:
         """Let go of the tree, so that it can be unmounted."""

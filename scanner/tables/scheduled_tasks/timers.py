@@ -24,7 +24,7 @@ _SCHEDULES = (
 
 def tasks(reader: Reader) -> Iterator[ScheduledTask]:
     """One row a timer that can be started, sorted by name; templates and aliases have none."""
-    tree = read_units(reader.root)
+    tree = reader.root.once(read_units)
     for name in tree.names():
         if not name.endswith(".timer") or unitfile.is_template(name):
             continue

@@ -31,7 +31,7 @@ def collect(root: Root) -> Iterator[Service]:
         yield from windows.collect(root)
         return
     reader = Reader(root, LIMIT)
-    tree = read_units(root)
+    tree = root.once(read_units)
     names = tree.names()
     yield from _units(reader, tree, names)
     has_scripts = False
