@@ -133,4 +133,4 @@ def test_damage_in_one_system_is_told_of_it_alone(machine: Inspected) -> None:
         if row["table_name"] == "packages" and row["status"] == "failed"
     }
     assert list(failed) == ["/dev/sde", "/dev/sdf"]
-    assert "1 packages of languages unreadable" in failed["/dev/sde"]
+    assert "broken-1.0.dist-info" in failed["/dev/sde"]
