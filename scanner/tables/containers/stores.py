@@ -8,11 +8,12 @@ from __future__ import annotations
 import calendar
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from scanner.schema import MICROSECOND, TIMESTAMP_MAX, TIMESTAMP_MIN
+from appliance.guest.root import Root
+from scanner.schema import MICROSECOND, TIMESTAMP_MAX, TIMESTAMP_MIN, NotApplicable
 from scanner.tables import colonfile
 from scanner.tables.reading import Reader
 
@@ -53,6 +54,10 @@ class Store:
     user: str | None = None
 
 
+Readers = Mapping[Engine, Callable[[Reader, Store], Iterator[dict[str, Any]]]]
+"""What reads the stores of each engine; ``Any``, as the columns have values of many types."""
+
+
 def find(reader: Reader) -> list[Store]:
     """The stores that there are."""
     root = reader.root
@@ -70,6 +75,28 @@ def find(reader: Reader) -> list[Store]:
             )
             stores += [store for store in own if root.is_dir(store.path)]
     return stores
+
+
+def rows(root: Root, readers: Readers) -> Iterator[dict[str, Any]]:
+    """The columns of rows about every store.
+
+    Args:
+        root: whose stores.
+        readers: give the columns that an engine's own files tell.
+
+    Raises:
+        NotApplicable: there is no store.
+        ValueError: a file of one cannot be read, or is damaged; raised after all rows.
+    """
+    reader = Reader(root, LIMIT)
+    found = [] if root.windows else find(reader)
+    for store in found:
+        own = {"engine": store.engine, "store": store.path, "user": store.user, "namespace": None}
+        for columns in readers[store.engine](reader, store):
+            yield {**own, **columns}
+    reader.finish()
+    if not found:
+        raise NotApplicable("no store of a container engine")
 
 
 def _may_be(path: str, usual: frozenset[str]) -> bool:
