@@ -18,7 +18,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal, Protocol, TypeVar, cast
+from typing import BinaryIO, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 READ_LIMIT = 16 << 20
 """Largest file that a collector reads whole, in bytes, unless it asks for another limit."""
@@ -68,6 +68,7 @@ class Mount:
     error: str | None = None
 
 
+@runtime_checkable
 class Closable(Protocol):
     """What has to be let go of."""
 
@@ -75,8 +76,7 @@ class Closable(Protocol):
         """Let go of it."""
 
 
-T = TypeVar("T", bound=Closable)
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 class FileTooLargeError(OSError):
@@ -108,37 +108,34 @@ class Root:
     def __post_init__(self) -> None:
         self._names: dict[str, dict[str, str]] = {}
         self._made: dict[Callable[[Root], object], object] = {}
-        self._lasting: dict[Callable[[], Closable], Closable] = {}
         self._fd = os.open(self.top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def once(self, make: Callable[[Root], Made]) -> Made:
-        """What a function makes of this root; kept, for collectors that need the same.
+    def once(self, make: Callable[[Root], T]) -> T:
+        """What a function makes of this root: made once, for collectors that need the same.
+
+        It is closed with the tree, if it can be closed.
 
         Raises: as the function.
         """
         if make not in self._made:
             self._made[make] = make(self)
-        return cast("Made", self._made[make])
+        return cast("T", self._made[make])
 
     def close(self) -> None:
         """Let go of the tree, so that it can be unmounted."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        while self._lasting:
-            self._lasting.popitem()[1].close()
+        while self._made:
+            made = self._made.popitem()[1]
+            if isinstance(made, Closable):
+                made.close()
 
     def __enter__(self) -> Root:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def lasting(self, make: Callable[[], T]) -> T:
-        """What ``make`` gives, made once a tree and closed with it: for what collectors share."""
-        if make not in self._lasting:
-            self._lasting[make] = make()
-        return cast(T, self._lasting[make])
 
     def missing(self) -> str:
         """Which parts of the tree the system would have and this one lacks; empty for none."""

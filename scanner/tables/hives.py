@@ -160,7 +160,7 @@ def read(root: Root, path: str, wanted: Sequence[Want], problems: list[str]) -> 
     tree: list[Any] | None = None
     try:
         with root.open(path) as stream:
-            copy, _ = root.lasting(Recoveries).find(root, path, stream.fileno())
+            copy, _ = root.once(Recoveries).find(path, stream.fileno())
             tree, found = hivereader.read(stream.fileno() if copy is None else copy, wanted)
             if tree is None and copy is not None:  # its logs made no hive of it
                 tree, _ = hivereader.read(stream.fileno(), wanted)
@@ -173,16 +173,20 @@ def read(root: Root, path: str, wanted: Sequence[Want], problems: list[str]) -> 
 
 
 class Recoveries:
-    """Copies of a root's dirty hives with their logs replayed, for as long as memory allows."""
+    """Copies of a root's dirty hives with their logs replayed, for as long as memory allows.
 
-    def __init__(self) -> None:
+    Args:
+        root: the tree.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
         self._found: dict[str, tuple[int | None, Recovery]] = {}
 
-    def find(self, root: Root, path: str, hive: int) -> tuple[int | None, Recovery]:
+    def find(self, path: str, hive: int) -> tuple[int | None, Recovery]:
         """As :func:`hivelogs.recover`, once a hive; what cannot be read is told, not raised.
 
         Args:
-            root: the tree.
             path: the hive's file.
             hive: its descriptor.
         """
@@ -190,7 +194,7 @@ class Recoveries:
             self._make_room(os.fstat(hive).st_size)
             try:
                 with contextlib.ExitStack() as stack:
-                    self._found[path] = hivelogs.recover(hive, list(_logs(root, path, stack)))
+                    self._found[path] = hivelogs.recover(hive, list(_logs(self._root, path, stack)))
             except OSError as error:
                 self._found[path] = None, Recovery("failed", note=str(error.strerror))
         return self._found[path]

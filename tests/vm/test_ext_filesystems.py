@@ -136,7 +136,8 @@ def inspected(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Inspected
     return inspect(folder / "root.raw", *(folder / f"{kind}.raw" for kind in KINDS))
 
 
-def expected_rows(tree: Path) -> dict[str, Row]:
+@pytest.fixture(scope="module")
+def expected(tree: Path) -> dict[str, Row]:
     """The walk in Python over the tree itself."""
     rows = {}
     with Root("r", str(tree)) as root, pytest.MonkeyPatch.context() as patch:
@@ -144,6 +145,7 @@ def expected_rows(tree: Path) -> dict[str, Row]:
         for line in schema.encode_rows(collect.collect(root)):
             row = json.loads(line)
             rows[row["path"]] = row
+    del rows["/"]
     return rows
 
 
@@ -155,14 +157,14 @@ def shown(seconds: int, nanoseconds: int = 0) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_are_those_of_the_tree(inspected: Inspected, tree: Path, kind: str) -> None:
+def test_files_are_those_of_the_tree(
+    inspected: Inspected, expected: dict[str, Row], kind: str
+) -> None:
     found = {
         row["path"].removeprefix(f"/{kind}"): row
         for row in inspected.rows("files")
         if row["path"].startswith(f"/{kind}/")
     }
-    expected = expected_rows(tree)
-    del expected["/"]
     assert found.keys() - expected.keys() <= {"/lost+found"}
     assert expected.keys() <= found.keys()
     same = ["type", "mode", "size", "links", "target"]

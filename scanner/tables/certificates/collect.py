@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 
@@ -67,13 +66,6 @@ def collect(root: Root) -> Iterator[Certificate]:
     reader.finish()
     if not found:
         raise NotApplicable("no certificates in the usual places")
-
-
-def warm_up() -> None:
-    """Read the appliance's own trust store, most of which is every machine's."""
-    with contextlib.suppress(OSError), open(_BUNDLES[0], "rb") as stream:  # noqa: PTH123 - no pathlib in the agent
-        for blob in x509.blobs(stream.read(_LIMIT)):
-            x509.read(blob)
 
 
 def _candidates(root: Root) -> Iterator[tuple[Kind, str]]:

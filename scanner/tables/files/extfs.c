@@ -73,7 +73,7 @@ struct extfs {
 /* A run of blocks of a directory or link. */
 struct run {
 	uint64_t block;
-	uint32_t logical, count;
+	uint32_t count;
 };
 
 struct runs {
@@ -313,7 +313,7 @@ static int add_run(const struct extfs *fs, struct runs *runs, uint32_t logical, 
 		runs->items = items;
 		runs->room = room;
 	}
-	runs->items[runs->count++] = (struct run){block, logical, count};
+	runs->items[runs->count++] = (struct run){block, count};
 	return 0;
 }
 

@@ -48,10 +48,11 @@ def rows(root: Root, *, labelled: bool, program: str = PROGRAM) -> Iterator[byte
         top = _inherited(stack, root.open_fd("/", os.O_RDONLY | os.O_DIRECTORY))
         names, rare, messages = (stack.enter_context(_memory_file(name)) for name in _FILES)
         names.write(_names(root, labelled=labelled))
-        for number, device in ext_devices(root.top).items():
+        mounts = _mounts(root.top)
+        for number, device in _ext_devices(mounts).items():
             descriptor = _inherited(stack, os.open(device, os.O_RDONLY))
             names.write(f"x {number} {descriptor}\n".encode())
-        names.writelines(b"m %s\n" % path for path in mounts_below(root.top))
+        names.writelines(b"m %s\n" % path for path in _below(mounts, root.top))
         names.seek(0)
         failure = None
         try:
@@ -71,28 +72,27 @@ def _inherited(stack: contextlib.ExitStack, descriptor: int) -> int:
     return descriptor
 
 
-def ext_devices(top: str) -> dict[int, str]:
-    """Block devices of the ext filesystems mounted at a directory and below it, by number."""
+def _mounts(top: str) -> list[list[bytes]]:
+    """Fields of the lines about what is mounted at a directory, and below it."""
+    lines = map(bytes.split, Path("/proc/self/mountinfo").read_bytes().splitlines())
+    path = os.fsencode(top)
+    return [fields for fields in lines if (fields[4] + b"/").startswith(path + b"/")]
+
+
+def _ext_devices(mounts: list[list[bytes]]) -> dict[int, str]:
+    """Block devices of the ext filesystems among mounts, by number."""
     found = {}
-    for line in _mounts(top):
-        fields = line.split()
+    for fields in mounts:
         if fields[fields.index(b"-") + 1].decode() in _EXT:
             major, minor = map(int, fields[2].split(b":"))
             found[os.makedev(major, minor)] = _device_node(major, minor)
     return found
 
 
-def mounts_below(top: str) -> list[bytes]:
-    """Where something is mounted below a directory: paths from there, as the kernel writes them."""
-    paths = (line.split()[4].removeprefix(os.fsencode(top)) for line in _mounts(top))
+def _below(mounts: list[list[bytes]], top: str) -> list[bytes]:
+    """Paths from a directory to what is mounted below it, as the kernel writes them."""
+    paths = (fields[4].removeprefix(os.fsencode(top)) for fields in mounts)
     return [path for path in paths if path]
-
-
-def _mounts(top: str) -> list[bytes]:
-    """Lines about what is mounted at a directory, and below it."""
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    path = os.fsencode(top)
-    return [line for line in lines if (line.split()[4] + b"/").startswith(path + b"/")]
 
 
 def _device_node(major: int, minor: int) -> str:

@@ -39,7 +39,7 @@ def collect(root: Root) -> Iterator[RegistryHive]:
         try:
             with root.open(path) as stream:
                 head = stream.read(_BASE_BLOCK.size)
-                _, recovery = root.lasting(hives.Recoveries).find(root, path, stream.fileno())
+                _, recovery = root.once(hives.Recoveries).find(path, stream.fileno())
             yield describe(path, root.stat(path).st_size, head, hives.logs(root, path), recovery)
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")

@@ -271,11 +271,11 @@ def test_copies_are_dropped_when_memory_is_short(
     for name in ("A", "B"):
         (tmp_path / name).write_bytes(states.before)
         (tmp_path / f"{name}.LOG1").write_bytes(states.log(0, states.first))
-    copies = hives.Recoveries()
     with Root("r", str(tmp_path)) as root:
+        copies = hives.Recoveries(root)
         for name in ("A", "B", "A"):
             with root.open(name) as stream:
-                copy, recovery = copies.find(root, name, stream.fileno())
+                copy, recovery = copies.find(name, stream.fileno())
             assert (copy is not None, recovery.entries) == (True, 1)
             assert sum(map(_is_copy, Path("/proc/self/fd").iterdir())) == 1
     copies.close()
