@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from scanner.errors import PreflightError
 from scanner.preflight import bounds, parents
-from scanner.preflight.formats import decide_format, read_parent, references
+from scanner.preflight.formats import decide_format, is_certain, read_parent, references
 from scanner.preflight.image import SECTOR, ExtentReference, Parent
 from scanner.preflight.layer import Examined, examine_file, file_identity, reader
 from scanner.preflight.plan import (
@@ -71,10 +71,12 @@ def examine(disk: Disk, policy: Policy) -> DiskPlan:
 def referred_files(disk: Disk) -> tuple[str, ...]:
     """The files, symbolic links resolved, that a sound image names: backing file and extents.
 
-    For sources that must tell images from the files below them. Reads headers alone.
+    For sources that must tell images from the files below them. Reads headers alone; whether the
+    image passes preflight is for :func:`examine` to say.
 
     Returns:
-        Nothing for all other disks, unreadable and malformed ones included.
+        Nothing for all other disks: unreadable and malformed ones, and those for whose format
+        nothing speaks but a header, which their guest may have written.
     """
     try:
         path = os.path.realpath(disk.path)
@@ -82,6 +84,8 @@ def referred_files(disk: Disk) -> tuple[str, ...]:
         try:
             size, read = file_size(fd), reader(fd)
             decided = decide_format(disk.format, path, read, size)
+            if not is_certain(disk.format, path, decided):
+                return ()
             names = references(decided, read, size)
             parent = read_parent(decided, read, size)
         finally:

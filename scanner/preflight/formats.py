@@ -6,6 +6,7 @@ metadata makes no sense: it would look like a disk without an operating system.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -26,7 +27,7 @@ ARCHIVE_SUFFIX = ".ova"
 # None: the content tells.
 _SUFFIX_CLAIMS: dict[str, str | None] = {
     ".qcow2": "qcow2",
-    ".qcow": None,  # version 1 or 2: the header tells
+    ".qcow": "qcow2",  # or its first version, which the header tells
     ".img": None,
     ".raw": "raw",
     ".dd": None,
@@ -47,6 +48,10 @@ DISK_SUFFIXES = frozenset(_SUFFIX_CLAIMS) - {".iso", ARCHIVE_SUFFIX}
 
 IMAGE_SUFFIXES = frozenset(_SUFFIX_CLAIMS)
 """Suffixes, in lower case, of the files that a folder's machines are made of."""
+
+# Files that VMware keeps a disk's plain content in, or that lead to a plain device: whatever they
+# begin with, a guest has written. Names: VMware's "Virtual Disk Format 5.0", "Extent Descriptions".
+_PLAIN_EXTENT = re.compile(r"-(flat|f\d+|rdmp?)\.vmdk$", re.IGNORECASE)
 
 # (offset, magic, format), from each format's own specification.
 _MAGICS = (
@@ -180,12 +185,26 @@ def decide_format(stated: str | None, path: str, read: Read, file_size: int) -> 
         return "raw"
     if claim not in (None, found):
         raise _contradiction(f"is named {suffix} but begins with a {found} header")
-    if claim is None and read(0, len(vmdk.DESCRIPTOR_MAGIC)) == vmdk.DESCRIPTOR_MAGIC:
-        # It names other files, which a guest could make its own raw disk do.
-        raise _contradiction("is a vmdk descriptor but not named .vmdk")
     # Whether the rest makes sense is checked by whoever opens it: with its magic a file is of
     # this format or broken, never raw.
     return _supported(found)
+
+
+def is_certain(stated: str | None, path: str, decided: Format) -> bool:
+    """Whether more than a header speaks for a format: a statement, or the file's name as well.
+
+    A header alone may be a guest's, written into its own raw disk (CVE-2010-3851). It may say what
+    that guest's disk is, as the rest of the disk does, but not which other files belong to it.
+
+    Args:
+        stated: as for :func:`decide_format`.
+        path: likewise.
+        decided: what it decided.
+    """
+    if stated is not None:
+        return True
+    claim = _SUFFIX_CLAIMS.get(Path(path).suffix.lower())
+    return claim == decided and not _PLAIN_EXTENT.search(path)
 
 
 def _format_of_content(read: Read, file_size: int) -> str | None:

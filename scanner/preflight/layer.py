@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from scanner.errors import PreflightError
 from scanner.preflight.archive import find_member
-from scanner.preflight.formats import decide_format, identity, read_image
+from scanner.preflight.formats import decide_format, identity, is_certain, read_image
 from scanner.preflight.image import SECTOR, Image, Read
 from scanner.preflight.locks import has_lock_folder, is_written
 from scanner.preflight.plan import (
@@ -108,7 +108,9 @@ def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | 
         raise PreflightError(f"its length in the archive, {length} bytes, is not in whole sectors")
     read = reader(fd, start, length)
     chosen = decide_format(stated, member or path, read, length)
-    image = read_image(chosen, read, length, time.monotonic() + policy.limits.wall_seconds)
+    certain = is_certain(stated, member or path, chosen)
+    deadline = time.monotonic() + policy.limits.wall_seconds
+    image = _read(chosen, read, length, deadline, certain=certain)
     driver, part = _DRIVERS[chosen], length if member else None
     if image.plain_bytes is not None:
         driver, part = "raw", image.plain_bytes
@@ -120,12 +122,14 @@ def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | 
             inode=status.st_ino,
             size=size,
             mtime_ns=status.st_mtime_ns,
+            ctime_ns=status.st_ctime_ns,
             driver=driver,
             start=start,
             length=part,
             cid=image.cid if image.extents else None,
             luks_uuid=image.luks_uuid,
             virtual_size=image.virtual_size,
+            certain=certain,
         ),
         image=image,
         allocated=status.st_blocks * 512,
@@ -133,6 +137,30 @@ def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | 
         is_device=stat.S_ISBLK(status.st_mode),
         sector_size=_device_sector_size(fd, status) or _sector_size(read, image),
     )
+
+
+def _read(chosen: Format, read: Read, length: int, deadline: float, *, certain: bool) -> Image:
+    """As :func:`read_image`; a header that nothing else speaks for must not name other files.
+
+    Raises:
+        PreflightError: as there, or it does.
+    """
+    if certain or chosen == "raw":
+        return read_image(chosen, read, length, deadline)
+    hint = f"state its format, in an inventory or with --format: raw, or {chosen} if it is that"
+    try:
+        image = read_image(chosen, read, length, deadline)
+    except PreflightError as error:
+        # What to do about a broken image would be bad advice for a raw disk: programs that are
+        # told to repair or convert it may open what its guest names.
+        raise PreflightError(str(error), hint=hint) from error
+    if image.backing_file or image.extents or image.parent:
+        raise PreflightError(
+            f"its {chosen} header refers to another file, which is not believed as nothing else "
+            f"says that it is {chosen}: a guest can write such a header into its raw disk",
+            hint=hint,
+        )
+    return image
 
 
 def _confirmed(fd: int, found: Examined, policy: Policy) -> Examined:

@@ -67,6 +67,7 @@ class Layer:
         inode: ``st_ino``.
         size: length in bytes.
         mtime_ns: last change of content, nanoseconds since 1970 UTC.
+        ctime_ns: last change of any kind, likewise; nobody can set it back.
         driver: QEMU's driver that reads it.
         start: where in the file the image begins, in bytes.
         length: how much of the file the driver gets, in bytes; None for all that follows.
@@ -77,6 +78,7 @@ class Layer:
         mapped: it is part of a chain of differencing images, which QEMU reads through tables that
             are made when it is opened.
         virtual_size: the size that a guest sees, in bytes.
+        certain: more than the file's own header speaks for its format.
     """
 
     path: str
@@ -85,6 +87,7 @@ class Layer:
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int
     driver: Driver
     start: int = 0
     length: int | None = None
@@ -94,6 +97,7 @@ class Layer:
     luks_uuid: str | None = None
     mapped: bool = False
     virtual_size: int = 0
+    certain: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,14 @@ class DiskPlan:
     def backing_chain(self) -> tuple[str, ...]:
         """Paths of the layers below the top one, nearest first."""
         return tuple(layer.path for layer in self.layers[1:])
+
+    @property
+    def format_certain(self) -> bool:
+        """Whether the disk's format was stated, or its file's name and header agree on it.
+
+        Only such an image is believed when it says that other files belong to it.
+        """
+        return self.layers[0].certain
 
     @property
     def encrypted(self) -> bool:
@@ -201,7 +213,8 @@ def open_layer(layer: Layer, *, live: bool = False) -> int:
         status = os.fstat(fd)
         same = (file_device(status), status.st_ino) == (layer.device, layer.inode)
         if not live and same:
-            same = (file_size(fd), status.st_mtime_ns) == (layer.size, layer.mtime_ns)
+            now = (file_size(fd), status.st_mtime_ns, status.st_ctime_ns)
+            same = now == (layer.size, layer.mtime_ns, layer.ctime_ns)
         if not same:
             raise PreflightError(
                 f"{layer.path!r} changed while being scanned",

@@ -180,7 +180,7 @@ def test_names_of_images_are_taken_for_names_alone(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.img").write_bytes(bytes(512))
     overlay(tmp_path / "a.qcow2", "base.img").rename(tmp_path / name)
-    assert len(examine(Disk(name), Policy()).layers) == 2
+    assert len(examine(Disk(name, "qcow2"), Policy()).layers) == 2
 
 
 def test_a_file_name_in_an_error_cannot_break_its_line(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_depth_is_counted_in_layers(tmp_path: Path) -> None:
     [
         ("a.img", b"KDMV", "truncated"),
         ("a.img", b"COWD", "not supported"),
-        ("a.img", b"# Disk DescriptorFile\n", "is a vmdk descriptor but not named .vmdk"),
+        ("a.img", b"# Disk DescriptorFile\n", "a descriptor without extents"),
         ("a.vmdk", b"# Disk DescriptorFile\n", "a descriptor without extents"),
         ("a.img", b"conectix", "malformed vhd"),
         ("a.img", bytes(1024) + b"conectix" + bytes(504), "malformed vhd"),
@@ -295,13 +295,18 @@ class TestOpenLayer:
         assert not os.get_inheritable(fd)
         os.close(fd)
 
-    @pytest.mark.parametrize("change", ["touched", "grown", "replaced", "linked", "gone"])
+    @pytest.mark.parametrize(
+        "change", ["touched", "rewritten", "grown", "replaced", "linked", "gone"]
+    )
     def test_refuses_what_is_not_the_same_file(self, tmp_path: Path, change: str) -> None:
         path = raw(tmp_path / "a.img")
         (layer,) = examine(Disk(str(path)), POLICY).layers
         other = tmp_path / "other.img"
         if change == "touched":
             os.utime(path, ns=(0, layer.mtime_ns + 1))
+        elif change == "rewritten":
+            path.write_bytes(bytes(layer.size))
+            os.utime(path, ns=(0, layer.mtime_ns))
         elif change == "grown":
             os.truncate(path, layer.size + 1)
             os.utime(path, ns=(0, layer.mtime_ns))

@@ -352,7 +352,7 @@ class TestExtents:
     def test_of_a_disk_named_as_raw_are_not_looked_for(self, folder: Path) -> None:
         path = self.describe(folder, 'RW 2048 FLAT "/etc/shadow" 0')
         path.rename(folder / "a.img")
-        assert "not named .vmdk" in refusal(folder / "a.img")
+        assert "refers to another file" in refusal(folder / "a.img")
         assert examine(Disk(str(folder / "a.img"), "raw"), Policy()).extent_files == ()
 
 
