@@ -1,21 +1,28 @@
-"""Disks for a running appliance: files handed to QEMU by descriptor, and the graph over them."""
+"""Disks for a running appliance: files handed to QEMU by descriptor, and the graph over them.
+
+Some formats have QEMU open files that the image names, whatever it is told: a qcow2 its external
+data file, a vmdk its extents. Preflight refuses such images, but whoever may write to an image may
+do so after that. So QEMU is asked what it opened before the guest gets a disk.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from appliance import qemu_args
 from appliance.monitor import Monitor
 from appliance.open_files import memory_file, reopened
-from appliance.qemu_args import OpenLayer
+from appliance.qemu_args import OpenLayer, OpenNode
 from scanner.deadline import Deadline
-from scanner.errors import ApplianceError, LockedError
+from scanner.errors import ApplianceError, ForeignFileError, LockedError
 
 _WRONG_KEY = "Invalid password"  # QEMU's crypto/block-luks.c, for what fits no key slot
+_MOST_WORDS = 300
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Plugger:
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._fd_sets = itertools.count(qemu_args.FIRST_DISK_SET)
+        self._nodes: Counter[OpenNode] = Counter(qemu_args.ROOT_NODES)
 
     def plug(
         self, index: int, chain: Sequence[PluggedLayer], deadline: Deadline, sector_size: int
@@ -68,12 +76,32 @@ class Plugger:
         name = f"disk{index}"
         device = qemu_args.disk_device(name, index, sector_size)
         nodes = qemu_args.disk_nodes(name, layers)
-        for node, layer in zip(nodes, reversed(chain), strict=True):
+        for node, layer, opened in zip(nodes, reversed(chain), reversed(layers), strict=True):
             if layer.keys is None:
                 self._monitor.execute("blockdev-add", deadline, node)
             else:
                 self._unlock(node, layer.name, layer.keys, deadline)
+            self._nodes.update(qemu_args.nodes_opened(node, opened))
+        self._check_nodes(deadline)
         self._monitor.execute("device_add", deadline, device)
+
+    def _check_nodes(self, deadline: Deadline) -> None:
+        """Make sure that QEMU has our nodes and no others, all of them read-only.
+
+        It reads an image's header once, when it opens it: no later change names a file.
+
+        Raises:
+            ForeignFileError: it has not.
+        """
+        found = self._monitor.execute("query-named-block-nodes", deadline, {"flat": True})
+        nodes = Counter(qemu_args.open_node(node) for node in found)
+        if nodes != self._nodes or not all(node.get("ro") is True for node in found):
+            others = sorted(str(file or driver) for driver, file in (nodes - self._nodes))
+            what = ", ".join(map(repr, others))[:_MOST_WORDS] or "something for writing"
+            raise ForeignFileError(
+                f"an image changed while it was opened, and had QEMU open {what}",
+                hint="see who writes to the image, and scan it when nobody does",
+            )
 
     def _unlock(
         self, node: dict[str, object], name: str, keys: Sequence[bytes], deadline: Deadline
@@ -100,10 +128,12 @@ class Plugger:
 
     def _open_layer(self, layer: PluggedLayer, deadline: Deadline) -> OpenLayer:
         sets = [self._pass(descriptor, deadline) for descriptor in layer.descriptors]
+        described: tuple[int, ...] = ()
         if layer.describe is not None:
             content = layer.describe([qemu_args.fd_path(number) for number in sets])
             with contextlib.ExitStack() as ours:
                 written = memory_file(ours, "descriptor", content)
+                described = tuple(sets)
                 sets = [self._pass(reopened(ours, written, os.O_RDONLY), deadline)]
         return OpenLayer(
             layer.driver,
@@ -113,6 +143,7 @@ class Plugger:
             layer.length,
             joined=layer.joined,
             overlay=None if layer.overlay is None else self._pass(layer.overlay, deadline),
+            described=described,
         )
 
     def _pass(self, descriptor: int, deadline: Deadline) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,6 +66,7 @@ _READ_ONLY: dict[str, object] = {
     "auto-read-only": False,
     "discard": "ignore",
 }
+_FILE_DRIVERS = ("file", "host_device")
 _WITH_BACKING = ("qcow2", "vmdk")  # null at a chain's end: QEMU must not read it from the image
 
 ROOT_SET, CONSOLE_SET, FIRST_DISK_SET = 1, 2, 10
@@ -124,6 +125,7 @@ class OpenLayer:
         joined: the file is a vmdk descriptor of those that, one after another, are the image.
         overlay: number of the descriptor set that holds a qcow2 image, which the driver reads on
             top of the file.
+        described: numbers of the descriptor sets that the file, a vmdk descriptor, names.
     """
 
     driver: str
@@ -133,6 +135,7 @@ class OpenLayer:
     length: int | None = None
     joined: bool = False
     overlay: int | None = None
+    described: tuple[int, ...] = ()
 
 
 def fd_path(fd_set: int) -> str:
@@ -241,6 +244,39 @@ def disk_nodes(name: str, chain: Sequence[OpenLayer]) -> list[dict[str, object]]
     return nodes[::-1]
 
 
+OpenNode = tuple[str, str | None]
+"""A block node: QEMU's driver, and the path of those that open a file."""
+
+ROOT_NODES: tuple[OpenNode, ...] = (("raw", None), ("file", fd_path(ROOT_SET)))
+"""The nodes that a VM starts with."""
+
+
+def nodes_opened(node: dict[str, object], layer: OpenLayer) -> Iterator[OpenNode]:
+    """All the nodes that there must be once a layer's node was added.
+
+    Args:
+        node: as :func:`disk_nodes` gives it.
+        layer: the layer that it is for.
+    """
+    yield from _nodes_in(node)
+    for fd_set in layer.described:
+        yield "file", fd_path(fd_set)
+
+
+def open_node(described: dict[str, object]) -> OpenNode:
+    """A node as ``query-named-block-nodes`` describes it."""
+    driver = str(described.get("drv"))
+    return driver, str(described.get("file")) if driver in _FILE_DRIVERS else None
+
+
+def _nodes_in(node: dict[str, object]) -> Iterator[OpenNode]:
+    filename = node.get("filename")
+    yield str(node["driver"]), None if filename is None else str(filename)
+    for value in node.values():
+        if isinstance(value, dict) and "driver" in value:
+            yield from _nodes_in(value)
+
+
 def encrypted(node: dict[str, object], secret: str) -> dict[str, object]:
     """A qcow2 node that is opened with the passphrase in a secret object.
 
@@ -288,7 +324,7 @@ def _content(layer: OpenLayer) -> dict[str, object]:
 
 def _file_node(fd_set: int, *, block_device: bool = False) -> dict[str, object]:
     return {
-        "driver": "host_device" if block_device else "file",
+        "driver": _FILE_DRIVERS[block_device],
         "filename": fd_path(fd_set),
         "locking": "off",
         **_READ_ONLY,

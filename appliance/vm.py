@@ -226,6 +226,7 @@ class ApplianceVM:
 
         Raises:
             LockedError: it is encrypted, and none of its keys fits.
+            ForeignFileError: opening it, QEMU opened another file; the VM must end.
             ApplianceError: QEMU cannot open it.
         """
         self._plugger.plug(index, chain, deadline, sector_size)

@@ -50,6 +50,10 @@ class ApplianceError(FleetscanError):
     """The appliance could not be built, found, started or talked to."""
 
 
+class ForeignFileError(ApplianceError):
+    """QEMU opened a file that it was not given, as an image named it; its machine ends here."""
+
+
 class GuestError(ApplianceError):
     """The agent reported an error of its own.
 

@@ -7,7 +7,9 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from scanner.errors import PreflightError
 from scanner.preflight.archive import find_member
@@ -185,7 +187,8 @@ def _confirmed(fd: int, found: Examined, policy: Policy) -> Examined:
     return replace(found, image=_agreed(layer.format, image, info))
 
 
-def _agreed(image_format: Format, image: Image, info: dict[str, object]) -> Image:
+# Any: values are whatever qemu-img says of a hostile image.
+def _agreed(image_format: Format, image: Image, info: Mapping[str, Any]) -> Image:
     if info.get("virtual-size") == image.chs_size is not None:
         # Of a vhd by some programs QEMU shows whole cylinders alone, as those programs do.
         image = replace(image, virtual_size=image.chs_size)
@@ -195,6 +198,7 @@ def _agreed(image_format: Format, image: Image, info: dict[str, object]) -> Imag
     if image_format == "qcow2":
         pairs.append(("cluster size", image.cluster_size, info.get("cluster-size")))
         pairs += _backing_pair(image.backing_file, info)
+    pairs += [(what, None, name) for what, name in _files_opened(info)]
     for what, mine, theirs in pairs:
         if mine != theirs:
             raise PreflightError(
@@ -204,12 +208,22 @@ def _agreed(image_format: Format, image: Image, info: dict[str, object]) -> Imag
     return image
 
 
-def _backing_pair(name: bytes | None, info: dict[str, object]) -> list[tuple[str, object, object]]:
+def _backing_pair(name: bytes | None, info: Mapping[str, Any]) -> list[tuple[str, object, object]]:
     try:
         ours = name.decode() if name else None
     except UnicodeDecodeError:
         return []  # JSON cannot carry it; the name is still resolved by us alone
     return [("backing file", ours, info.get("backing-filename"))]
+
+
+def _files_opened(info: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """What qemu-img opened besides the image, which was sound: someone has changed it since."""
+    details = info.get("format-specific", {}).get("data", {})
+    if name := details.get("data-file"):
+        yield "external data file", name
+    for extent in details.get("extents", ()):
+        if extent.get("format"):  # a sparse file's own stretch has none
+            yield "extent", extent.get("filename")
 
 
 def _sector_size(read: Read, image: Image) -> int | None:
