@@ -14,6 +14,7 @@ LINES_NAMED = 10
 
 _ID = re.compile(r"[0-9]{1,10}")
 _ID_MAX = 2**32 - 1
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # all but tab and line ends
 
 
 def records(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -52,6 +53,8 @@ def damage(path: str, text: str, colons: int) -> list[str]:
     problems = []
     if "\0" in text:  # blocks that a crash left unwritten
         problems.append(f"{path}: holds zero bytes")
+    elif _CONTROL.search(text):  # no tool writes any: other blocks lie there
+        problems.append(f"{path}: holds control characters")
     last = text.rpartition("\n")[2]
     if last and last.count(":") < colons:
         problems.append(f"{path}: ends in the middle of a line")

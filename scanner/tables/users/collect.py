@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -153,13 +153,25 @@ def parse_shadow(text: str, problems: list[str]) -> dict[str, Shadow]:
     malformed = []
     for number, fields in colonfile.records(text):
         days = [field.strip() for field in fields[2:8]]
-        if len(fields) < 2 or not fields[0] or not all(map(_is_days, days)):
+        if not _is_whole(fields) or not fields[0] or not all(map(_is_days, days)):
             malformed.append(number)
             continue
         entries.setdefault(fields[0], Shadow(fields[1], *map(_days, days)))
     if malformed:
         problems.append(colonfile.malformed(SHADOW, malformed))
     return entries
+
+
+def _is_whole(fields: Sequence[str]) -> bool:
+    """Whether an entry of shadow(5) has as many fields as glibc's sgetspent(3) accepts.
+
+    Of one that lost a colon, each number would be taken for another: nine fields, eight where the
+    last of them is not empty, or the five of the old form, which may end in a colon.
+    """
+    count = len(fields)
+    if count in (5, 8):
+        return bool(fields[-1])
+    return count == 9 or (count == 6 and not fields[5])
 
 
 def password_state(field: str) -> tuple[PasswordState, Algorithm | None]:

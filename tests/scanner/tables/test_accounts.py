@@ -57,6 +57,37 @@ def test_never_expiring_accounts_end_with_the_year_9999() -> None:
     assert row.expires == 253_402_214_400_000_000
 
 
+@pytest.mark.parametrize(
+    ("fields", "maximum"),
+    [
+        ("*:1:2:30:4:5:6:7", 30),
+        ("*:1:2:30:4:5:6:", 30),
+        ("*:1:2:30:4:5:6", 30),
+        ("*:1:2:30", 30),
+        ("*:1:2:30:", 30),
+    ],
+)
+def test_an_entry_of_shadow_counts_where_glibc_reads_it(fields: str, maximum: int) -> None:
+    problems: list[str] = []
+    (entry,) = parse_shadow(f"a:{fields}\n", problems).values()
+    assert (entry.maximum, problems) == (maximum, [])
+
+
+@pytest.mark.parametrize(
+    "fields", ["*", "*850:0:99999:7:::", "*:1:2:", "*:1:2:3:4", "*:" + ":" * 8]
+)
+def test_an_entry_of_shadow_that_lost_a_colon_is_malformed(fields: str) -> None:
+    problems: list[str] = []
+    assert parse_shadow(f"a:{fields}\n", problems) == {}
+    assert "/etc/shadow: malformed line 1" in problems
+
+
+def test_control_characters_tell_that_a_file_is_damaged() -> None:
+    whole, torn = "a:x:0:0:\t\r:/:/bin/sh\n", "a:x:0:0:\x07:/:/bin/sh\n"
+    assert colonfile.damage("/etc/passwd", whole, colons=6) == []
+    assert colonfile.damage("/etc/passwd", torn, 6) == ["/etc/passwd: holds control characters"]
+
+
 def test_malformed_lines_are_named_up_to_a_limit() -> None:
     problems: list[str] = []
     assert list(parse_passwd("junk\n" * 12, {}, problems)) == []
@@ -75,7 +106,7 @@ def test_any_text_gives_rows_or_problems(one: str, other: str) -> None:
     list(parse_passwd(text, entries, problems))
     list(parse_group(text, parse_gshadow(text, problems), problems))
     colonfile.names_by_id(text)
-    told = ("malformed line", "holds zero bytes", "ends in the middle of a line")
+    told = ("malformed line", "holds zero bytes", "holds control", "ends in the middle of a line")
     assert all(any(text in problem for text in told) for problem in problems)
 
 
