@@ -87,7 +87,7 @@ def read_results(facts: Path, run_id: str) -> pa.Table:
     """
     path = results_path(facts, run_id)
     try:
-        return pq.read_table(path, partitioning=None).cast(SCHEMA)
+        return pq.read_table(path, partitioning=None).cast(SCHEMA).unify_dictionaries()
     except FileNotFoundError as error:
         raise StoreError(
             f"run {run_id} has no results", hint="fleetscan check makes them"

@@ -19,6 +19,7 @@ from dataclasses import astuple
 import duckdb
 
 from rules.end_of_life import load_end_of_life
+from rules.query import MESSAGE_TEXT
 from scanner.schema import Scope
 from scanner.tables import load_tables
 
@@ -43,8 +44,9 @@ SELECT
     m.machine_id,
     r.root,
     CASE
-        WHEN m.outcome = 'failed' THEN coalesce(m.error, 'the machine could not be scanned')
-        WHEN r.root IS NULL THEN coalesce(m.error, 'no operating system was found')
+        WHEN m.outcome = 'failed'
+            THEN coalesce(left(m.error, $text), 'the machine could not be scanned')
+        WHEN r.root IS NULL THEN coalesce(left(m.error, $text), 'no operating system was found')
     END AS failure
 FROM machines m
 LEFT JOIN roots r ON r.machine_id = m.machine_id AND m.outcome <> 'failed'
@@ -61,7 +63,7 @@ WITH looked_for AS (
         l.machine_id,
         l.root,
         l.table_name,
-        c.error,
+        left(c.error, $text) AS error,
         c.unread,
         c.rows,
         CASE
@@ -117,12 +119,12 @@ def prepare(connection: duckdb.DuckDBPyConnection, read: Collection[str]) -> Non
         read: tables that some rule reads; those that do not exist are left to the rules.
     """
     tables = load_tables()
-    connection.execute(_SUBJECTS)
+    connection.execute(_SUBJECTS, {"text": MESSAGE_TEXT})
     connection.execute("CREATE TEMP TABLE _tables(table_name VARCHAR, per_root BOOLEAN)")
     for name in sorted((set(read) & set(tables)) - OWN_BOOKS):
         per_root = tables[name].scope is Scope.ROOT
         connection.execute("INSERT INTO _tables VALUES (?, ?)", [name, per_root])
-    connection.execute(_PROBLEMS, {"not_asked": NOT_ASKED})
+    connection.execute(_PROBLEMS, {"not_asked": NOT_ASKED, "text": MESSAGE_TEXT})
     if REFERENCE & set(read):
         _add_end_of_life(connection)
 

@@ -65,17 +65,17 @@ def check(
     verbose: Verbose = 0,
 ) -> int:
     """Evaluate rules over the facts of a run, and keep the results beside them."""
-    from rules.evaluate import evaluate
+    from rules.evaluate import evaluate_run
     from rules.load import load_config, load_packs, load_waivers
+    from rules.process import JudgingProcess
     from rules.results import write_results
-    from scanner.store.views import connect
 
-    packs = load_packs(pack or ())
-    given = load_waivers(waivers) if waivers else ()
-    site = load_config(config, packs) if config else None
-    run_id = _run_id(facts, run)
-    with contextlib.closing(connect(facts, run_id)) as connection:
-        results = evaluate(connection, packs, waivers=given, config=site)
+    with JudgingProcess() as process:
+        packs = load_packs(pack or ())
+        given = load_waivers(waivers) if waivers else ()
+        site = load_config(config, packs) if config else None
+        run_id = _run_id(facts, run)
+        results = evaluate_run(process, facts, run_id, packs, waivers=given, config=site)
     write_results(results, facts, run_id)
     if output_format is output.Output.JSON:
         _print_json(results, run_id)

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rules.evaluate import evaluate
+from rules.evaluate import evaluate_run
 from rules.load import load_packs
+from rules.process import JudgingProcess
 from scanner.cli import output
 from scanner.store import layout
-from scanner.store.views import connect
 from tests.bench.figures import host, write_json
 from tests.bench.invented import Size, generate
 
@@ -37,7 +37,7 @@ class Outcome:
         rules: how many.
         results: rows that came out.
         seconds: of all of it, the connection included.
-        peak_bytes: largest resident size of the process that did it.
+        peak_bytes: largest resident sizes of the two processes that did it, added up.
         states: results by state.
     """
 
@@ -85,15 +85,18 @@ def evaluated(facts: Path, run_id: str) -> Outcome:
     """Evaluate the pack as ``fleetscan check`` does."""
     packs = load_packs(["linux-baseline"])
     begun = time.monotonic()
-    with contextlib.closing(connect(facts, run_id)) as connection:
-        results = evaluate(connection, packs)
+    with JudgingProcess() as process:
+        results = evaluate_run(process, facts, run_id, packs)
     seconds = time.monotonic() - begun
     states = Counter(results.table.column("state").to_pylist())
     return Outcome(
         rules=sum(len(pack.rules) for pack in packs),
         results=len(results.table),
         seconds=seconds,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+        peak_bytes=sum(
+            resource.getrusage(who).ru_maxrss << 10
+            for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        ),
         states={str(state): count for state, count in states.items()},
     )
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules import facts
-from rules.evaluate import EVIDENCE_ROWS, EVIDENCE_TEXT, evaluate
+from rules.evaluate import evaluate
 from rules.model import Config, PackInfo
+from rules.query import EVIDENCE_ROWS, EVIDENCE_TEXT
 from rules.results import SCHEMA
 from tests.rules.rule_builder import (
     NAMED_BAD,

@@ -6,7 +6,8 @@ import duckdb
 import pytest
 
 from rules import facts
-from rules.evaluate import Limits, evaluate, seal
+from rules.evaluate import evaluate
+from rules.judge import Limits, seal
 from scanner.errors import FleetscanError
 from tests.rules.rule_builder import (
     NAMED_BAD,
@@ -96,7 +97,7 @@ def test_evaluation_leaves_nothing_behind_and_can_be_repeated() -> None:
 )
 def test_a_sealed_connection_refuses_by_itself(sql: str, tmp_path: Path) -> None:
     with facts.connect(ROOT_ACCOUNT) as connection:
-        seal(connection, Limits())
+        seal(connection, Limits().memory)
         with pytest.raises(duckdb.Error):
             connection.execute(sql.format(folder=tmp_path))
 
@@ -107,7 +108,7 @@ def test_a_sealed_connection_does_not_see_python_variables() -> None:
     secret = duckdb.connect().sql("SELECT 1 AS x").to_arrow_table()
 
     with facts.connect(ROOT_ACCOUNT) as connection:
-        seal(connection, Limits())
+        seal(connection, Limits().memory)
         with pytest.raises(duckdb.CatalogException):
             connection.execute("SELECT * FROM secret")
 

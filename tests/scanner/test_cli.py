@@ -19,6 +19,7 @@ from scanner.cli import exits, output, run
 from scanner.cli.app import app
 from scanner.store.runs import Store
 from scanner.tables import load_tables
+from tests.bench.invented import Size, generate
 from tests.scanner.store.making import add_machine, finished_run
 
 HOSTILE = "x\x1b[2J\x1b]0;t\x07[red]\u202e"
@@ -361,6 +362,17 @@ class TestCheckAndReport:
             writer.commit({})
         begun.finish()
         return tmp_path / "fleet"
+
+    def test_check_and_report_take_a_large_fleet(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        facts = tmp_path / "facts"
+        generate(facts, "20260131T000000Z-000000", Size(2000, 1, 1, 1))
+
+        assert run(["check", "--facts", str(facts), "--fail-on", "none"]) == exits.FINE
+        assert run(["report", "--facts", str(facts), "--html", str(tmp_path / "r.html")]) == 0
+
+        assert "accounts-password-max-age" in capsys.readouterr().out
 
     def test_check_names_what_fails(
         self, fleet: Path, pack: Callable[[str], str], capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,286 @@
+"""One rule as the SQL that judges it, with all that the SQL binds.
+
+A :class:`RuleQuery` is plain data: it goes to the process that evaluates rules (see
+rules.process), which knows nothing of packs and their files.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from rules.sql import Select
+
+if TYPE_CHECKING:
+    from rules.model import CompiledRule, Config, Pack, Rule
+
+EVIDENCE_ROWS = 20
+"""Offending rows kept a result; ``violations`` counts all of them."""
+
+EVIDENCE_TEXT = 1024
+"""Characters kept of a text in them: a guest's strings may be as long as it likes."""
+
+EVIDENCE_ITEMS = 32
+"""Items kept of a list in them."""
+
+EVIDENCE_BYTES = 64 << 10
+"""Bytes kept of a result's offending rows; the first one is kept whatever its length."""
+
+MESSAGE_TEXT = 1024
+"""Characters kept of a result's message, which may quote a guest."""
+
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("run_id", pa.string()),
+    ("machine_id", pa.string()),
+    ("root", pa.string()),
+    ("pack", pa.string()),
+    ("rule_id", pa.string()),
+    ("title", pa.string()),
+    ("severity", pa.string()),
+    ("state", pa.string()),
+    ("violations", pa.uint64()),
+    ("evidence", pa.list_(pa.string())),
+    ("message", pa.string()),
+]
+STATES = pa.schema(_COLUMNS)
+"""Columns of what evaluating one rule gives."""
+
+# The pieces in braces are SELECTs that rules.sql found harmless, quoted column names, and names
+# of tables that exist; all values are bound.
+EVALUATE = """
+WITH _found AS (
+    SELECT machine_id, {root} AS root, {evidence} AS evidence FROM (
+{violations}
+    )
+), _kept AS (
+    SELECT machine_id, root, count(*) AS violations, min(evidence, {rows}) AS evidence
+    FROM _found GROUP BY ALL
+), _applies AS (
+{applies_to}
+), _unsure AS (
+{unknown}
+), _looked_at AS (
+    SELECT unnest($_read_tables::VARCHAR[]) AS table_name, unnest($_read_files::VARCHAR[]) AS file
+), _concerned AS (
+    SELECT DISTINCT u.machine_id, u.root, u.table_name
+    FROM (SELECT machine_id, root, table_name, unnest(unread) AS file FROM _problems) u
+    JOIN _looked_at l ON l.table_name = u.table_name AND lower(u.file) GLOB lower(l.file)
+), _problem AS (
+    SELECT machine_id, root,
+        min({{'rank': rank, 'message': message, 'state': state}}) AS any_table,
+        min({{'rank': rank, 'message': message, 'state': state}})
+            FILTER (list_contains($_applies_tables, table_name)) AS applies_table,
+        min({{'rank': rank, 'message': message, 'state': state}})
+            FILTER (list_contains($_complete, table_name)) AS complete_table
+    FROM _problems LEFT JOIN (SELECT *, true AS concerns FROM _concerned)
+        USING (machine_id, root, table_name)
+    WHERE list_contains($_tables, table_name)
+        AND NOT (lenient AND list_contains($_empty_ok, table_name))
+        AND NOT (unread IS NOT NULL AND concerns IS NULL AND list_contains($_reads, table_name))
+    GROUP BY machine_id, root
+), _joined AS (
+    SELECT s.*, a.machine_id IS NOT NULL AS applies, p.any_table, p.complete_table,
+        CASE WHEN a.machine_id IS NULL THEN p.applies_table END AS applies_table,
+        u.message AS unsure,
+        coalesce(of_root.violations, 0) + coalesce(of_machine.violations, 0) AS violations,
+        list_concat(of_root.evidence, of_machine.evidence)[:{rows}] AS evidence
+    FROM (FROM _subjects WHERE {within}) s
+    LEFT JOIN (SELECT DISTINCT machine_id, root FROM _applies) a
+        ON a.machine_id = s.machine_id AND a.root IS NOT DISTINCT FROM s.root
+    LEFT JOIN _problem p ON p.machine_id = s.machine_id AND p.root = s.root
+    LEFT JOIN (
+        SELECT machine_id, root, min(left(message, {text})) AS message FROM _unsure GROUP BY ALL
+    ) u ON u.machine_id = s.machine_id AND u.root = s.root
+    LEFT JOIN (SELECT * FROM _kept WHERE root IS NOT NULL) of_root
+        ON of_root.machine_id = s.machine_id AND of_root.root = s.root
+    LEFT JOIN (SELECT * FROM _kept WHERE root IS NULL) of_machine
+        ON of_machine.machine_id = s.machine_id
+), _judged AS (
+    SELECT *, CASE
+        WHEN failure IS NOT NULL THEN {{'state': 'error', 'message': failure}}
+        WHEN applies_table IS NOT NULL
+            THEN {{'state': applies_table.state, 'message': applies_table.message}}
+        WHEN NOT applies
+            THEN {{'state': 'notapplicable', 'message': 'the rule is not about this system'}}
+        WHEN complete_table IS NOT NULL
+            THEN {{'state': complete_table.state, 'message': complete_table.message}}
+        WHEN violations > 0 THEN {{'state': $_broken, 'message': any_table.message}}
+        WHEN any_table IS NOT NULL
+            THEN {{'state': any_table.state, 'message': any_table.message}}
+        WHEN unsure IS NOT NULL THEN {{'state': 'unknown', 'message': unsure}}
+        ELSE {{'state': 'pass', 'message': NULL}}
+    END AS verdict
+    FROM _joined
+)
+SELECT run_id, machine_id, root, $_pack AS pack, $_rule AS rule_id, $_title AS title,
+    $_severity AS severity, verdict.state AS state,
+    CASE WHEN verdict.state = $_broken THEN violations ELSE 0 END::UBIGINT AS violations,
+    CASE WHEN verdict.state = $_broken THEN evidence[:1] || list_transform(
+        list_filter(
+            list_transform(evidence[2:], lambda text, place: {{
+                'text': text,
+                'bytes': list_sum(list_transform(evidence[:place + 1], lambda one: strlen(one)))
+            }}),
+            lambda kept: kept.bytes <= {bytes}
+        ),
+        lambda kept: kept.text
+    ) ELSE []::VARCHAR[] END AS evidence,
+    verdict.message AS message
+FROM _judged
+"""
+
+PLAIN = """
+SELECT run_id, machine_id, root, $_pack AS pack, $_rule AS rule_id, $_title AS title,
+    $_severity AS severity, $_state AS state, 0::UBIGINT AS violations,
+    []::VARCHAR[] AS evidence, $_message AS message
+FROM _subjects WHERE {within}
+"""
+"""One state for all subjects."""
+
+_ALL_ROOTS = "SELECT machine_id, root FROM _subjects"
+NOBODY = (
+    "SELECT NULL::VARCHAR AS machine_id, NULL::VARCHAR AS root, NULL::VARCHAR AS message LIMIT 0"
+)
+"""What stands where a rule has no ``unknown`` query."""
+
+# What is not known of a system, as its row is missing or lacks a value, does not exclude it.
+_ROOTS_OF_PACK = """
+SELECT machine_id, root FROM (
+{roots}
+) ANTI JOIN (
+{outside}
+) USING (machine_id, root)
+"""
+
+
+@dataclass(frozen=True)
+class RuleQuery:
+    """A rule, ready to be evaluated.
+
+    Attributes:
+        labels: what results say of the rule, by the name of the parameter.
+        fleet: whether it compares machines with each other.
+        violations: finds the offending rows.
+        unknown: finds the roots of which the rule can say nothing.
+        applies_to: SQL that finds the roots that the rule is about.
+        tables: the tables it reads.
+        values: what its own SQL binds.
+        bindings: what else the evaluation binds.
+    """
+
+    labels: Mapping[str, str]
+    fleet: bool
+    violations: Select
+    unknown: Select | None
+    applies_to: str
+    tables: frozenset[str]
+    values: Mapping[str, Any]  # whatever DuckDB binds
+    bindings: Mapping[str, Any]
+
+    @property
+    def rule_id(self) -> str:
+        """The rule's identifier."""
+        return self.labels["_rule"]
+
+    def values_of(self, select: Select) -> dict[str, Any]:
+        """What one of its SELECTs binds."""
+        return {name: self.values[name] for name in select.parameters}
+
+
+def rule_query(pack: Pack, rule: Rule, config: Config, now: dt.datetime) -> RuleQuery:
+    """A rule of a pack as a site evaluates it.
+
+    Args:
+        pack: the rule's pack.
+        rule: the rule.
+        config: the site's own values.
+        now: the time that it is judged at.
+    """
+    compiled = rule.compile()
+    built_in = {"now": now, "today": now.astimezone(dt.UTC).date()}
+    values = {**config.values(rule, compiled.parameters), **built_in}
+    selects = (compiled.violations, compiled.applies_to, compiled.unknown)
+    used = frozenset().union(*(select.parameters for select in selects if select))
+    return RuleQuery(
+        labels={
+            "_pack": pack.name,
+            "_rule": rule.id,
+            "_title": rule.title,
+            "_severity": rule.severity,
+        },
+        fleet=rule.fleet,
+        violations=compiled.violations,
+        unknown=compiled.unknown,
+        applies_to=_applies_to(pack, compiled),
+        tables=compiled.tables,
+        values={name: values[name] for name in used},
+        bindings=_bindings(rule, compiled),
+    )
+
+
+def _bindings(rule: Rule, compiled: CompiledRule) -> dict[str, Any]:
+    looked_at = [(table, file) for table, some in compiled.reads.items() for file in some]
+    applies = compiled.applies_to.tables if compiled.applies_to else frozenset()
+    return {
+        "_broken": "informational" if rule.informational else "fail",
+        "_tables": sorted(compiled.tables),
+        "_applies_tables": sorted(applies),
+        "_complete": sorted(compiled.complete),
+        "_empty_ok": sorted(rule.empty_ok),
+        "_reads": sorted(compiled.reads),
+        "_read_tables": [table for table, _ in looked_at],
+        "_read_files": [file for _, file in looked_at],
+    }
+
+
+def _applies_to(pack: Pack, compiled: CompiledRule) -> str:
+    roots = compiled.applies_to.sql if compiled.applies_to else _ALL_ROOTS
+    outside = pack.info.outside()
+    return _ROOTS_OF_PACK.format(roots=roots, outside=outside.sql) if outside else roots
+
+
+def evidence(columns: Mapping[str, str]) -> str:
+    """An expression for a row's evidence: its columns, whom it is about left out.
+
+    Args:
+        columns: names and types of what the rule's SELECT returns.
+    """
+    pairs = [
+        f"{_literal(name)}, {_bounded(_identifier(name), kind)}"
+        for name, kind in columns.items()
+        if name not in ("machine_id", "root")
+    ]
+    return f"json_object({', '.join(pairs)})::VARCHAR" if pairs else "'{}'"
+
+
+# Types whose values are short; their names before DuckDB 1.2 as well.
+_SHORT = frozenset(
+    {
+        *("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE"),
+        *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT", "NUMBER", "UUID"),
+        *("DATE", "TIME", "INTERVAL"),
+    }
+)
+_TEXTS = ("VARCHAR", "STRING")
+
+
+def _bounded(value: str, kind: str) -> str:
+    if kind in _TEXTS:
+        return f"left({value}, {EVIDENCE_TEXT})"
+    if kind in [f"{text}[]" for text in _TEXTS]:
+        return f"list_transform({value}[:{EVIDENCE_ITEMS}], lambda one: left(one, {EVIDENCE_TEXT}))"
+    if kind in _SHORT or kind.startswith(("DECIMAL", "TIMESTAMP", "TIME ")):
+        return value
+    return f"left({value}::VARCHAR, {EVIDENCE_TEXT})"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

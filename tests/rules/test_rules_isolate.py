@@ -1,0 +1,215 @@
+"""One machine's rows against the verdicts on its neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rules import facts, isolate
+from rules.evaluate import evaluate_run
+from rules.judge import Limits, RuleError
+from rules.model import Rule
+from rules.process import JudgingProcess
+from rules.results import Results
+from scanner import child
+from scanner.store.arrow import rows_to_arrow
+from scanner.store.runs import Store
+from scanner.tables import load_tables
+from scanner.tables.coverage.spec import Coverage
+from scanner.tables.users.spec import User
+from tests.rules.rule_builder import NOW, Facts, Rows, make_pack, make_rule, run
+from tests.scanner.store.making import ROOT, machine_rows
+
+HONEST = [f"honest-{number:02}" for number in range(20)]
+EVIL = "honest-09-evil"  # in the middle of the others
+LARGEST = 2**64 - 1
+
+OVERFLOWS = make_rule(
+    violations="SELECT machine_id, used + available AS sum FROM filesystems WHERE used > available"
+)
+
+
+def filesystem(machine: str, used: int, available: int) -> dict[str, object]:
+    """A filesystem's row."""
+    return {"machine_id": machine, "device": "/dev/sda1", "used": used, "available": available}
+
+
+def fleet(*evil: str) -> Facts:
+    """Honest machines, of which every second one fails, and others that overflow."""
+    rows = [filesystem(name, number % 2, 0) for number, name in enumerate(HONEST)]
+    rows += [filesystem(name, LARGEST, LARGEST - 1) for name in evil]
+    systems = [{"machine_id": row["machine_id"], "root": "/dev/sda1"} for row in rows]
+    return {"filesystems": rows, "operating_systems": systems}
+
+
+def honest(rows: Rows) -> Rows:
+    """The rows of machines that have nothing to hide."""
+    return [row for row in rows if row["machine_id"] in HONEST]
+
+
+def test_an_overflow_is_the_error_of_the_machine_that_caused_it() -> None:
+    alone, beside = run(OVERFLOWS, given=fleet()), run(OVERFLOWS, given=fleet(EVIL))
+
+    assert honest(beside) == alone
+    assert {row["state"] for row in alone} == {"pass", "fail"}
+    [other] = [row for row in beside if row["machine_id"] == EVIL]
+    assert (other["state"], other["violations"]) == ("error", 0)
+    assert "Overflow" in other["message"]
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_several_machines_cause_no_more_than_their_own_errors(count: int) -> None:
+    evil = [f"{HONEST[number % 20]}-{number}" for number in range(count)]
+
+    beside = run(OVERFLOWS, given=fleet(*evil))
+
+    assert honest(beside) == run(OVERFLOWS, given=fleet())
+    assert {row["state"] for row in beside if row["machine_id"] in evil} == {"error"}
+
+
+def test_a_rule_that_compares_machines_goes_on_without_those_it_fails_over() -> None:
+    sql = """
+        SELECT machine_id, used + available AS sum FROM filesystems
+        WHERE used IN (SELECT used FROM filesystems GROUP BY used HAVING sum(used + available) > 9)
+    """
+    rule = make_rule(violations=sql, fleet=True)
+
+    beside = run(rule, given=fleet(EVIL))
+
+    [other] = [row for row in beside if row["machine_id"] == EVIL]
+    assert other["state"] == "error"
+    assert [row["state"] for row in honest(beside)] == [
+        "fail" if n % 2 else "pass" for n in range(20)
+    ]
+    messages = {row["message"] for row in honest(beside) if row["state"] == "pass"}
+    assert messages == {"machines that could not be read and were not compared: 1"}
+
+
+class Broken:
+    """Judges nothing, and counts how often it was asked."""
+
+    def __init__(self, machines: int) -> None:
+        self.names = [f"{number:05}" for number in range(machines)]
+        self.asked = 0
+        self.told: list[Any] = []
+
+    def machines(self) -> list[str]:
+        return self.names
+
+    def judge(self, rule: Any, seconds: float, machines: Any = None) -> Any:
+        self.asked += 1
+        raise RuleError("no")
+
+    def state(self, rule: Any, state: str, message: str | None, machines: Any) -> Any:
+        self.told += machines
+        return None
+
+
+def test_a_rule_that_fails_everywhere_is_given_up_soon() -> None:
+    broken = Broken(10_000)
+    query: Any = dataclasses.make_dataclass("Query", [("rule_id", str), ("fleet", bool)])
+
+    isolate.states(broken, query("a", False), 1)
+
+    assert broken.asked < 200
+    assert sorted(broken.told) == broken.names
+
+
+# -- Stored runs, in a process of the rules' own --------------------------------------------------
+
+
+def write_users(folder: Path, users: dict[str, Iterable[User]]) -> str:
+    """A run of machines that have users and nothing else."""
+    run = Store(folder).begin(sorted(users), settings={}, batch_size=8)
+    for machine_id, rows in users.items():
+        seen = Coverage(
+            root=ROOT,
+            table_name="users",
+            status="ok",
+            rows=1,
+            seconds=0.1,
+            error=None,
+            unread=None,
+        )
+        with run.machine_writer(machine_id) as writer:
+            writer.write("machines", machine_rows(machine_id, run.run_id))
+            for row in rows:
+                table = rows_to_arrow(
+                    load_tables()["users"], [row], machine_id=machine_id, root=ROOT
+                )
+                writer.write("users", table)
+            table = rows_to_arrow(load_tables()["coverage"], [seen], machine_id=machine_id)
+            writer.write("coverage", table)
+            writer.commit({})
+    return run.finish().run_id
+
+
+def user(name: str, uid: int = 0) -> User:
+    """An account of which nothing else is known."""
+    [row] = facts.complete({"users": [{"name": name, "uid": uid}]})["users"]
+    own = [column.name for column in load_tables()["users"].columns]
+    return User(**{**{column: row[column] for column in own}, "flags": ()})
+
+
+def long_names(count: int) -> Iterator[User]:
+    """Accounts whose names are as long as a text may be."""
+    for number in range(count):
+        yield user(f"{number:x}".rjust(1 << 20, "x"))
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs: honest machines alone, and beside one whose texts are long and numbers large."""
+    folder = tmp_path_factory.mktemp("stored")
+    users: dict[str, Iterable[User]] = {name: [user("root")] for name in HONEST}
+    write_users(folder / "alone", users)
+    users[EVIL] = [*long_names(48), user("loops", 2**32 - 1)]
+    write_users(folder / "beside", users)
+    return folder
+
+
+def judged(folder: Path, rules: list[Rule], limits: Limits) -> Results:
+    """What rules say of the run."""
+    run_id = Store(folder).latest().run_id
+    with JudgingProcess(limits) as process:
+        return evaluate_run(process, folder, run_id, [make_pack(*rules)], now=NOW)
+
+
+FINE = make_rule("b-rule", violations="SELECT machine_id, root FROM users WHERE uid = 0")
+GREEDY = """
+    SELECT u.machine_id, u.root, string_agg(u.name || v.name) AS names
+    FROM users u JOIN users v USING (machine_id, root) GROUP BY ALL
+"""
+ENDLESS = """
+    SELECT u.machine_id, u.root FROM users u, range(uid) a, range(uid) b
+    WHERE a.range + b.range = -1
+"""
+DEADLY = "SELECT machine_id, root, length(repeat('x', uid)) AS n FROM users"
+
+
+@pytest.mark.parametrize(
+    ("sql", "limits", "hard"),
+    [
+        pytest.param(GREEDY, Limits(memory="512MiB"), 2 << 30, id="soft limit"),
+        pytest.param(GREEDY, Limits(memory="64GiB"), 1 << 30, id="hard limit"),
+        pytest.param(DEADLY, Limits(memory="64GiB"), 1 << 30, id="one value"),
+        pytest.param(ENDLESS, Limits(seconds=1), 2 << 30, id="time"),
+    ],
+)
+def test_what_exhausts_the_process_costs_one_machine_one_verdict(
+    sql: str, limits: Limits, hard: int, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "MEMORY", hard)
+    rules = [make_rule("a-rule", violations=sql), FINE]
+
+    alone = judged(stored / "alone", rules, limits).table.drop(["run_id"]).to_pylist()
+    beside = judged(stored / "beside", rules, limits).table.drop(["run_id"]).to_pylist()
+
+    assert honest(beside) == alone
+    assert {row["state"] for row in alone} <= {"pass", "fail"}
+    states = {row["rule_id"]: row["state"] for row in beside if row["machine_id"] == EVIL}
+    assert states == {"a-rule": "error", "b-rule": "fail"}
