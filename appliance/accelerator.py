@@ -20,6 +20,7 @@ from appliance import qemu_args
 from appliance.build import Appliance, cache_directory
 from appliance.privileges import confined, environment
 from appliance.qemu_args import Accelerator, VMOptions
+from scanner import trust, writing
 from scanner.errors import ApplianceError
 
 KVM = "/dev/kvm"
@@ -79,10 +80,9 @@ def choose(appliance: Appliance) -> Accelerator:
 def probe(appliance: Appliance, accelerator: Accelerator) -> Probe:
     """Boot the appliance's kernel under an accelerator, as far as its first process."""
     options = VMOptions(accelerator, _PROBE_MIB)
-    kernel, initrd = appliance.kernel, appliance.initrd
     begun = time.monotonic()
-    with kernel.open("rb") as kernel_file, initrd.open("rb") as initrd_file:
-        files = (kernel_file.fileno(), initrd_file.fileno())
+    with contextlib.ExitStack() as stack:
+        files = [appliance.opened(stack, path) for path in (appliance.kernel, appliance.initrd)]
         paths = [f"/proc/self/fd/{descriptor}" for descriptor in files]
         process = subprocess.Popen(
             confined(
@@ -137,15 +137,18 @@ def qemu_build() -> str:
 
 def _recall(place: Path, key: str) -> bool | None:
     try:
-        kept = json.loads(place.read_text())
+        with place.open("rb") as stream:
+            trust.check_file(place, stream.fileno())
+            kept = json.load(stream)
         fresh = time.time() - kept["at"] < _REMEMBER_SECONDS
         return bool(kept["kvm"]) if fresh and kept["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError, KeyError, TypeError, trust.UntrustedError):
+        return None  # what others could have written is tried anew, and replaced
 
 
 def _remember(place: Path, key: str, works: bool) -> None:
-    partial = place.with_name(f".{place.name}.{os.getpid()}")
+    content = json.dumps({"key": key, "kvm": works, "at": time.time()})
     with contextlib.suppress(OSError):  # a cache that cannot be written costs a probe, no more
-        partial.write_text(json.dumps({"key": key, "kvm": works, "at": time.time()}))
-        partial.rename(place)
+        writing.make_directory(place.parent)
+        with writing.replacing(place, durable=False) as stream:
+            stream.write(content.encode())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -18,11 +17,13 @@ import tarfile
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance import initrd
+from appliance.verified import open_verified
+from scanner import trust, writing
 from scanner.errors import ApplianceError, CommandError
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +35,12 @@ _CHECKSUM = initrd.PROJECT / "scanner" / "tables" / "marvin32.c"
 _FILES = ("vmlinuz", "initrd", "root.erofs")
 _BUILD_SECONDS = 1800
 _BUILD_AGAIN = "run: fleetscan appliance build --force"
+_OWN_CACHE = "set FLEETSCAN_CACHE to a directory of your own"
+
+# Debian's own files, no secrets: a cache whose top directory lets others in is of use to them. What
+# templates hold is for their owner alone.
+_PUBLIC_FILE = 0o644
+_PUBLIC_DIRECTORY = 0o755
 
 # Data that no inspection needs.
 _EXCLUDED = (
@@ -58,6 +65,7 @@ class Appliance:
         kernel_release: what uname -r says in it.
         suite: Debian release.
         versions: Debian package to version.
+        sha256: checksum of each of its files, in hexadecimal digits.
     """
 
     directory: Path
@@ -66,6 +74,7 @@ class Appliance:
     kernel_release: str
     suite: str
     versions: dict[str, str] = field(hash=False)
+    sha256: dict[str, str] = field(hash=False, default_factory=dict)
 
     @property
     def kernel(self) -> Path:
@@ -82,12 +91,57 @@ class Appliance:
         """The root filesystem image."""
         return self.directory / "root.erofs"
 
+    def opened(self, stack: contextlib.ExitStack, path: Path, *, anew: bool = False) -> int:
+        """A descriptor of one of its files, whose bytes are those that were built.
+
+        Args:
+            stack: closes it.
+            path: the file.
+            anew: read all of it although it has not changed since that was last done.
+
+        Raises:
+            ApplianceError: the file is damaged, gone, or others could have written it.
+        """
+        try:
+            with trusted(self.directory):
+                return open_verified(stack, path, self.sha256[path.name], anew=anew)
+        except (OSError, KeyError) as error:
+            raise ApplianceError(
+                f"the appliance's {path.name} cannot be read: {error}", hint=_BUILD_AGAIN
+            ) from error
+
 
 def cache_directory() -> Path:
     """Where appliances and templates are kept: FLEETSCAN_CACHE, else the user's cache."""
     if chosen := os.environ.get("FLEETSCAN_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fleetscan"
+
+
+@contextlib.contextmanager
+def trusted(place: Path) -> Iterator[None]:
+    """Use a directory of the cache only when it is ours alone.
+
+    Raises:
+        ApplianceError: other users could have changed it, or what the block finds in it.
+    """
+    try:
+        trust.check_directory(place)
+        yield
+    except trust.UntrustedError as error:
+        hint = f"{error.hint}; or {_OWN_CACHE}" if error.hint else _OWN_CACHE
+        raise ApplianceError(f"the cache is not used: {error}", hint=hint) from error
+
+
+def verify(appliance: Appliance) -> None:
+    """Read all of an appliance's files and compare them with their checksums.
+
+    Raises:
+        ApplianceError: one is damaged, gone, or others could have written it.
+    """
+    with contextlib.ExitStack() as stack:
+        for path in (appliance.kernel, appliance.initrd, appliance.root):
+            appliance.opened(stack, path, anew=True)
 
 
 def suite() -> str:
@@ -126,12 +180,13 @@ def find() -> Appliance:
     """The appliance that is ready for use.
 
     Raises:
-        ApplianceError: there is none yet, or it is damaged.
+        ApplianceError: there is none yet, it is damaged, or others could have written it.
     """
     place = directory()
     try:
-        manifest = json.loads((place / "manifest.json").read_text())
-        appliance = _from_manifest(place, manifest)
+        with trusted(place), (place / "manifest.json").open("rb") as stream:
+            trust.check_file(place / "manifest.json", stream.fileno())
+            appliance = _from_manifest(place, json.load(stream))
     except FileNotFoundError:
         raise ApplianceError(
             "the appliance has not been built on this host",
@@ -152,7 +207,15 @@ def find() -> Appliance:
 def _from_manifest(place: Path, manifest: dict[str, object]) -> Appliance:
     known = {field.name for field in dataclasses.fields(Appliance)} - {"directory"}
     values = {name: manifest[name] for name in known}
-    return Appliance(directory=place, **values)  # type: ignore[arg-type]
+    appliance = Appliance(directory=place, **values)  # type: ignore[arg-type]
+    if appliance.content != _content(appliance.sha256):
+        raise ValueError("its content address is not that of its checksums")
+    return appliance
+
+
+def _content(sums: Mapping[str, str]) -> str:
+    """Content address of files with these checksums: 12 hex digits."""
+    return hashlib.sha256("".join(sums[name] for name in _FILES).encode()).hexdigest()[:12]
 
 
 def build(*, force: bool = False, log: Callable[[str], None] = lambda line: None) -> Appliance:
@@ -194,9 +257,9 @@ def _require_tools() -> None:
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
     place = cache_directory() / "appliance"
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with trusted(place):
+        writing.make_directory(place)
+    with writing.locked(place / "lock"):
         yield
 
 
@@ -208,7 +271,7 @@ def _new_directory() -> Iterator[Path]:
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".new-") as name:
         work = Path(name) / "appliance"
-        work.mkdir()
+        work.mkdir(_PUBLIC_DIRECTORY)
         yield work
 
 
@@ -258,6 +321,7 @@ def _run(doing: str, command: Sequence[str], log: Callable[[str], None]) -> None
         text=True,
         errors="replace",
         env=environment,
+        umask=0o022,  # which the modes in the appliance's root follow
     ) as process:
         assert process.stdout is not None  # noqa: S101 - PIPE was asked for
         watchdog = threading.Timer(_BUILD_SECONDS, process.terminate)
@@ -298,7 +362,7 @@ def _write_manifest(work: Path) -> None:
     versions = dict(line.split() for line in (work / "versions").read_text().splitlines())
     manifest = {
         "inputs": inputs_id(),
-        "content": hashlib.sha256("".join(sums.values()).encode()).hexdigest()[:12],
+        "content": _content(sums),
         "kernel_release": (work / "release").read_text().strip(),
         "suite": suite(),
         "versions": versions,
@@ -307,9 +371,14 @@ def _write_manifest(work: Path) -> None:
     (work / "versions").unlink()
     (work / "release").unlink()
     (work / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    _publish(work)
+
+
+def _publish(work: Path) -> None:
+    """Give a finished appliance its modes: the unprivileged VMM reads the files."""
     for path in work.iterdir():
-        path.chmod(0o644)  # the unprivileged VMM reads them
-    work.chmod(0o755)
+        path.chmod(_PUBLIC_FILE)
+    work.chmod(_PUBLIC_DIRECTORY)
 
 
 def _sha256(path: Path) -> str:
@@ -321,14 +390,22 @@ def export_to(target: Path) -> None:
     """Write the appliance as one file, for hosts that cannot build it.
 
     Raises:
-        ApplianceError: there is no appliance.
+        ApplianceError: there is no appliance, it is damaged, or the file cannot be written.
     """
     appliance = find()
-    partial = target.with_name(target.name + ".partial")
-    with tarfile.open(partial, "w:gz", compresslevel=3) as archive:
-        for name in (*_FILES, "manifest.json"):
-            archive.add(appliance.directory / name, arcname=name)
-    partial.rename(target)
+    verify(appliance)
+    try:
+        with (
+            writing.replacing(target) as stream,
+            tarfile.open(fileobj=stream, mode="w:gz", compresslevel=3) as archive,
+        ):
+            for name in (*_FILES, "manifest.json"):
+                archive.add(appliance.directory / name, arcname=name)
+    except OSError as error:
+        raise ApplianceError(
+            f"{target} cannot be written: {error.strerror or error}",
+            hint="name a file in a directory that is there and may be written to",
+        ) from error
 
 
 def import_from(source: Path) -> Appliance:
@@ -347,7 +424,7 @@ def import_from(source: Path) -> Appliance:
         except (OSError, ValueError, KeyError, TypeError, *_ARCHIVE_ERRORS) as error:
             raise ApplianceError(f"{source} is not an exported appliance: {error}") from error
         _check_import(source, work, manifest)
-        work.chmod(0o755)
+        _publish(work)
         _replace(work, directory())
     return find()
 
@@ -366,7 +443,6 @@ def _extract(archive: tarfile.TarFile, name: str, work: Path) -> None:
         raise KeyError(f"{name} is no regular file")
     with content, (work / name).open("wb") as target:
         shutil.copyfileobj(content, target)
-    (work / name).chmod(0o644)  # the unprivileged VMM reads them
 
 
 def _check_import(source: Path, work: Path, manifest: dict[str, object]) -> None:

@@ -17,6 +17,7 @@ from appliance.privileges import confined
 from appliance.qemu_args import VMOptions
 from appliance.session import Limits
 from appliance.vm import ApplianceVM
+from scanner import writing
 from scanner.deadline import Deadline
 from scanner.errors import ApplianceError, FleetscanError
 
@@ -91,7 +92,8 @@ def _memory(name: str) -> Check:
 
 def _space(name: str) -> Check:
     place = build.cache_directory()
-    place.mkdir(parents=True, exist_ok=True)
+    with build.trusted(place):
+        writing.make_directory(place)
     with tempfile.TemporaryFile(dir=place):
         free = shutil.disk_usage(place).free >> 20
     hint = "" if free >= _CACHE_MIB else f"free {_CACHE_MIB} MiB, or set FLEETSCAN_CACHE elsewhere"
@@ -100,6 +102,7 @@ def _space(name: str) -> Check:
 
 def _appliance(name: str) -> Check:
     appliance = build.find()
+    build.verify(appliance)
     made_of = f"{appliance.suite}, kernel {appliance.kernel_release}"
     return Check(name, True, f"{appliance.content} ({made_of}) in {appliance.directory}")
 

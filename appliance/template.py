@@ -26,14 +26,17 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
 
 from appliance import accelerator, qemu_args
-from appliance.build import Appliance, cache_directory
+from appliance.build import Appliance, cache_directory, trusted, verify
 from appliance.initrd import agent_id
 from appliance.qemu_args import VMOptions
 from appliance.session import Limits
+from appliance.verified import identity
 from appliance.vm import ApplianceVM
+from scanner import trust, writing
 from scanner.deadline import Deadline
 from scanner.errors import ApplianceError
 
@@ -108,9 +111,11 @@ _failures: dict[str, tuple[float, str]] = {}
 
 @functools.cache
 def _prepared(appliance: Appliance, options: VMOptions, key: str) -> Template:
-    folder = _templates()
+    folder = cache_directory() / "template"
     place = folder / key
-    with _locked(folder):
+    with trusted(folder):
+        writing.make_directory(folder)
+    with writing.locked(folder / "lock"):
         template = _load(place)
         if template is None:
             _make(appliance, options, place)
@@ -123,29 +128,27 @@ def _prepared(appliance: Appliance, options: VMOptions, key: str) -> Template:
 
 
 def _load(place: Path) -> Template | None:
-    """The template that is there; None when there is none, or not as it was written."""
+    """The template that is there; None when there is none, or not as we wrote it."""
     try:
-        state = (place / "state").read_bytes()
-        sums = json.loads((place / "sums.json").read_text())
+        trust.check_directory(place)
+        state = _ours(place / "state")
+        sums = json.loads(_ours(place / "sums.json"))
         if sums["state"] != zlib.crc32(state):
             return None
         memory = _shared_memory(place, sums["memory"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    except trust.UntrustedError as error:
+        log.warning("making a template anew: %s", error)
+        return None
     return None if memory is None else Template(place.name, memory, state)
 
 
-def _templates() -> Path:
-    folder = cache_directory() / "template"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _ours(path: Path) -> bytes:
+    """The content of a file that nobody else can have written."""
+    with path.open("rb") as stream:
+        trust.check_file(path, stream.fileno())
+        return stream.read()
 
 
 def _make(appliance: Appliance, options: VMOptions, place: Path) -> None:
@@ -156,12 +159,15 @@ def _make(appliance: Appliance, options: VMOptions, place: Path) -> None:
     work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".new-"))
     memory = os.memfd_create("fleetscan-template", os.MFD_CLOEXEC)
     try:
+        verify(appliance)
         os.ftruncate(memory, options.memory_mib << 20)
-        _boot_and_save(appliance, options, memory, work / "state")
-        with (work / "memory").open("wb") as stream:
+        with writing.new_file(work / "state") as state:
+            _boot_and_save(appliance, options, memory, state)
+        with writing.new_file(work / "memory") as stream:
             _copy_sparse(memory, stream.fileno())
         sums = {"state": zlib.crc32((work / "state").read_bytes()), "memory": _checksum(memory)}
-        (work / "sums.json").write_text(json.dumps(sums))
+        with writing.new_file(work / "sums.json") as stream:
+            stream.write(json.dumps(sums).encode())
         shutil.rmtree(place, ignore_errors=True)
         work.rename(place)  # a template is there as a whole or not at all
     finally:
@@ -170,13 +176,14 @@ def _make(appliance: Appliance, options: VMOptions, place: Path) -> None:
     log.info("made template %s in %.1f s", place.name, time.monotonic() - begun)
 
 
-def _boot_and_save(appliance: Appliance, options: VMOptions, memory: int, state: Path) -> None:
+def _boot_and_save(
+    appliance: Appliance, options: VMOptions, memory: int, state: BufferedWriter
+) -> None:
     seconds = accelerator.BOOT_SECONDS[options.accelerator]
     deadline = Deadline(seconds, "the template's boot")
     with ApplianceVM(appliance, options, deadline, Limits(), memory=memory) as vm:
         vm.call("warm_up", Deadline(seconds, "the template's warm-up"))
-        with state.open("wb") as stream:
-            vm.save(stream.fileno(), Deadline(_SAVE_SECONDS, "saving the template"))
+        vm.save(state.fileno(), Deadline(_SAVE_SECONDS, "saving the template"))
 
 
 def _copy_sparse(source: int, target: int) -> None:
@@ -235,33 +242,41 @@ def _shared_memory(place: Path, checksum: int) -> int | None:
     if _checksum(descriptor) != checksum:
         os.close(descriptor)
         return None
-    status = os.fstat(descriptor)
-    content = {"pid": os.getpid(), "descriptor": descriptor, "inode": status.st_ino}
-    note.write_text(json.dumps(content))
+    file = identity(os.fstat(descriptor))
+    content = json.dumps({"pid": os.getpid(), "descriptor": descriptor, "file": file})
+    with writing.replacing(note, durable=False) as stream:
+        stream.write(content.encode())
     return descriptor
 
 
 def _open_shared(note: Path, place: Path) -> int | None:
     try:
-        kept = json.loads(note.read_text())
+        kept = json.loads(_ours(note))
         path = f"/proc/{int(kept['pid'])}/fd/{int(kept['descriptor'])}"
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError, KeyError, TypeError):
+        # Not blocking: the number may be that of another user's process by now, and lead anywhere.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError, KeyError, TypeError, trust.UntrustedError):
         return None
-    if _is_sealed_copy(descriptor, int(kept["inode"]), place):
+    if _is_sealed_copy(descriptor, kept.get("file"), place):
         return descriptor
     os.close(descriptor)
     return None
 
 
-def _is_sealed_copy(descriptor: int, inode: int, place: Path) -> bool:
+def _is_sealed_copy(descriptor: int, noted: object, place: Path) -> bool:
+    """Whether it is the memory file that was noted, and no other that was made to look like it.
+
+    Whoever gets the number of a process that ended can choose much of a file's, but neither its
+    owner nor the time at which it was last changed.
+    """
     status = os.fstat(descriptor)
     try:
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError:  # not a memory file: the number was given to another process
         return False
     size = (place / "memory").stat().st_size
-    return seals == _SEALS and (status.st_ino, status.st_size) == (inode, size)
+    ours = status.st_uid == os.geteuid() and list(identity(status)) == noted
+    return seals == _SEALS and ours and status.st_size == size
 
 
 def _sealed_copy(memory: Path) -> int:
@@ -270,6 +285,7 @@ def _sealed_copy(memory: Path) -> int:
     descriptor = os.memfd_create("fleetscan-memory", flags)
     try:
         with memory.open("rb") as stream:
+            trust.check_file(memory, stream.fileno())
             _copy_sparse(stream.fileno(), descriptor)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:

@@ -25,7 +25,7 @@ from appliance import initrd, qemu_args
 from appliance.build import Appliance
 from appliance.cgroup import memory_group
 from appliance.monitor import Monitor
-from appliance.open_files import memory_file, opened, reopened
+from appliance.open_files import memory_file, reopened
 from appliance.plugging import PluggedLayer, Plugger
 from appliance.privileges import CONSOLE_BYTES, bound_to_us, confined, environment
 from appliance.qemu_args import Descriptors, RanBy, VMOptions
@@ -151,7 +151,7 @@ class ApplianceVM:
         self, stack: contextlib.ExitStack, agent: socket.socket, monitor: socket.socket
     ) -> Descriptors:
         files = Descriptors(
-            root=opened(stack, self._appliance.root),
+            root=self._appliance.opened(stack, self._appliance.root),
             agent=agent.fileno(),
             qmp=monitor.fileno(),
             console=reopened(stack, self._console, os.O_WRONLY | os.O_APPEND),
@@ -161,7 +161,7 @@ class ApplianceVM:
             return files
         return dataclasses.replace(
             files,
-            kernel=opened(stack, self._appliance.kernel),
+            kernel=self._appliance.opened(stack, self._appliance.kernel),
             initrd=memory_file(stack, "initrd", _whole_initrd(self._appliance)),
         )
 
@@ -327,7 +327,10 @@ def _agent_archive() -> bytes:
 
 
 def _whole_initrd(appliance: Appliance) -> bytes:
-    return appliance.initrd.read_bytes() + _agent_archive()
+    with contextlib.ExitStack() as stack:
+        descriptor = appliance.opened(stack, appliance.initrd)
+        first_stage = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    return first_stage + _agent_archive()
 
 
 def _tail(descriptor: int) -> str:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from rules.model import SEVERITIES, Severity, State, Waiver
 from scanner.errors import StoreError
+from scanner.store import files
 
 _REPEATED = pa.dictionary(pa.int32(), pa.string())
 
@@ -32,6 +33,10 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of the results, ordered by machine, root, pack and rule."""
+
+
+class NoResultsError(StoreError):
+    """A run that was never checked."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,14 @@ def results_path(facts: Path, run_id: str) -> Path:
 
 
 def write_results(results: Results, facts: Path, run_id: str) -> Path:
-    """Write a run's results beside its facts, in place of earlier ones; returns the path."""
+    """Write a run's results beside its facts, in place of earlier ones; returns the path.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
     path = results_path(facts, run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(results.table, partial, compression="zstd")
-    partial.replace(path)
+    with files.store_errors(f"writing {path}"), files.replacing(path) as stream:
+        pq.write_table(results.table, stream, compression="zstd")
     return path
 
 
@@ -83,12 +90,14 @@ def read_results(facts: Path, run_id: str) -> pa.Table:
     """The results of a run that was checked before.
 
     Raises:
-        StoreError: there are none.
+        NoResultsError: there are none.
+        StoreError: they cannot be read.
     """
     path = results_path(facts, run_id)
-    try:
-        return pq.read_table(path, partitioning=None).cast(SCHEMA).unify_dictionaries()
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"run {run_id} has no results", hint="fleetscan check makes them"
-        ) from error
+    with files.store_errors(f"reading {path}", hint="fleetscan check makes them again"):
+        try:
+            return pq.read_table(path, partitioning=None).cast(SCHEMA).unify_dictionaries()
+        except FileNotFoundError as error:
+            raise NoResultsError(
+                f"run {run_id} has no results", hint="fleetscan check makes them"
+            ) from error

@@ -6,8 +6,20 @@ Errors about one machine are caught where that machine's row is written; only th
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Sequence
+
+_NOT_ALLOWED = "have it done by an account that may, or name another directory"
+_FULL = "free some space there, or name another directory"
+ADVICE = {
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: "it is on a filesystem that is mounted read-only: name another directory",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
+"""What the user can do when the system refuses something, by its error number."""
 
 
 class FleetscanError(Exception):

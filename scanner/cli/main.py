@@ -12,7 +12,7 @@ import typer
 
 from scanner.cli import exits, output
 from scanner.cli.app import app
-from scanner.errors import FleetscanError, UsageError
+from scanner.errors import ADVICE, FleetscanError, UsageError
 from scanner.lean import without_pandas
 
 # In the order in which the help lists what they add.
@@ -50,6 +50,11 @@ def run(arguments: Sequence[str]) -> int:
         # The interpreter flushes once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.BROKEN_PIPE
+    except OSError as error:  # the host's trouble wherever it is met: a full disk, no permission
+        where = f"{error.filename}: " if error.filename else ""
+        output.error(f"{where}{error.strerror or error}", ADVICE.get(error.errno or 0, ""))
+        output.trace(error)
+        return exits.FAILED
     except Exception as error:  # a bug: told like other failures, with more under -v
         output.error(
             f"this is a bug: {type(error).__name__}: {error}",

@@ -224,7 +224,9 @@ def _appliance(*, required: bool) -> str | None:
     from scanner.inspect import appliance_address
 
     try:
-        return appliance_address(build.find())
+        appliance = build.find()
+        build.verify(appliance)
+        return appliance_address(appliance)
     except FleetscanError:
         if required:
             raise  # without an appliance every machine would fail, one by one

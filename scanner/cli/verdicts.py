@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import enum
-import os
+import re
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scanner import writing
 from scanner.cli import exits, output
 from scanner.cli.app import app
 from scanner.cli.options import Facts, OutputFormat, Packs, RunId, Verbose, examples
-from scanner.errors import FleetscanError, StoreError, UsageError
+from scanner.errors import FleetscanError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,13 +68,15 @@ def check(
     from rules.evaluate import evaluate_run
     from rules.load import load_config, load_packs, load_waivers
     from rules.process import JudgingProcess
-    from rules.results import write_results
+    from rules.results import results_path, write_results
+    from scanner.store.files import check_writable
 
     with JudgingProcess() as process:
         packs = load_packs(pack or ())
         given = load_waivers(waivers) if waivers else ()
         site = load_config(config, packs) if config else None
         run_id = _run_id(facts, run)
+        check_writable(results_path(facts, run_id).parent)
         results = evaluate_run(process, facts, run_id, packs, waivers=given, config=site)
     write_results(results, facts, run_id)
     if output_format is output.Output.JSON:
@@ -171,6 +173,13 @@ def report(
     ] = None,
     pack: Packs = None,
     title: Annotated[str, typer.Option(help="The report's heading.")] = "Fleet report",
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODE",
+            help="Permissions of the files, such as 644; by the umask, at most 640, if not given.",
+        ),
+    ] = None,
     verbose: Verbose = 0,
 ) -> int:
     """Write a report of a run: its machines, what check found on them, and what went wrong."""
@@ -181,6 +190,7 @@ def report(
 
     if not html and not json:
         raise UsageError("there is nothing to write", hint="give --html FILE, --json FILE or both")
+    permissions = _permissions(mode)
     run_id = _run_id(facts, run)
     results = _results(facts, run_id)
     rules = [rule for one in load_packs(pack or ()) for rule in one.rules]
@@ -189,45 +199,41 @@ def report(
         if target:
             with contextlib.closing(connect(facts, run_id)) as connection:
                 pieces = render(connection, results, rules=rules, title=title, generated=generated)
-                _write(target, pieces)
+                _write(target, pieces, permissions)
     return exits.FINE
 
 
 def _results(facts: Path, run_id: str) -> pa.Table | None:
-    from rules.results import read_results
+    from rules.results import NoResultsError, read_results
 
     try:
         return read_results(facts, run_id)
-    except StoreError as error:
+    except NoResultsError as error:
         output.message(f"fleetscan: the report is of facts alone: {error} ({error.hint})")
         return None
 
 
-def _write(target: str, pieces: Iterable[str]) -> None:
+def _permissions(mode: str | None) -> int:
+    """What a report's file may be done with, and by whom; it tells of weaknesses."""
+    if mode is None:
+        return 0o640 & ~writing.umask()
+    if not re.fullmatch("0?[0-7]{3}", mode):
+        raise UsageError(f"{mode!r} is no file mode", hint="give three octal digits, such as 644")
+    return int(mode, 8)
+
+
+def _write(target: str, pieces: Iterable[str], mode: int) -> None:
     """Write a document under its name when it is complete; - is standard output."""
     if target == "-":
         for piece in pieces:
             sys.stdout.write(piece)
         return
-    path = Path(target)
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
-        ) as stream:
-            partial = Path(stream.name)
-            try:
-                stream.writelines(pieces)
-                partial.chmod(0o666 & ~_umask())  # the temporary file is private
-                partial.replace(path)
-            except BaseException:
-                partial.unlink()
-                raise
+        with writing.replacing(Path(target), mode=mode) as stream:
+            stream.writelines(piece.encode() for piece in pieces)
     except OSError as error:
-        raise FleetscanError(f"{target} cannot be written: {error.strerror}") from error
+        raise FleetscanError(
+            f"{target} cannot be written: {error.strerror}",
+            hint="name a file in a directory that is there and may be written to; - prints it",
+        ) from error
     output.message(f"wrote {target}")
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from scanner.errors import FleetscanError, StoreError
+from scanner import writing
+from scanner.errors import ADVICE, FleetscanError, StoreError
 from scanner.store.text import printable
 
 
@@ -36,43 +36,38 @@ def store_errors(doing: str, *, hint: str = "") -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or printable(str(error))
-        raise StoreError(f"{doing} failed: {reason}", hint=hint) from error
+        advice = hint or ADVICE.get(error.errno or 0, "")
+        raise StoreError(f"{doing} failed: {reason}", hint=advice) from error
     except (pa.ArrowException, ValueError) as error:
         raise StoreError(f"{doing} failed: {printable(str(error))}", hint=hint) from error
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``, renamed to it when the block ends without error.
-
-    The content is on disk before the name is. Temporary names begin with a dot and do not end as
-    ``path`` does, so that no reader takes them for data.
+def replacing(path: Path) -> Iterator[BufferedWriter]:
+    """A file that appears as :func:`scanner.writing.replacing` says, its directory made if missing.
 
     Raises:
         OSError: the directory is not writable, or full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush(path.parent)
+    writing.make_directory(path.parent)
+    with writing.replacing(path) as stream:
+        yield stream
 
 
-def temporary_beside(path: Path) -> Path:
-    """A name in the same directory that nobody else uses."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def check_writable(directory: Path) -> None:
+    """Make sure, before work whose fruits go there is done, that files can be made in a directory.
 
+    Args:
+        directory: the directory; the nearest that is there counts when it is not.
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    Raises:
+        StoreError: they cannot.
+    """
+    here = next(folder for folder in (directory, *directory.parents) if folder.exists())
+    with store_errors(f"writing to {here}"):
+        trial = writing.temporary_beside(here / "trial")
+        writing.new_file(trial).close()
+        trial.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
@@ -82,8 +77,8 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
         StoreError: it could not be written.
     """
     text = json.dumps(content, indent=1) + "\n"
-    with store_errors(f"writing {path}"), replacing(path) as temporary:
-        temporary.write_text(text)
+    with store_errors(f"writing {path}"), replacing(path) as stream:
+        stream.write(text.encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

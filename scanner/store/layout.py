@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Collection, Iterator
@@ -66,7 +67,20 @@ def visible_runs(facts: Path) -> list[str]:
     Raises:
         OSError: the directory cannot be read.
     """
-    return sorted(path.stem for path in (facts / _RUNS).glob("*.json") if is_run_id(path.stem))
+    names = [name.removesuffix(".json") for name in _names(facts / _RUNS) if name.endswith(".json")]
+    return sorted(name for name in names if is_run_id(name))
+
+
+def _names(directory: Path) -> list[str]:
+    """What a directory holds; nothing when it is not there. Path.glob takes unreadable for empty.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        return os.listdir(directory)  # noqa: PTH208 - names alone
+    except FileNotFoundError:
+        return []
 
 
 def staging(facts: Path, run_id: str) -> Path:
@@ -80,8 +94,8 @@ def staged_runs(facts: Path) -> list[str]:
     Raises:
         OSError: the directory cannot be read.
     """
-    plans = (facts / _STAGING).glob("*/plan.json")
-    return sorted(path.parent.name for path in plans if is_run_id(path.parent.name))
+    names = [name for name in _names(facts / _STAGING) if is_run_id(name)]
+    return sorted(name for name in names if (facts / _STAGING / name / "plan.json").exists())
 
 
 def part(facts: Path, table_name: str, run_id: str, batch: int) -> Path:

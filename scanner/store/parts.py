@@ -46,9 +46,9 @@ def write_part(path: Path, table: Table, batches: Iterable[pa.RecordBatch]) -> i
     rows = 0
     with (
         files.store_errors(f"writing {path}"),
-        files.replacing(path) as temporary,
+        files.replacing(path) as stream,
         _writer(
-            str(temporary),
+            stream,
             arrow_schema(table),
             compression="zstd",
             compression_level=_ZSTD_LEVEL,

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from scanner import writing
 from scanner.errors import StoreError
 from scanner.store import files
 from scanner.store.arrow import arrow_schema
@@ -75,13 +76,14 @@ class MachineWriter:
     def __init__(self, machines: Path, machine_id: str) -> None:
         self.machine_id = machine_id
         self._target = machines / directory_name(machine_id)
-        self._directory = files.temporary_beside(self._target)
+        self._directory = writing.temporary_beside(self._target)
+        self._files = contextlib.ExitStack()
         self._streams: dict[str, pa.RecordBatchStreamWriter] = {}
         self._rows: dict[str, int] = {}
 
     def __enter__(self) -> MachineWriter:
         with files.store_errors(f"creating {self._directory}"):
-            self._directory.mkdir(parents=True)
+            writing.make_directory(self._directory)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -100,8 +102,9 @@ class MachineWriter:
             raise StoreError(f"rows for {table_name} do not have that table's schema")
         with files.store_errors(f"writing {table_name} of {self.machine_id}"):
             if table_name not in self._streams:
-                path = str(_stream_path(self._directory, table_name))
-                self._streams[table_name] = pa.ipc.new_stream(path, schema, options=_IPC_OPTIONS)
+                path = _stream_path(self._directory, table_name)
+                file = self._files.enter_context(writing.new_file(path))
+                self._streams[table_name] = pa.ipc.new_stream(file, schema, options=_IPC_OPTIONS)
             self._streams[table_name].write_table(rows)
         self._rows[table_name] = self._rows.get(table_name, 0) + rows.num_rows
 
@@ -125,12 +128,14 @@ class MachineWriter:
                 "bytes": {name: self._size(name) for name in self._rows},
                 "summary": dict(summary),
             }
-            (self._directory / _SUMMARY).write_text(json.dumps(content))
+            with writing.new_file(self._directory / _SUMMARY) as stream:
+                stream.write(json.dumps(content).encode())
             files.replace_tree(self._directory, self._target)
 
     def _close(self) -> None:
-        while self._streams:
-            self._streams.popitem()[1].close()
+        with self._files:
+            while self._streams:
+                self._streams.popitem()[1].close()
 
     def _size(self, table_name: str) -> int:
         return _stream_path(self._directory, table_name).stat().st_size

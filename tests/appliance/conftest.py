@@ -16,13 +16,14 @@ def write_appliance(place: Path) -> None:
     contents = {"vmlinuz": b"kernel", "initrd": b"initrd", "root.erofs": b"root"}
     for name, content in contents.items():
         (place / name).write_bytes(content)
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     manifest = {
         "inputs": build.inputs_id(),
-        "content": "0123456789ab",
+        "content": hashlib.sha256("".join(sums.values()).encode()).hexdigest()[:12],
         "kernel_release": "6.12.0-1-amd64",
         "suite": build.suite(),
         "versions": {"lvm2": "2.03"},
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        "sha256": sums,
     }
     (place / "manifest.json").write_text(json.dumps(manifest))
 

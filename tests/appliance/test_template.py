@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import BufferedWriter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from appliance import accelerator, initrd, template
 from appliance.build import Appliance
 from appliance.qemu_args import VMOptions
 from appliance.template import Template
+from appliance.verified import identity
 from scanner.errors import ApplianceError
 
 OPTIONS = VMOptions("tcg", memory_mib=4)
@@ -28,11 +30,11 @@ STATE = b"device state " * 1000
 PAGE = b"\x5a" * 4096
 
 
-def save(memory: int, state: Path) -> None:
+def save(memory: int, state: BufferedWriter) -> None:
     """What a boot leaves: some memory here and there, and the rest of the state."""
     for offset in (0, 1 << 20, os.fstat(memory).st_size - len(PAGE)):
         os.pwrite(memory, PAGE, offset)
-    state.write_bytes(STATE)
+    state.write(STATE)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def boots(small_appliance: Appliance, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """When an appliance was booted."""
     times: list[float] = []
 
-    def boot(appliance: Appliance, options: VMOptions, memory: int, state: Path) -> None:
+    def boot(appliance: Appliance, options: VMOptions, memory: int, state: BufferedWriter) -> None:
         times.append(time.monotonic())
         save(memory, state)
 
@@ -124,7 +126,7 @@ def boot(appliance, options, memory, state):
     print("booted", flush=True)
     time.sleep(float(sys.argv[1]))
     os.pwrite(memory, b"x" * 4096, 0)
-    state.write_bytes(b"state")
+    state.write(b"state")
 
 template._boot_and_save = boot
 accelerator.qemu_build = lambda: "qemu-7.2"
@@ -393,3 +395,54 @@ def test_a_checksum_tells_any_changed_byte_and_not_how_zeros_are_kept(
         assert template._checksum(source) != before
     finally:
         os.close(source)
+
+
+# -- Others ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [".", "memory", "state", "sums.json"])
+def test_a_template_that_others_could_have_written_is_made_anew(
+    small_appliance: Appliance, boots: list[float], place: Path, name: str
+) -> None:
+    os.close(template.prepare(small_appliance, OPTIONS).memory)  # as if its process had ended
+    forget()
+    (place / name).chmod(0o777 if name == "." else 0o666)
+    made = template.prepare(small_appliance, OPTIONS)
+    assert (made.state, content(made)) == (STATE, EXPECTED)
+    assert len(boots) == 2
+    assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o600}
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
+def test_templates_in_a_directory_that_others_may_write_are_not_used(
+    small_appliance: Appliance, boots: list[float], place: Path
+) -> None:
+    template.prepare(small_appliance, OPTIONS)
+    forget()
+    place.parent.chmod(0o777)
+    with pytest.raises(ApplianceError, match="the cache is not used") as caught:
+        template.prepare(small_appliance, OPTIONS)
+    assert "can be written by other users" in str(caught.value)
+
+
+def test_sealed_memory_of_another_user_is_not_taken_for_ours(
+    small_appliance: Appliance, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who gets the number of a process that ended can have a file like ours under the same one."""
+    made = template.prepare(small_appliance, OPTIONS)
+    forget()
+    poisoned = os.memfd_create("fleetscan-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(poisoned, SIZE)
+    os.pwrite(poisoned, b"evil", 0)
+    fcntl.fcntl(poisoned, fcntl.F_ADD_SEALS, template._SEALS)
+    file = list(identity(os.fstat(poisoned)))
+    noted = json.loads((place / "shared.json").read_text())["file"]
+    for forged, stranger in ((file, True), ([*file[:-1], noted[-1]], False)):
+        note = {"pid": os.getpid(), "descriptor": poisoned, "file": forged}
+        (place / "shared.json").write_text(json.dumps(note))
+        with monkeypatch.context() as patch:
+            if stranger:
+                patch.setattr(os, "geteuid", lambda: 4711)
+            assert content(template.prepare(small_appliance, OPTIONS)) == content(made) == EXPECTED
+        forget()
+    os.close(poisoned)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import logging
@@ -15,6 +16,7 @@ import pytest
 import typer
 
 from appliance.build import Appliance
+from scanner import writing
 from scanner.cli import exits, output, run
 from scanner.cli.app import app
 from scanner.store.runs import Store
@@ -46,6 +48,7 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with an appliance, which the machines of these tests do not live to need."""
     nowhere = Appliance(Path("/none"), "inputs", "content", "6.12", "trixie", {})
     monkeypatch.setattr("appliance.build.find", lambda: nowhere)
+    monkeypatch.setattr("appliance.build.verify", lambda appliance: None)
 
 
 class TestEveryCommand:
@@ -418,7 +421,7 @@ class TestCheckAndReport:
         assert "facts alone" in told.err
         assert json.loads(told.out)["results"] == []
         assert page.read_text().rstrip().endswith("</html>")
-        assert page.stat().st_mode & 0o777 == 0o666 & ~_umask()
+        assert page.stat().st_mode & 0o777 == 0o640 & ~writing.umask()
         run(["check", "--facts", str(fleet), "--pack", pack("high")])
         capsys.readouterr()
         assert run(arguments) == exits.FINE
@@ -432,10 +435,114 @@ class TestCheckAndReport:
         assert "cannot be written" in capsys.readouterr().err
 
 
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+READ_ONLY = """
+mount --make-rprivate / && mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift
+exec "$@"
+"""
+
+
+def on_read_only(facts: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of ours in a mount namespace in which the facts cannot be written."""
+    script = ["unshare", "--map-root-user", "--mount", "sh", "-ec", READ_ONLY, "sh", str(facts)]
+    command = [*script, sys.executable, "-m", "scanner.cli", *arguments, "--facts", str(facts)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+class TestReadOnlyFacts:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("query", "select count(*) from machines", "--output", "json"),
+            ("runs",),
+            ("report", "--json", "-"),
+        ],
+        ids=lambda arguments: arguments[0],
+    )
+    def test_what_only_reads_works(self, facts: Path, arguments: tuple[str, ...]) -> None:
+        done = on_read_only(facts, *arguments)
+        assert done.returncode == exits.FINE, done.stderr
+        assert done.stdout
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("check",),
+            ("runs", "--keep", "1"),
+            ("runs", "--delete", "RUN"),
+            ("scan", "--no-template", "SOURCE"),
+        ],
+        ids=lambda arguments: " ".join(arguments[:2]),
+    )
+    def test_what_writes_says_so_and_what_to_do(
+        self, facts: Path, tmp_path: Path, arguments: tuple[str, ...]
+    ) -> None:
+        (tmp_path / "disk.raw").write_bytes(bytes(4096))
+        finished_run(facts, {"later": []})
+        oldest = Store(facts).run_ids()[0]
+        named = {"RUN": oldest, "SOURCE": str(tmp_path / "disk.raw")}
+        done = on_read_only(facts, *(named.get(word, word) for word in arguments))
+        assert done.returncode == exits.FAILED, (done.stdout, done.stderr)
+        assert "Read-only file system" in done.stderr
+        assert "hint: it is on a filesystem that is mounted read-only" in done.stderr
+        assert "bug" not in done.stderr
+
+    def test_what_may_not_be_read_is_not_taken_for_empty(
+        self, facts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def refuse(path: Path) -> list[str]:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+        monkeypatch.setattr(os, "listdir", refuse)
+        assert run(["runs", "--facts", str(facts)]) == exits.FAILED
+        said = capsys.readouterr().err
+        assert "Permission denied" in said
+        assert "hint: " in said
+
+    def test_a_full_disk_anywhere_is_no_bug_of_ours(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], facts: Path
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), HOSTILE)
+
+        monkeypatch.setattr("scanner.store.views.connect", full)
+        assert run(["query", "select 1", "--facts", str(facts)]) == exits.FAILED
+        said = capsys.readouterr().err
+        assert "No space left on device" in said
+        assert "hint: free some space" in said
+        assert "bug" not in said
+        assert "\x1b" not in said
+
+
+class TestReportFile:
+    @pytest.mark.parametrize(
+        ("umask", "options", "mode"),
+        [
+            (0o000, (), 0o640),
+            (0o022, (), 0o640),
+            (0o027, (), 0o640),
+            (0o077, (), 0o600),
+            (0o077, ("--mode", "644"), 0o644),
+            (0o000, ("--mode", "0600"), 0o600),
+        ],
+    )
+    def test_it_is_as_the_umask_says_and_no_wider_than_the_group_unless_asked(
+        self, facts: Path, tmp_path: Path, umask: int, options: tuple[str, ...], mode: int
+    ) -> None:
+        page = tmp_path / "report.json"
+        before = os.umask(umask)
+        try:
+            assert run(["report", "--facts", str(facts), "--json", str(page), *options]) == 0
+        finally:
+            os.umask(before)
+        assert page.stat().st_mode & 0o7777 == mode
+
+    @pytest.mark.parametrize("mode", ["rw", "888", "4755", "64", "-1", ""])
+    def test_a_mode_that_is_none_is_refused(
+        self, facts: Path, mode: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["report", "--facts", str(facts), "--json", "-", f"--mode={mode}"]
+        assert run(arguments) == exits.BAD_USAGE
+        assert "644" in capsys.readouterr().err
 
 
 class TestRules:
