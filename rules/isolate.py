@@ -8,6 +8,7 @@ until the machines are found over which it fails by themselves.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Sequence
 
@@ -23,7 +24,11 @@ _PARTS = 8
 those that do not fail little: more parts make fewer levels."""
 
 _HOPELESS = 64
-"""Parts that failed, none having passed, after which the rule itself is at fault."""
+"""Parts that failed, none having passed, after which it is likely that the rule is at fault."""
+
+_SAMPLE = 32
+"""Single machines that are tried before that is believed: somebody may have put one of his
+machines into each of the parts."""
 
 _PART_OF_TIME = 4
 """A part of the fleet may take this part of the time of the whole, and ``_LEAST_SECONDS``."""
@@ -93,13 +98,24 @@ class _Search:
                 failing += self._try(part)
             # A level at a time: what passes shows soon that the rule itself is not at fault.
             pending = [smaller for part in failing for smaller in _parts(part)]
-            if pending and self._is_hopeless():
+            if pending and self._is_hopeless(pending):
                 for part in pending:
                     self._blame(part, self._reason)
                 return
 
-    def _is_hopeless(self) -> bool:
-        return not self._found and self._failed >= _HOPELESS
+    def _is_hopeless(self, pending: Sequence[Sequence[str]]) -> bool:
+        if self._found or self._failed < _HOPELESS:
+            return False
+        left = [machine for part in pending for machine in part]
+        sample = random.SystemRandom().sample(left, min(_SAMPLE, len(left)))
+        return not any(map(self._passes, sample))
+
+    def _passes(self, machine: str) -> bool:
+        try:
+            self._judging.judge(self._rule, self._seconds, [machine])
+        except RuleError:
+            return False
+        return True
 
     def _try(self, part: Sequence[str]) -> list[Sequence[str]]:
         """The part, when it must be divided further."""

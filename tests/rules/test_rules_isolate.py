@@ -119,6 +119,27 @@ def test_a_rule_that_fails_everywhere_is_given_up_soon() -> None:
     assert sorted(broken.told) == broken.names
 
 
+class Infested(Broken):
+    """Fails over every part of the fleet that holds a hostile machine, as nearly all do."""
+
+    def judge(self, rule: Any, seconds: float, machines: Any = None) -> Any:
+        self.asked += 1
+        if machines is None or any(int(name) % 4 == 0 for name in machines):
+            raise RuleError("no")
+        return list(machines)
+
+
+def test_hostile_machines_in_every_part_of_the_fleet_cost_their_own_verdicts_alone() -> None:
+    infested = Infested(1200)
+    query: Any = dataclasses.make_dataclass("Query", [("rule_id", str), ("fleet", bool)])
+
+    found: list[Any] = isolate.states(infested, query("a", False), 60)
+
+    honest_ones = sorted(name for part in found if part for name in part)
+    assert honest_ones == [name for name in infested.names if int(name) % 4]
+    assert sorted(infested.told) == [name for name in infested.names if int(name) % 4 == 0]
+
+
 # -- Stored runs, in a process of the rules' own --------------------------------------------------
 
 
