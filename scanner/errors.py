@@ -34,6 +34,11 @@ class FleetscanError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    @property
+    def told(self) -> str:
+        """The message and, in brackets, the hint: for where both stand in one line."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders between worker and coordinator with all they carry.
         return (_rebuild, (type(self), str(self), dict(self.__dict__)))

@@ -109,7 +109,7 @@ class Findings:
     def close_disk(self, index: int, error: FleetscanError) -> None:
         """Note that a disk stays closed for all that is known of it."""
         self.disks[index] = replace(self.disks[index], error=_shortened(error))
-        self.warnings.append(str(error))
+        self.warnings.append(error.told)
         del self.plans[index]
 
     def name_disk(self, index: int, device: str) -> None:
@@ -189,9 +189,9 @@ class Findings:
 
     def _outcome(self) -> tuple[Outcome, str | None]:
         if not self.roots:
-            return "failed", str(self.error or self._no_system())
+            return "failed", self.error.told if self.error else self._no_system()
         if self.error is not None:
-            return "partial", str(self.error)
+            return "partial", self.error.told
         failed = [row for row in self.coverage if row.status == "failed"]
         if failed:
             names = ", ".join(dict.fromkeys(row.table_name for row in failed))
@@ -232,4 +232,4 @@ def _snapshot_row(disk: int, snapshot: Snapshot) -> DiskSnapshot:
 
 
 def _shortened(error: FleetscanError | None) -> str | None:
-    return str(error)[:_TEXT] if error else None
+    return error.told[:_TEXT] if error else None

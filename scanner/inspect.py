@@ -228,7 +228,7 @@ class _Inspection:
             else:
                 self._found.add_disk(disk, plan)
         if failure is not None:
-            self._found.warnings.append(str(failure))
+            self._found.warnings.append(failure.told)
             if not self._found.plans:
                 raise failure
 

@@ -58,7 +58,7 @@ def members(read: Read, file_size: int) -> Iterator[Member]:
         header = read(offset, _BLOCK)
         if offset > 0 and not header.strip(b"\0"):
             return
-        _malformed.unless(len(header) == _BLOCK and _is_sound(header), f"no header at {offset}")
+        _malformed.unless(len(header) == _BLOCK and is_sound(header), f"no header at {offset}")
         kind, start = header[156:157], offset + _BLOCK
         length = _size(header, pax)
         if start + length > file_size:
@@ -74,8 +74,8 @@ def members(read: Read, file_size: int) -> Iterator[Member]:
     raise PreflightError(f"an archive of more than {_MAX_MEMBERS} members")
 
 
-def _is_sound(header: bytes) -> bool:
-    """Whether the checksum is right: the sum of all bytes, its own taken for spaces."""
+def is_sound(header: bytes) -> bool:
+    """Whether a header's checksum is right: the sum of all bytes, its own taken for spaces."""
     total = sum(header[:148]) + sum(b" " * 8) + sum(header[156:])
     try:
         return int(header[148:156].strip(b"\0 ") or b"-1", 8) == total

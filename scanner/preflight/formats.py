@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from scanner.errors import PreflightError
-from scanner.preflight import parallels, qcow2, vdi, vhd, vhdx, vmdk
+from scanner.preflight import containers, parallels, qcow2, vdi, vhd, vhdx, vmdk
 from scanner.preflight.image import SECTOR, Image, Parent, Read, Runs
 from scanner.preflight.plan import Format
 
@@ -46,8 +46,15 @@ _SUFFIX_CLAIMS: dict[str, str | None] = {
 DISK_SUFFIXES = frozenset(_SUFFIX_CLAIMS) - {".iso", ARCHIVE_SUFFIX}
 """Suffixes, in lower case, of an archive's members that are disks, not discs put in a drive."""
 
-IMAGE_SUFFIXES = frozenset(_SUFFIX_CLAIMS)
+IMAGE_SUFFIXES = frozenset(_SUFFIX_CLAIMS) | containers.CONTAINER_SUFFIXES
 """Suffixes, in lower case, of the files that a folder's machines are made of."""
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file in a folder counts as a machine's disk by its name, readable or not."""
+    suffix = Path(name).suffix.lower()
+    return suffix in IMAGE_SUFFIXES or containers.is_named(name, IMAGE_SUFFIXES)
+
 
 # Files that VMware keeps a disk's plain content in, or that lead to a plain device: whatever they
 # begin with, a guest has written. Names: VMware's "Virtual Disk Format 5.0", "Extent Descriptions".
@@ -172,7 +179,8 @@ def decide_format(stated: str | None, path: str, read: Read, file_size: int) -> 
         file_size: in bytes.
 
     Raises:
-        PreflightError: the format is not supported, or name and content contradict each other.
+        PreflightError: the format is not supported, the file holds a disk compressed or archived,
+            or name and content contradict each other.
     """
     if stated is not None:
         return _supported(stated)
@@ -180,6 +188,8 @@ def decide_format(stated: str | None, path: str, read: Read, file_size: int) -> 
     claim = _SUFFIX_CLAIMS.get(suffix)
     found = _format_of_content(read, file_size)
     if found is None:
+        if claim != "ova":
+            containers.refuse(read, file_size)
         if claim not in (None, "raw"):
             raise _contradiction(f"is named {suffix} but has no {claim} header")
         return "raw"

@@ -136,7 +136,10 @@ def parse_header(read: Read, file_size: int) -> Header:
     ]
     _require(magic == MAGIC, "no qcow2 header")
     if version not in (2, 3):
-        raise PreflightError(f"qcow version {version} is not supported yet")
+        raise PreflightError(
+            f"qcow version {version} is not supported",
+            hint="convert it with: qemu-img convert -f qcow -O qcow2" if version == 1 else "",
+        )
     _require(9 <= cluster_bits <= 21, f"cluster size 2^{cluster_bits}")
     cluster_size = 1 << cluster_bits
     features, refcount_order, header_length = _v3_fields(read, version, cluster_size)

@@ -15,6 +15,7 @@ SAMPLES = [
     errors.PreflightError("no image", hint="name another"),
     errors.LockedError("no key", hint="give one"),
     errors.ApplianceError("it stopped"),
+    errors.ForeignFileError("it opened /etc/shadow", hint="see who writes"),
     GuestError("OSError", "no disk", "line 1"),
     errors.WireError("no frame"),
     DeadlineError("too long"),
@@ -76,3 +77,8 @@ def test_a_guests_traceback_is_kept_and_not_shown() -> None:
     error = GuestError("KeyError", "", "secret lines")
     assert str(error) == "KeyError"
     assert error.remote_traceback == "secret lines"
+
+
+def test_an_error_in_one_line_has_its_hint_in_brackets() -> None:
+    assert FleetscanError("no image", hint="name another").told == "no image (name another)"
+    assert FleetscanError("no image").told == "no image"

@@ -288,7 +288,7 @@ def test_without_an_appliance_what_preflight_found_is_kept(disk: Disk) -> None:
     row, sink = inspect(Machine("m", (disk,), "folder"))
     assert (row["outcome"], row["error"], row["stage"]) == (
         "failed",
-        "there is no appliance",
+        "there is no appliance (build one)",
         "appliance",
     )
     assert row["identity"] is not None
