@@ -144,8 +144,7 @@ def _read_cases(pack: Pack, rule: Rule) -> list[_Placed]:
         return []
     document = source.read(path)
     placed = []
-    for index, case in enumerate(document.parse(list[Case])):
-        part = document.part((index,))
+    for case, part in zip(document.parse(list[Case]), document.items(), strict=True):
         placed.append(_Placed(pack, rule, part, case, _rows(part, case, rule)))
     return placed
 

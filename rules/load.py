@@ -117,13 +117,8 @@ def _load_pack(folder: Path, problems: list[Problem]) -> tuple[Pack | None, list
 
 
 def _load_rules(document: source.Document, problems: list[Problem]) -> list[_Located]:
-    parts = (
-        [document.part((index,)) for index in range(len(document.value))]
-        if isinstance(document.value, list)
-        else [document]
-    )
     found = []
-    for part in parts:
+    for part in document.items():
         try:
             found.append((part.parse(Rule), part.problem(("id",), "")))
         except SourceError as error:

@@ -16,6 +16,16 @@ import yaml
 
 from scanner.errors import UsageError
 
+MAX_BYTES = 2 << 20
+"""Longest file, in bytes: sixteen thousand waivers, or a hundred times the longest of our packs.
+PyYAML takes 16 s for as much, and a minute for the worst."""
+
+MAX_DEPTH = 32
+"""How deep values may lie in each other; the packs need 6, and each level takes several frames of
+Python's stack."""
+
+_MOST_SHOWN = 100  # problems; nobody mends more at once
+
 T = TypeVar("T")
 Location = tuple[str | int, ...]
 """Keys and list positions from a document's top to one of its values."""
@@ -68,16 +78,14 @@ class Document:
             location = location[:-1]
         return Problem(self.path, self.lines.get(location, 1), message)
 
-    def part(self, location: Location) -> Document:
-        """The value at a location as a document of its own, lines kept."""
-        value = self.value
-        for key in location:
-            value = value[key]
-        size = len(location)
-        lines = {
-            place[size:]: line for place, line in self.lines.items() if place[:size] == location
-        }
-        return Document(self.path, value, lines)
+    def items(self) -> list[Document]:
+        """Each item of a list as a document of its own, lines kept; else the document itself."""
+        if not isinstance(self.value, list):
+            return [self]
+        lines: list[dict[Location, int]] = [{} for _ in self.value]
+        for (index, *rest), line in (pair for pair in self.lines.items() if pair[0]):
+            lines[int(index)][tuple(rest)] = line
+        return [Document(self.path, *pair) for pair in zip(self.value, lines, strict=True)]
 
     def parse(self, kind: type[T]) -> T:
         """The document as an instance of a pydantic model.
@@ -101,23 +109,54 @@ def _explain(location: Location, message: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader without aliases, which make small files huge, and without double keys."""
+    """The safe loader for what people write.
+
+    Without aliases, which make small files huge, without double keys, no deeper than what people
+    write, and with a line for values that are not what they look like, as 2026-02-30.
+    """
+
+    _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # PyYAML's stubs
-            raise yaml.composer.ComposerError(None, None, "aliases are not used here", mark)
-        return super().compose_node(parent, index)
+            raise self._refused("aliases are not used here")
+        if self._depth == MAX_DEPTH:
+            raise self._refused(f"nested more than {MAX_DEPTH} deep")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def _refused(self, message: str) -> yaml.MarkedYAMLError:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # PyYAML's stubs
+        return yaml.composer.ComposerError(None, None, message, mark)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError, AttributeError, KeyError) as error:
+            kind = node.tag.rpartition(":")[2]
+            message = f"no {kind} that can be read ({error})"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise SourceError([Problem(path, 0, f"is larger than {MAX_BYTES >> 20} MiB")])
+    return data.decode("utf-8")
 
 
 def read(path: Path) -> Document:
     """Read a file that holds one YAML document.
 
     Raises:
-        SourceError: it cannot be read, or is not such a file.
+        SourceError: it cannot be read, is not such a file, too long or nested too deep.
     """
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader = _Loader(_text(path))
         try:
             node = loader.get_single_node()
             if node is None:
@@ -145,6 +184,9 @@ def _note_lines(
             _note_lines(item, (*location, index), lines, path)
     elif isinstance(node, yaml.MappingNode):
         for key, item in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                message = "a key must be a single value"
+                raise SourceError([Problem(path, key.start_mark.line + 1, message)])
             place = (*location, str(key.value))
             if place in lines:
                 message = f"{key.value}: stands here twice"
@@ -158,4 +200,6 @@ def usage_error(problems: Iterable[Problem]) -> UsageError:
     found = sorted(set(problems))
     if len(found) == 1:
         return UsageError(str(found[0]))
-    return UsageError("\n".join([f"{len(found)} problems:", *map(str, found)]))
+    more = len(found) - _MOST_SHOWN
+    shown = [*map(str, found[:_MOST_SHOWN]), *([f"and {more} more"] if more > 0 else [])]
+    return UsageError("\n".join([f"{len(found)} problems:", *shown]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,21 @@ def test_a_configuration_sets_parameters(tmp_path: Path) -> None:
 
     assert config.parameters == {"one": {"limit": 9}}
     assert config.selects(packs[0].rules[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [
+        ("waivers.yaml", load_waivers),
+        ("config.yaml", lambda path: load_config(path, ())),
+        ("pack.yaml", lambda path: load_packs([path.parent])),
+        ("rules.yaml", lambda path: load_packs([path.parent])),
+    ],
+)
+def test_a_deep_file_of_any_kind_is_a_usage_error_with_its_line(
+    tmp_path: Path, name: str, load: Callable[[Path], object]
+) -> None:
+    path = make_pack(tmp_path) / name
+    path.write_text("a:\n  b:\n    " + "[" * 50_000)
+    with pytest.raises(UsageError, match=rf"{name}:3: not YAML: nested more than 32 deep"):
+        load(path)
