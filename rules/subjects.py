@@ -23,7 +23,7 @@ from rules.query import MESSAGE_TEXT
 from scanner.schema import Scope
 from scanner.tables import load_tables
 
-OWN_BOOKS = frozenset({"machines", "coverage"})
+OWN_BOOKS = frozenset({"machines", "coverage", "left_out"})
 """Tables that the run itself keeps for every machine, and that are therefore always there."""
 
 REFERENCE = frozenset({"end_of_life"})

@@ -24,6 +24,7 @@ from scanner.tables import load_tables
 from scanner.tables.coverage.spec import Coverage
 from scanner.tables.disk_snapshots.spec import DiskSnapshot
 from scanner.tables.disks.spec import Disk
+from scanner.tables.left_out.spec import LeftOut
 from scanner.tables.machines.spec import Machine as MachineRow
 
 Stage = Literal["source", "preflight", "appliance", "discover", "collect"]
@@ -152,6 +153,13 @@ class Findings:
                     if (table.name, root) not in reached:
                         reason = f"not reached: {self.error}"
                         self.cover(table.name, root, "failed", error=reason)
+
+    def left_out_rows(self) -> list[LeftOut]:
+        """A row for each file of the source that is no machine because of this one."""
+        return [
+            LeftOut(path=file.path, why=file.why, named_by=file.named_by)
+            for file in self.machine.left_out
+        ]
 
     def machine_row(
         self, *, started: float, seconds: float, attempt: int, run_id: str

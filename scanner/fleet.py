@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Protocol
@@ -33,6 +33,7 @@ from scanner.store.staging import RowSink
 from scanner.store.text import printable
 from scanner.tables import load_tables
 from scanner.tables.coverage.spec import Coverage
+from scanner.tables.left_out.spec import LeftOut
 from scanner.tables.machines.spec import Machine as MachineRow
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ _OUTCOMES = ("ok", "partial", "failed")
 _POLL_SECONDS = 0.5  # how soon a machine is seen to be overdue
 _KEPT_SLOWEST = 5
 _KEPT_FAILURES = 1000
+
+_Row = MachineRow | Coverage | LeftOut
 
 
 class Inspect(Protocol):
@@ -195,21 +198,25 @@ def _reuse(
 ) -> list[Machine]:
     """Finish the machines that have not changed; the others are returned."""
     changed = []
-    table = load_tables()["machines"]
     for machine in todo:
         row = earlier.row_of(machine)
         if row is None:
             changed.append(machine)
             continue
         with run.machine_writer(machine.machine_id) as writer:
-            rows = rows_to_arrow(table, [row], machine_id=machine.machine_id)
-            writer.write("machines", rows)
+            left_out = Findings(machine).left_out_rows()
+            _write(writer, {"machines": [row], "left_out": left_out}, machine.machine_id)
             reused = summary_of(machine.machine_id, row)
             writer.commit(asdict(reused))
         summary.unchanged += 1
         summary.outcomes[reused.outcome] += 1
         on_event(MachineFinished(reused))
     return changed
+
+
+def _write(sink: RowSink, tables: Mapping[str, Sequence[_Row]], machine_id: str) -> None:
+    for name, rows in tables.items():
+        sink.write(name, rows_to_arrow(load_tables()[name], rows, machine_id=machine_id))
 
 
 @contextlib.contextmanager
@@ -370,9 +377,8 @@ class _Coordinator:
         seconds = time.monotonic() - ended.begun
         summary = MachineSummary(work.machine.machine_id, "failed", text, 0, seconds)
         with self._run.machine_writer(summary.machine_id) as writer:
-            for name, rows in _failure_rows(work, kind, summary, self._run.run_id).items():
-                table = load_tables()[name]
-                writer.write(name, rows_to_arrow(table, rows, machine_id=summary.machine_id))
+            rows = _failure_rows(work, kind, summary, self._run.run_id)
+            _write(writer, rows, summary.machine_id)
             writer.commit(asdict(summary))
         self._finish(summary)
 
@@ -394,7 +400,7 @@ def _describe(error: BaseException) -> tuple[str, str]:
 
 def _failure_rows(
     work: _Scan, kind: str, summary: MachineSummary, run_id: str
-) -> dict[str, list[MachineRow] | list[Coverage]]:
+) -> dict[str, Sequence[_Row]]:
     """By table, what is known of a machine whose task left nothing."""
     error = FleetscanError(summary.error or kind)
     found = Findings(work.machine, stage=None, error=error, error_kind=kind)
@@ -403,4 +409,5 @@ def _failure_rows(
     row = found.machine_row(
         started=started, seconds=summary.seconds, attempt=work.attempt, run_id=run_id
     )
-    return {"machines": [row], "coverage": found.coverage}
+    left_out = found.left_out_rows()
+    return {"machines": [row], "coverage": found.coverage, "left_out": left_out}

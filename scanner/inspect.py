@@ -14,7 +14,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,7 @@ from scanner.tables.coverage.spec import Coverage
 from scanner.tables.directory_usage.spec import DEPTH
 from scanner.tables.disk_snapshots.spec import DiskSnapshot
 from scanner.tables.disks.spec import Disk
+from scanner.tables.left_out.spec import LeftOut
 from scanner.tables.machines.spec import Machine as MachineRow
 
 log = logging.getLogger(__name__)
@@ -186,6 +187,7 @@ class _Inspection:
         self._write("coverage", self._found.coverage)
         self._write("disks", self._found.disks)
         self._write("disk_snapshots", self._found.snapshots)
+        self._write("left_out", self._found.left_out_rows())
         return MachineSummary(
             self._machine.machine_id, row.outcome, row.error, row.roots, row.seconds
         )
@@ -402,7 +404,7 @@ class _Inspection:
     def _write(
         self,
         name: str,
-        rows: list[MachineRow] | list[Coverage] | list[Disk] | list[DiskSnapshot],
+        rows: Sequence[MachineRow | Coverage | Disk | DiskSnapshot | LeftOut],
     ) -> None:
         if rows:
             table = load_tables()[name]

@@ -75,6 +75,7 @@ class Origin(enum.Enum):
     """Who fills a table."""
 
     HOST = "host"  # written by the scanner itself
+    RUN = "run"  # the same, in each run anew, also for machines whose facts an earlier run holds
     GUEST = "guest"  # gathered by a collector inside the appliance, checked by the host
 
 

@@ -28,6 +28,13 @@ class Packages(enum.StrEnum):
     ALL = "all"
 
 
+class Bases(enum.StrEnum):
+    """What becomes of images that others of their folder are based on."""
+
+    LEAVE = "leave"
+    SCAN = "scan"
+
+
 _REGISTRY_KEY = re.compile(r"(?:HKLM\\(?:SOFTWARE|SYSTEM)|HKU)(?:\\[^\\]+)+", re.IGNORECASE)
 
 
@@ -119,7 +126,21 @@ AllowedDirectories = Annotated[
     typer.Option(
         "--allow-dir",
         metavar="DIR",
-        help="Backing files may lie here too, not only beside their image; may be repeated.",
+        help="Backing files may lie here too, not only beside their image, and links in a source "
+        "may lead here; may be repeated.",
+    ),
+]
+BasesMode = Annotated[
+    Bases,
+    typer.Option(
+        "--bases",
+        help="Leave images that others of their folder are based on to those, or scan them too.",
+    ),
+]
+KeyCommands = Annotated[
+    bool,
+    typer.Option(
+        "--allow-key-commands", help="Run the commands that inventories name to print keys."
     ),
 ]
 Packs = Annotated[

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +14,13 @@ from scanner.cli import exits, output
 from scanner.cli.app import app
 from scanner.cli.options import (
     AllowedDirectories,
+    Bases,
+    BasesMode,
     Deadline,
     Facts,
     Files,
     FilesMode,
+    KeyCommands,
     Keys,
     Live,
     OutputFormat,
@@ -27,31 +32,15 @@ from scanner.cli.options import (
     Verbose,
     examples,
 )
+from scanner.cli.resume import Granted, ScanSettings, resumed
 from scanner.errors import FleetscanError, UsageError
 from scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
     from scanner.cluster import ClusterOptions
     from scanner.fleet import FleetSummary
+    from scanner.sources import Machine
     from scanner.store.run import Run
-
-
-@dataclass(frozen=True)
-class ScanSettings:
-    """What a run was asked for, as its plan keeps it for whoever resumes it."""
-
-    sources: list[str]
-    include: list[str]
-    exclude: list[str]
-    files: str
-    deadline: float
-    live: bool
-    allowed_directories: list[str]
-    template: bool = True
-    keys: list[str] = field(default_factory=list)
-    packages: str = "known"
-    registry: list[str] = field(default_factory=list)
-    usage_depth: int = DEPTH
 
 
 _EXAMPLES = examples(
@@ -85,6 +74,8 @@ def scan(
     live: Live = False,
     allow_dir: AllowedDirectories = None,
     key: Keys = None,
+    key_commands: KeyCommands = False,
+    bases: BasesMode = Bases.LEAVE,
     include: Annotated[
         list[str] | None,
         typer.Option(metavar="GLOB", help="Only machines whose id matches; may be repeated."),
@@ -100,7 +91,7 @@ def scan(
     template: Template = True,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Go on with a run that was interrupted, as it was."),
+        typer.Option(metavar="RUN", help="Resume a run that was interrupted."),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -122,14 +113,18 @@ def scan(
     from scanner.cluster import ClusterOptions
     from scanner.sources.keys import parse_key
 
+    granted = Granted(
+        sources=[str(Path(source).absolute()) for source in sources or ()],
+        allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
+        keys=tuple(parse_key(text, Path()) for text in key or ()),
+        key_commands=key_commands,
+    )
     cluster = ClusterOptions(slots, scheduler, dashboard)
     if resume:
-        if sources:
-            raise UsageError("a resumed run knows its sources", hint="leave out SOURCE")
-        run, settings = _resumed(facts, resume)
+        run, settings = resumed(facts, resume, granted)
     else:
         settings = ScanSettings(
-            sources=[str(Path(source).absolute()) for source in sources or ()],
+            sources=granted.sources,
             include=include or [],
             exclude=exclude or [],
             files=files.value,
@@ -138,30 +133,19 @@ def scan(
             usage_depth=usage_depth,
             deadline=deadline,
             live=live,
-            allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
+            allowed_directories=granted.allowed_directories,
             template=template,
-            keys=[str(parse_key(text, Path())) for text in key or ()],
+            keys=len(granted.keys),
+            bases=bases.value,
         )
         run = None
-    return _scan(facts, settings, run, cluster, output_format, quiet=quiet, rescan=rescan)
-
-
-def _resumed(facts: Path, run_id: str) -> tuple[Run, ScanSettings]:
-    from scanner.store.runs import Store
-
-    run = Store(facts).resume(run_id)
-    try:
-        return run, ScanSettings(**run.settings)
-    except TypeError as error:
-        raise UsageError(
-            f"run {run_id} was begun by another version of fleetscan",
-            hint="resume it with that version, or scan anew",
-        ) from error
+    return _scan(facts, settings, granted, run, cluster, output_format, quiet=quiet, rescan=rescan)
 
 
 def _scan(
     facts: Path,
     settings: ScanSettings,
+    granted: Granted,
     run: Run | None,
     cluster: ClusterOptions,
     output_format: output.Output,
@@ -173,13 +157,9 @@ def _scan(
     from scanner.inspect import InspectOptions
     from scanner.progress import FleetProgress
     from scanner.reuse import EarlierFacts
-    from scanner.sources import find_machines
-    from scanner.sources.keys import parse_key
     from scanner.store.runs import Store
 
-    if not settings.sources:
-        raise UsageError("there is nothing to scan", hint="name a folder, image or inventory file")
-    machines = find_machines(settings.sources, include=settings.include, exclude=settings.exclude)
+    machines = _machines(settings, granted)
     appliance = _appliance(required=cluster.scheduler is None)
     earlier = None if rescan or not appliance else EarlierFacts(facts, asdict(settings), appliance)
     run = run or Store(facts).begin(
@@ -196,7 +176,7 @@ def _scan(
             allowed_directories=tuple(settings.allowed_directories),
             run_id=run.run_id,
             template=settings.template,
-            keys=tuple(parse_key(text, Path()) for text in settings.keys),
+            keys=granted.keys,
         ),
         earlier=earlier,
         cluster=cluster,
@@ -206,16 +186,44 @@ def _scan(
         with FleetProgress(total, output.stderr(), quiet=quiet) as progress:
             summary = scan_fleet(machines, run, options, progress)
     except FleetscanError:
-        _leave(run)
+        _leave(run, machines, granted)
         raise
     if output_format is output.Output.JSON:
         output.json_object(_as_json(summary, facts))
     else:
         _print_summary(summary, facts)
+        _print_left_out(machines)
     if summary.interrupted:
-        _leave(run)
+        _leave(run, machines, granted)
         return exits.INTERRUPTED
     return exits.NOT_SCANNED if summary.outcomes["failed"] else exits.FINE
+
+
+def _machines(settings: ScanSettings, granted: Granted) -> list[Machine]:
+    """The machines of the sources.
+
+    Raises:
+        UsageError: there are none, or keys of an inventory that only a plan names.
+    """
+    from scanner.sources import SourceOptions, find_machines
+
+    if not settings.sources:
+        raise UsageError("there is nothing to scan", hint="name a folder, image or inventory file")
+    options = SourceOptions(
+        include=tuple(settings.include),
+        exclude=tuple(settings.exclude),
+        bases="scan" if settings.bases == "scan" else "leave",
+        allowed_directories=tuple(granted.allowed_directories),
+        live=settings.live,
+        key_commands=granted.key_commands,
+    )
+    machines = find_machines(settings.sources, options)
+    if not granted.sources and any(machine.keys for machine in machines):
+        raise UsageError(
+            "machines of this run have keys, which a resumed run does not take from its plan",
+            hint=f"name its sources again: {shlex.join(settings.sources)}",
+        )
+    return machines
 
 
 def _appliance(*, required: bool) -> str | None:
@@ -233,21 +241,35 @@ def _appliance(*, required: bool) -> str | None:
         return None
 
 
-def _leave(run: Run) -> None:
+def _leave(run: Run, machines: Sequence[Machine], granted: Granted) -> None:
     """Say how an unfinished run goes on; one without any finished machine is not worth it."""
     finished = len(run.finished())
     if not finished:
         run.abandon()
         output.message("fleetscan: no machine was finished, so nothing was kept")
         return
+    words = ["fleetscan", "scan"]
+    words += granted.sources if any(machine.keys for machine in machines) else []
+    words += ["--facts", str(run.facts), "--resume", run.run_id]
+    for folder in granted.allowed_directories:
+        words += ["--allow-dir", folder]
+    words += ["--allow-key-commands"] if granted.key_commands else []
+    keys = " and the same --key options" if granted.keys else ""
     output.message(
-        f"fleetscan: {finished} of {len(run.machine_ids)} machines are finished and kept; go on "
-        f"with: fleetscan scan --facts {run.facts} --resume {run.run_id}"
+        f"fleetscan: {finished} of {len(run.machine_ids)} machines are finished and kept; resume "
+        f"with: {shlex.join(words)}{keys}"
     )
 
 
 def _as_json(summary: FleetSummary, facts: Path) -> dict[str, object]:
     return asdict(summary) | {"facts": str(facts)}
+
+
+def _print_left_out(machines: Sequence[Machine]) -> None:
+    paths = {file.path for machine in machines for file in machine.left_out}
+    if paths:
+        number = f"{len(paths)} image{'s belong' if len(paths) > 1 else ' belongs'}"
+        output.line(f"{number} to other machines: see the table left_out")
 
 
 def _print_summary(summary: FleetSummary, facts: Path) -> None:

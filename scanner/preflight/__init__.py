@@ -44,6 +44,7 @@ def examine(disk: Disk, policy: Policy) -> DiskPlan:
     """
     name, stated = os.path.abspath(disk.path), disk.format  # noqa: PTH100 - ".." before links
     path = os.path.realpath(name)
+    bounds.check_source(name, path, disk.within)
     allowed = bounds.allowed_directories(name, path, policy)
     chain: list[Examined] = []
     member = disk.member

@@ -56,6 +56,24 @@ def check_bounds(path: str, shown: str, role: str, allowed: Sequence[str]) -> No
         )
 
 
+def check_source(name: str, path: str, within: Sequence[str]) -> None:
+    """Make sure that a disk found in a source has not been led out of it since it was listed.
+
+    Args:
+        name: the disk, as it was found.
+        path: the same, links resolved.
+        within: directories, links resolved, that it lies in; none for anywhere.
+
+    Raises:
+        PreflightError: it has been.
+    """
+    if within and not any(os.path.commonpath((path, folder)) == folder for folder in within):
+        raise PreflightError(
+            f"{name!r} leads to {path!r}, which lies outside of its source",
+            hint="scan that file by its own name, or allow its directory with --allow-dir",
+        )
+
+
 def joined(reference: bytes, image: str) -> str:
     """A file name, relative ones starting from the image's directory as QEMU has it."""
     folder = os.path.dirname(os.path.abspath(image))  # noqa: PTH100, PTH120

@@ -5,50 +5,62 @@ A source is a folder (:mod:`scanner.sources.folder`), one image file, OVA archiv
 (:mod:`scanner.sources.inventory`; ``.yaml``, ``.yml``, ``.json`` or ``.csv``).
 Nothing here opens an image for more than its header; whether a disk can be read is preflight's
 to say.
+
+What the user names is configuration: an inventory may name any disk, and keys. What lies in a
+folder is input: nothing there names a key, a command, or a file outside of the folder, and what is
+wrong with it is an error of the machine that it is about.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from scanner.errors import UsageError
-from scanner.sources.base import Disk, Machine
+from scanner.sources import ids
+from scanner.sources.base import Disk, Machine, SourceOptions
 
-__all__ = ["Disk", "Machine", "find_machines"]
+__all__ = ["Disk", "Machine", "SourceOptions", "find_machines"]
 
 log = logging.getLogger(__name__)
 
 _INVENTORY_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".csv"})
+_DEFAULTS = SourceOptions()
 
 
-def find_machines(
-    sources: Sequence[str], *, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> list[Machine]:
+def find_machines(sources: Sequence[str], options: SourceOptions = _DEFAULTS) -> list[Machine]:
     """All machines of the sources, in the sources' order, each source's sorted by its ids.
 
     Args:
         sources: folders, image files, block devices and inventory files.
-        include: shell patterns; when there are any, only machines whose id matches one are kept.
-        exclude: shell patterns; machines whose id matches one are left out.
+        options: how they are read.
 
     Raises:
-        UsageError: a source does not exist or is malformed, or two machines have the same id.
+        UsageError: what the user named does not exist, is malformed, or is named twice.
     """
-    machines = [machine for source in sources for machine in _source_machines(source)]
-    machines = list(_selected(machines, include, exclude))
-    _check_unique(machines)
-    return machines
+    _check_repeated(sources)
+    machines = [machine for source in sources for machine in _source_machines(source, options)]
+    return list(ids.distinct(list(_selected(machines, options))))
 
 
-def _source_machines(source: str) -> list[Machine]:
+def _check_repeated(sources: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for source in sources:
+        real = os.path.realpath(source)
+        if real in seen:
+            raise UsageError(f"source {source!r} is named twice", hint="name it once")
+        seen.add(real)
+
+
+def _source_machines(source: str, options: SourceOptions) -> list[Machine]:
     path = Path(source)
     try:
         there = path.exists()
-    except OSError as error:
-        raise UsageError(f"source {source!r} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"source {source!r} cannot be read: {error}") from error
     if not there:
         raise UsageError(
             f"source {source!r} does not exist",
@@ -59,44 +71,28 @@ def _source_machines(source: str) -> list[Machine]:
     if path.is_dir():
         from scanner.sources.folder import folder_machines
 
-        return folder_machines(source)
+        return folder_machines(source, options, lambda machine_id: _wanted(machine_id, options))
     if path.suffix.lower() in _INVENTORY_SUFFIXES:
         from scanner.sources.inventory import inventory_machines
 
-        return inventory_machines(source)
+        return inventory_machines(source, key_commands=options.key_commands)
     from scanner.sources.archive import machine_of
 
     return [machine_of(path.name, (Disk(str(path.absolute())),), source)]
 
 
-def _selected(
-    machines: Iterable[Machine], include: Sequence[str], exclude: Sequence[str]
-) -> Iterator[Machine]:
+def _selected(machines: Iterable[Machine], options: SourceOptions) -> Iterator[Machine]:
     for machine in machines:
-        if include and not _matches(machine.machine_id, include):
-            log.debug("left out, matched by no --include: %s", machine.machine_id)
-        elif _matches(machine.machine_id, exclude):
-            log.debug("left out by --exclude: %s", machine.machine_id)
-        else:
+        if _wanted(machine.machine_id, options):
             yield machine
+        else:
+            log.debug("left out by --include or --exclude: %s", machine.machine_id)
+
+
+def _wanted(machine_id: str, options: SourceOptions) -> bool:
+    included = not options.include or _matches(machine_id, options.include)
+    return included and not _matches(machine_id, options.exclude)
 
 
 def _matches(machine_id: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(machine_id, pattern) for pattern in patterns)
-
-
-def _check_unique(machines: Iterable[Machine]) -> None:
-    seen: dict[str, Machine] = {}
-    for machine in machines:
-        other = seen.setdefault(machine.machine_id, machine)
-        if other is not machine:
-            where = (
-                f"twice in {machine.source!r}"
-                if other.source == machine.source
-                else f"in both {other.source!r} and {machine.source!r}"
-            )
-            raise UsageError(
-                f"two machines have the id {machine.machine_id!r}, {where}",
-                hint="scan a folder that holds both sources, leave one out with --exclude, "
-                "or give them ids in an inventory file",
-            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scanner.errors import PreflightError
@@ -23,7 +24,12 @@ _MAX_DESCRIPTOR = 1 << 20  # bytes; those of single machines have some ten thous
 
 
 def machine_of(
-    machine_id: str, disks: Sequence[Disk], source: str, *, keys: tuple[KeySource, ...] = ()
+    machine_id: str,
+    disks: Sequence[Disk],
+    source: str,
+    *,
+    keys: tuple[KeySource, ...] = (),
+    place: str | None = None,
 ) -> Machine:
     """A machine of these disks, archives replaced by the disks that they hold.
 
@@ -31,31 +37,32 @@ def machine_of(
         machine_id: what it is called.
         disks: as the source names them.
         source: what the user named.
-        keys: where keys for its encrypted volumes are to be had.
+        keys: where the keys for its encrypted volumes come from.
+        place: where a folder's listing found it.
     """
     try:
         held = [found for disk in disks for found in _disks_of(disk)]
     except PreflightError as error:
-        return Machine(machine_id, tuple(disks), source, str(error))
-    return Machine(machine_id, tuple(held), source, keys=keys)
+        return Machine(machine_id, tuple(disks), source, str(error), place=place)
+    return Machine(machine_id, tuple(held), source, keys=keys, place=place)
 
 
 def _disks_of(disk: Disk) -> tuple[Disk, ...]:
     if disk.format is None and Path(disk.path).suffix.lower() == ARCHIVE_SUFFIX:
-        return archive_disks(disk.path)
+        return archive_disks(disk)
     return (disk,)
 
 
-def archive_disks(path: str) -> tuple[Disk, ...]:
+def archive_disks(disk: Disk) -> tuple[Disk, ...]:
     """The disks that an archive holds, in its order.
 
     Raises:
         PreflightError: it cannot be read, is malformed, or holds none.
     """
-    real = os.path.realpath(path)
+    real = os.path.realpath(disk.path)
     fd = open_checked(real)
     try:
-        return tuple(Disk(path, member=name) for name in _disk_names(fd))
+        return tuple(replace(disk, member=name) for name in _disk_names(fd))
     except PreflightError as error:
         raise PreflightError(f"{real!r}: {error}", hint=error.hint) from error
     except OSError as error:

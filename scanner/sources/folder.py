@@ -2,132 +2,162 @@
 
 * The machine's id is the file's path below the folder.
 * A sub-folder that holds a file ``machine.yaml`` is one machine, whose disks that file lists in
-  order (see :class:`scanner.sources.inventory.MachineFile`); nothing else in or below that
-  sub-folder is a machine. Its id is the sub-folder's path, or the ``id`` that the file gives.
+  order (see :mod:`scanner.sources.machine_file`); nothing else in or below that sub-folder is a
+  machine. Its id is the sub-folder's path.
 * Which files are images is told by their suffix; others are named in the debug log. An image of
   a format that cannot be opened yet is a machine, so that its error is seen.
 * An OVA archive is one machine with the disks that it holds.
-* A file that another image of the folder names as its backing file or extent is not a machine of
-  its own. This is read from image headers, which guests can forge in raw disks: what is left out
-  is logged at INFO, and only images whose header and size make sense can cause it.
+* A file that belongs to another image of its folder is not a machine of its own: see
+  :mod:`scanner.sources.bases`.
 * A Parallels bundle, a folder of images that add to each other, is a machine with an error.
-* Symbolic links to files are followed, and the machine is named by the link; a link to an image
-  that the folder holds as well is the same machine, named by the image. Links to folders are not
-  followed: they lead out of the source, or in circles.
+* Symbolic links to files are followed below the folder and to directories that the user allows,
+  and the machine is named by the link; a link to an image that the folder holds as well is the same
+  machine, named by the image. Any other link is a machine with an error. Links to folders are not
+  followed: they lead out of the source, or in circles. A hard link cannot be told from the file
+  that it was made of: on a host where users may make links to each other's files
+  (``fs.protected_hardlinks=0``), keep their folders on filesystems of their own.
+
+What is wrong with something in the folder is an error of the machine that it would be. Each image
+that is no machine of its own is a row of the table ``left_out``.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from scanner.preflight import referred_files
-from scanner.preflight.formats import IMAGE_SUFFIXES
-from scanner.schema import escape
+from scanner.errors import FleetscanError
+from scanner.preflight import Policy, referred_files
+from scanner.sources import ids
 from scanner.sources.archive import machine_of
-from scanner.sources.base import Disk, Machine
+from scanner.sources.base import Disk, LeftOut, Machine, SourceOptions, Why
+from scanner.sources.bases import left_out
+from scanner.sources.listing import BUNDLE, MARKER, Folder, Image, bounds_of, list_source
 
-log = logging.getLogger(__name__)
-
-MARKER = "machine.yaml"
-"""File that makes its folder one machine."""
-
-_BUNDLE = "DiskDescriptor.xml"  # beside images of which some only add to others
+_ALL = SourceOptions()
 
 
-@dataclass
-class _Found:
-    images: list[str] = field(default_factory=list)
-    marked: list[str] = field(default_factory=list)
-    errors: list[tuple[str, str]] = field(default_factory=list)
-
-
-def folder_machines(source: str) -> list[Machine]:
+def folder_machines(
+    source: str,
+    options: SourceOptions = _ALL,
+    wanted: Callable[[str], bool] = lambda machine_id: True,
+) -> list[Machine]:
     """The machines of a folder, sorted by id.
 
-    Raises:
-        UsageError: a ``machine.yaml`` in it is malformed.
+    Args:
+        source: the folder.
+        options: how it is read.
+        wanted: tells of an id whether that machine is to be scanned; what belongs to an image that
+            is not is left out by nobody.
     """
-    top = Path(source).absolute()
-    found = _walk(str(top))
-    machines = [*_image_machines(found.images, top, source)]
-    machines += [_marked_machine(folder, top, source) for folder in found.marked]
-    # A folder that cannot be listed may hold machines: it must be seen to have failed.
-    machines += [Machine(_id(path, top), (), source, error) for path, error in found.errors]
-    return sorted(machines, key=lambda machine: machine.machine_id)
+    return _Source(source, options, wanted).machines()
 
 
-def _walk(top: str) -> _Found:
-    found = _Found()
+class _Source:
+    """One folder, while its machines are made."""
 
-    def failed(error: OSError) -> None:
-        reason = f"folder cannot be read: {error.strerror}"
-        found.errors.append((str(error.filename), reason))
+    def __init__(self, source: str, options: SourceOptions, wanted: Callable[[str], bool]) -> None:
+        self._source = source
+        self._options = options
+        self._wanted = wanted
+        self._top = str(Path(source).absolute())
+        self._bounds = bounds_of(self._top, options.allowed_directories)
 
-    for folder, folders, files in os.walk(top, onerror=failed):
-        folders.sort()
-        if MARKER in files and folder != top:
-            found.marked.append(folder)
-            folders.clear()
-            continue
-        if _BUNDLE in files:
-            found.errors.append(
-                (folder, "a Parallels bundle, of which only single images are read")
-            )
-            folders.clear()
-            continue
-        for name in sorted(files):
-            path = os.path.join(folder, name)  # noqa: PTH118 - os.walk's own idiom
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                found.images.append(path)
-            else:
-                log.debug("not an image by its suffix: %s", path)
-    return found
+    def machines(self) -> list[Machine]:
+        """The folder's machines, sorted by id."""
+        found = list_source(self._top, self._options.allowed_directories)
+        machines = [self._failed(image.path, image.error) for image in found.images if image.error]
+        machines += self._image_machines([image for image in found.images if not image.error])
+        machines += map(self._marked, found.marked)
+        machines += map(self._bundle, found.bundles)
+        # A folder that cannot be listed may hold machines: it must be seen to have failed.
+        machines += [self._failed(path, error) for path, error in found.errors]
+        return sorted(machines, key=lambda machine: machine.machine_id)
 
+    def _id(self, path: str) -> str:
+        return ids.id_of(os.path.relpath(path, self._top))
 
-def _image_machines(images: list[str], top: Path, source: str) -> Iterator[Machine]:
-    """Machines of the image files, aliases and files that other images refer to left out."""
-    names = _without_aliases(images)
-    users = {real: path for path in names.values() for real in referred_files(Disk(path))}
-    for real, path in names.items():
-        user = users.get(real)
-        if user is not None and _has_top(real, users):
-            log.info("%s belongs to %s and is not a machine of its own", path, user)
-            continue
-        yield machine_of(_id(path, top), (Disk(path),), source)
+    def _failed(self, path: str, error: str, left_out: Iterable[LeftOut] = ()) -> Machine:
+        return Machine(
+            self._id(path), (), self._source, error, place=path, left_out=tuple(left_out)
+        )
 
+    # -- images ------------------------------------------------------------------------------
 
-def _has_top(real: str, users: dict[str, str]) -> bool:
-    """Whether following the users of a file ends; a circle would leave all of it out."""
-    seen: set[str] = set()
-    while real in users:
-        if real in seen:
-            return False
-        seen.add(real)
-        real = os.path.realpath(users[real])
-    return True
+    def _image_machines(self, found: Sequence[Image]) -> Iterator[Machine]:
+        """Machines of the images, without aliases and files that belong to other images."""
+        wanted = (image for image in found if self._wanted(self._id(image.path)))
+        images, aliases = _without_aliases(wanted)
+        policy = Policy(self._options.allowed_directories, live=self._options.live)
+        users = left_out(images, policy, self._options.bases)
+        rows = _rows(images, users, aliases)
+        gone = {file.path for files in users.values() for file in files}
+        for real, path in images.items():
+            if path not in gone:
+                disk = Disk(path, within=self._bounds)
+                machine = machine_of(self._id(path), (disk,), self._source, place=path)
+                yield replace(machine, left_out=tuple(rows.get(real, ())))
 
+    # -- folders -----------------------------------------------------------------------------
 
-def _without_aliases(images: list[str]) -> dict[str, str]:
-    """Image paths by the file they lead to; of several names, the file's own or the first."""
-    names: dict[str, str] = {}
-    for path in images:
-        real = os.path.realpath(path)
-        if real in names and real != path:
-            log.debug("%s is another name of %s", path, names[real])
-            continue
-        names[real] = path
-    return names
+    def _marked(self, folder: Folder) -> Machine:
+        """The machine that a folder's ``machine.yaml`` makes of it."""
+        from scanner.sources.machine_file import machine_disks
 
+        try:
+            disks = machine_disks(folder.path, folder.real, self._bounds[1:])
+        except FleetscanError as error:
+            return self._failed(folder.path, str(error), _unlisted(folder, ()))
+        machine = machine_of(self._id(folder.path), disks, self._source, place=folder.path)
+        return replace(machine, left_out=tuple(_unlisted(folder, disks)))
 
-def _marked_machine(folder: str, top: Path, source: str) -> Machine:
-    from scanner.sources.inventory import read_machine_file
-
-    return read_machine_file(Path(folder) / MARKER, _id(folder, top), source)
+    def _bundle(self, folder: Folder) -> Machine:
+        descriptor = f"{folder.path}/{BUNDLE}"
+        rows = [LeftOut(image.path, "bundle", descriptor) for image in folder.images]
+        error = "a Parallels bundle, of which only single images are read"
+        return self._failed(folder.path, error, rows)
 
 
-def _id(path: str, top: Path) -> str:
-    return escape(Path(path).relative_to(top).as_posix())
+def _without_aliases(found: Iterable[Image]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Paths by the file they lead to, the file's own or the first, and its other names."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for image in found:
+        names[image.real].append(image.path)
+    images, aliases = {}, {}
+    for real, paths in names.items():
+        if len(paths) > 1:
+            paths.sort(key=lambda path: (os.path.islink(path), path))  # noqa: PTH114
+        images[real], aliases[real] = paths[0], paths[1:]
+    return images, aliases
+
+
+def _rows(
+    images: Mapping[str, str],
+    users: Mapping[str, Sequence[LeftOut]],
+    aliases: Mapping[str, Sequence[str]],
+) -> dict[str, list[LeftOut]]:
+    """What is left out because of each image: files that belong to it, and names for the same."""
+    rows = {top: list(files) for top, files in users.items()}
+    real_of = {path: real for real, path in images.items()}
+    named = {top: [top, *(real_of[file.path] for file in files)] for top, files in users.items()}
+    gone = {real for reals in named.values() for real in reals[1:]}
+    for real in images:
+        if real not in gone:
+            for same in named.get(real, [real]):
+                names = [LeftOut(alias, "alias", images[same]) for alias in aliases[same]]
+                if names:
+                    rows.setdefault(real, []).extend(names)
+    return rows
+
+
+def _unlisted(folder: Folder, disks: Sequence[Disk]) -> Iterator[LeftOut]:
+    """The images in or below a folder that its ``machine.yaml`` does not list."""
+    listed = {os.path.realpath(disk.path) for disk in disks}
+    below = {file for disk in disks for file in referred_files(disk)}
+    for image in folder.images:
+        if image.real not in listed:
+            why: Why = "base" if image.real in below else "unlisted"
+            yield LeftOut(image.path, why, f"{folder.path}/{MARKER}")

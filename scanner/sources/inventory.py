@@ -8,7 +8,8 @@ YAML and JSON hold a list of machines, or an object whose ``machines`` is that l
           - /srv/images/web01.qcow2
           - {path: data/web01.img, format: raw}
 
-Keys for encrypted volumes are named, never given (see :mod:`scanner.sources.keys`)::
+Keys for encrypted volumes are named, never given (see :mod:`scanner.sources.keys`). A command that
+prints one is run only where the command line allows it (``--allow-key-commands``)::
 
       - id: web02
         disks: [web02.qcow2]
@@ -21,8 +22,10 @@ one machine in the order of its disks. Relative paths start from the inventory's
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -45,7 +48,17 @@ def _checked_key(text: str) -> str:
 _SIZE_LIMIT = 64 << 20
 """Largest inventory read, in bytes: several hundred thousand machines."""
 
-_Text = Annotated[str, pydantic.StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
+
+def _storable(text: str) -> str:
+    os.fsencode(text)  # what no file name can have is a ValueError
+    return text
+
+
+_Text = Annotated[
+    str,
+    pydantic.StringConstraints(min_length=1, pattern=r"^[^\x00]*$"),
+    pydantic.AfterValidator(_storable),
+]
 _MachineId = Annotated[
     str, pydantic.StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
@@ -65,16 +78,6 @@ class DiskEntry(pydantic.BaseModel):
     @classmethod
     def _from_path(cls, value: object) -> object:
         return {"path": value} if isinstance(value, str) else value
-
-
-class MachineFile(pydantic.BaseModel):
-    """Content of a ``machine.yaml``: the disks of the machine that is its folder."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-    id: _MachineId | None = None
-    disks: list[DiskEntry] = pydantic.Field(min_length=1)
-    keys: list[_Key] = []
 
 
 class MachineEntry(pydantic.BaseModel):
@@ -98,31 +101,27 @@ class Inventory(pydantic.BaseModel):
 _Where = tuple[int | str, ...]
 """Place of a value in a document: keys and list positions from its top."""
 
+_LineOf = Callable[[_Where], int]
+"""The line of a document that a place in it stands on, from 1."""
+
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
-def inventory_machines(source: str) -> list[Machine]:
+def inventory_machines(source: str, *, key_commands: bool = False) -> list[Machine]:
     """The machines of an inventory file, in its order.
 
+    Args:
+        source: the file.
+        key_commands: keys may be what a command prints.
+
     Raises:
-        UsageError: it cannot be read, or is malformed; file and line are named.
+        UsageError: it cannot be read, is malformed, or names a command for a key although that is
+            not allowed; file and line are named.
     """
     path = Path(source)
-    text = _read(path)
-    if path.suffix.lower() == ".csv":
-        data, lines = _parse_csv(path, text)
-        inventory = _validate(Inventory, data, path, lambda where: _csv_line(lines, where))
-    else:
-        data = (
-            _parse_json(path, text) if path.suffix.lower() == ".json" else _parse_yaml(path, text)
-        )
-        nested = isinstance(data, dict)
-        inventory = _validate(
-            Inventory,
-            data if nested else {"machines": data},
-            path,
-            lambda where: _yaml_line(text, where if nested else where[1:]),
-        )
+    inventory, line_of = _inventory(path, _read(path))
+    if not key_commands:
+        _check_no_commands(inventory, path, line_of)
     base = path.absolute().parent
     return [
         machine_of(entry.id, _disks(entry.disks, base), source, keys=_keys(entry.keys, base))
@@ -130,18 +129,32 @@ def inventory_machines(source: str) -> list[Machine]:
     ]
 
 
-def read_machine_file(path: Path, default_id: str, source: str) -> Machine:
-    """The machine that a ``machine.yaml`` describes.
+def _inventory(path: Path, text: str) -> tuple[Inventory, _LineOf]:
+    """What an inventory says, and where it says it."""
+    if path.suffix.lower() == ".csv":
+        data, lines = _parse_csv(path, text)
+        line_of_csv = functools.partial(_csv_line, lines)
+        return validated(Inventory, data, path, line_of_csv), line_of_csv
+    data = _parse_json(path, text) if path.suffix.lower() == ".json" else _parse_yaml(path, text)
+    nested = isinstance(data, dict)
 
-    Raises:
-        UsageError: it cannot be read, or is malformed; file and line are named.
-    """
-    text = _read(path)
-    data = _parse_yaml(path, text)
-    entry = _validate(MachineFile, data, path, lambda where: _yaml_line(text, where))
-    base = path.absolute().parent
-    disks = _disks(entry.disks, base)
-    return machine_of(entry.id or default_id, disks, source, keys=_keys(entry.keys, base))
+    def line_of(where: _Where) -> int:
+        return yaml_line(text, where if nested else where[1:])
+
+    whole = data if nested else {"machines": data}
+    return validated(Inventory, whole, path, line_of), line_of
+
+
+def _check_no_commands(inventory: Inventory, path: Path, line_of: _LineOf) -> None:
+    for number, machine in enumerate(inventory.machines):
+        for key, text in enumerate(machine.keys):
+            if parse_key(text, Path()).kind == "command":
+                line = line_of(("machines", number, "keys", key))
+                raise UsageError(
+                    f"{path}:{line}: a key of {machine.id!r} is what a command prints, and running "
+                    "commands that an inventory names was not allowed",
+                    hint="if you trust the inventory, add --allow-key-commands",
+                )
 
 
 def _disks(entries: Iterable[DiskEntry], base: Path) -> tuple[Disk, ...]:
@@ -208,9 +221,18 @@ def _parse_csv(path: Path, text: str) -> tuple[object, list[list[int]]]:
     return {"machines": machines}, list(lines.values())
 
 
-def _validate(
-    model: type[Model], data: object, path: Path, line_of: Callable[[_Where], int]
-) -> Model:
+def validated(model: type[Model], data: object, path: Path, line_of: _LineOf) -> Model:
+    """A document as its model has it.
+
+    Args:
+        model: what it must be.
+        data: the document.
+        path: its file.
+        line_of: the line that a part of it stands on.
+
+    Raises:
+        UsageError: it is something else; file and line are named.
+    """
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
@@ -223,7 +245,7 @@ def _validate(
         ) from error
 
 
-def _yaml_line(text: str, where: _Where) -> int:
+def yaml_line(text: str, where: _Where) -> int:
     """Line of the innermost part of ``where`` that the document has, from 1.
 
     JSON is read the same way; tabs, which YAML refuses between tokens, become spaces for it.

@@ -1,4 +1,4 @@
-"""Keys for encrypted volumes: where each is to be had, and the keys themselves, at the last moment.
+"""Keys for encrypted volumes: where each comes from, and the keys themselves, at the last moment.
 
 A key is written ``SELECTOR:KIND:VALUE``, after the virt tools' ``--key``:
 
@@ -9,17 +9,21 @@ A key is written ``SELECTOR:KIND:VALUE``, after the virt tools' ``--key``:
 * ``env:NAME``: an environment variable of whoever scans, or of the worker on a cluster.
 * ``command:WORDS``: what a program prints, started without a shell.
 
-Only this text travels with a machine, through plans, tasks and logs. A key itself is read on the
-host that opens the machine, goes to that machine's appliance alone, and is kept nowhere.
+Both the user names: on the command line, or in an inventory, whose commands are run only where the
+command line says so (``--allow-key-commands``). This text travels with the task of its machine and
+is stored nowhere, as a command's words may be secret too: errors, which become facts, tell a key by
+its kind and a digest of its text. The key itself is read on the host that opens the machine, goes
+to that machine's appliance alone, and is kept nowhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +34,7 @@ KEY_LIMIT = 16 << 10
 
 _COMMAND_SECONDS = 60
 _KINDS = ("file", "env", "command")
+_FROM = {"file": "a file", "env": "a variable", "command": "a command"}
 
 
 class KeyUnavailableError(FleetscanError):
@@ -38,7 +43,7 @@ class KeyUnavailableError(FleetscanError):
 
 @dataclass(frozen=True)
 class KeySource:
-    """Where a key is to be had.
+    """Where a key comes from.
 
     Attributes:
         selector: what it is for: ``all``, a container's UUID, or its device's name.
@@ -48,10 +53,12 @@ class KeySource:
 
     selector: str
     kind: Literal["file", "env", "command"]
-    value: str
+    value: str = field(repr=False)
 
     def __str__(self) -> str:
-        return f"{self.selector}:{self.kind}:{self.value}"
+        text = f"{self.selector}:{self.kind}:{self.value}"
+        digest = hashlib.sha256(os.fsencode(text)).hexdigest()
+        return f"from {_FROM[self.kind]} (sha256 of its text: {digest[:16]})"
 
 
 def parse_key(text: str, base: Path) -> KeySource:
@@ -126,12 +133,14 @@ def _from_command(source: KeySource) -> bytes:
             check=False,
             timeout=_COMMAND_SECONDS,
         )
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        reason = "it took too long" if isinstance(error, subprocess.TimeoutExpired) else str(error)
-        raise KeyUnavailableError(f"the key {source} cannot be had: {reason}") from None
+    except subprocess.TimeoutExpired:
+        raise KeyUnavailableError(f"the key {source} cannot be read: it took too long") from None
+    except (OSError, ValueError) as error:  # its text would tell the command
+        reason = error.strerror if isinstance(error, OSError) else "it is no command line"
+        raise KeyUnavailableError(f"the key {source} cannot be read: {reason}") from None
     if done.returncode:
         raise KeyUnavailableError(
-            f"the key {source} cannot be had: it ended with status {done.returncode}"
+            f"the key {source} cannot be read: the command ended with status {done.returncode}"
         )
     return done.stdout
 

@@ -70,9 +70,14 @@ class Run:
     def __reduce__(self) -> tuple[object, ...]:
         return (Run, (self.facts, self.run_id))  # without the plan, which may be long
 
+    @property
+    def plan_file(self) -> Path:
+        """The file that holds the run's plan until it is finished."""
+        return self._staging / "plan.json"
+
     @functools.cached_property
     def _plan(self) -> _Plan:
-        content = files.read_json(self._staging / "plan.json")
+        content = files.read_json(self.plan_file)
         return _Plan(**content | {"machine_ids": tuple(content["machine_ids"])})
 
     @property

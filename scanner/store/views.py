@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from scanner.errors import FleetscanError, StoreError, UsageError
-from scanner.schema import Column, Kind, Table
+from scanner.schema import Column, Kind, Origin, Table
 from scanner.store import files, layout
 from scanner.store.arrow import all_columns
 from scanner.store.run_file import RunInfo
@@ -169,7 +169,8 @@ def _run_views(facts: Path, run: RunInfo, earlier: list[RunInfo]) -> Iterator[st
     tables = load_tables()
     # The others look up in machines which run holds a machine's facts.
     for name in sorted(tables, key=lambda name: name != "machines"):
-        holders = [run] if name == "machines" else [run, *earlier]
+        of_run = tables[name].origin is Origin.RUN
+        holders = [run] if of_run else [run, *earlier]
         selects = [_select(facts, holder, tables[name], _text(run.run_id)) for holder in holders]
         if len(holders) > 1:
             selects = [
@@ -213,7 +214,7 @@ def _history_select(facts: Path, runs: list[RunInfo], table: Table) -> str:
     scan = (
         f"read_parquet({_path_list(paths)}, hive_partitioning = true, hive_types_autocast = false)"
     )
-    if table.name == "machines":
+    if table.origin is Origin.RUN:
         return f"SELECT run AS run_id, {columns} FROM {scan}"
     return (
         f"SELECT m.run_id, f.* EXCLUDE (run) FROM history.machines AS m "

@@ -91,7 +91,8 @@ class TestEnding:
             ["scan", "--facts", "x"],
             ["scan", "--facts", "x", "/nonexistent"],
             ["scan", "--facts", "x", "--resume", "not-a-run"],
-            ["scan", "--facts", "x", "--resume", "20260131T020304Z-3f9a1c", "y"],
+            ["scan", "--facts", "x", "y", "--key", "hunter2"],
+            ["scan", "--facts", "x", "y", "--bases", "hide"],
             ["inspect"],
             ["inspect", "-a", "x", "--directory", "/"],
             ["inspect", "-a", "x", "--format", "qed"],
@@ -612,6 +613,88 @@ class TestInspect:
 
 
 @pytest.mark.usefixtures("ready")
+class TestResume:
+    """A plan in the facts directory may have been written by somebody else."""
+
+    def begun(self, tmp_path: Path, **settings: object) -> list[str]:
+        """The command that resumes a run with such a plan."""
+        plan = {
+            "sources": [str(tmp_path / "a.img")],
+            "include": [],
+            "exclude": [],
+            "files": "none",
+            "deadline": 60.0,
+            "live": False,
+            "allowed_directories": [],
+        }
+        (tmp_path / "a.img").touch()
+        store = Store(tmp_path / "facts")
+        begun = store.begin(["a.img"], settings=plan | settings)
+        return ["scan", "--facts", str(store.path), "--resume", begun.run_id, "-q"]
+
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            ({"keys": ["all:command:touch owned"]}, "another version"),
+            ({"keys": 1}, "1 --key options"),
+            ({"key_commands": True}, "another version"),
+            ({"allowed_directories": ["/"]}, "--allow-dir /"),
+            ({"sources": 5}, "another version"),
+            ({"files": {}}, "another version"),
+        ],
+    )
+    def test_a_plan_grants_nothing(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        settings: dict[str, object],
+        says: str,
+    ) -> None:
+        assert run(self.begun(tmp_path, **settings)) == exits.BAD_USAGE
+        assert says in capsys.readouterr().err
+
+    def test_an_inventory_that_only_the_plan_names_gives_no_keys(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        inventory = tmp_path / "evil.yaml"
+        inventory.write_text("- {id: a.img, disks: [a.img], keys: ['all:file:/etc/shadow']}\n")
+        arguments = self.begun(tmp_path, sources=[str(inventory)])
+        assert run(arguments) == exits.BAD_USAGE
+        assert str(inventory) in capsys.readouterr().err
+
+    def test_a_command_of_an_inventory_is_not_run_on_the_word_of_a_plan(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        inventory = tmp_path / "evil.yaml"
+        inventory.write_text("- {id: a.img, disks: [a.img], keys: ['all:command:id']}\n")
+        arguments = self.begun(tmp_path, sources=[str(inventory)])
+        assert run(arguments) == exits.BAD_USAGE
+        assert run([*arguments, str(inventory)]) == exits.BAD_USAGE
+        assert "--allow-key-commands" in capsys.readouterr().err
+        assert run([*arguments, str(inventory), "--allow-key-commands"]) == exits.NOT_SCANNED
+
+    def test_what_was_granted_is_granted_again(self, tmp_path: Path) -> None:
+        arguments = self.begun(tmp_path, keys=1, allowed_directories=["/srv/pool"])
+        again = ["--key", "all:env:KEY", "--allow-dir", "/srv/pool"]
+        assert run([*arguments, *again]) == exits.NOT_SCANNED
+
+    def test_other_sources_than_the_plan_has_are_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run([*self.begun(tmp_path), "/srv"]) == exits.BAD_USAGE
+        assert "scans other sources" in capsys.readouterr().err
+
+    def test_a_plan_that_anybody_may_have_written_is_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = self.begun(tmp_path)
+        (plan,) = (tmp_path / "facts").glob(".staging/*/plan.json")
+        plan.chmod(0o666)
+        assert run(arguments) == exits.BAD_USAGE
+        assert "could have been written by others" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ready")
 class TestScan:
     def test_a_fleet_that_cannot_be_read_is_a_run_of_failed_machines(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -653,6 +736,46 @@ class TestScan:
         assert (summary["resumed"], summary["scanned"]) == (1, 1)
         assert summary["outcomes"] == {"ok": 1, "partial": 0, "failed": 1}
         assert run(arguments) == exits.FAILED  # it is finished
+
+    def test_no_text_of_a_key_is_stored(self, tmp_path: Path) -> None:
+        (tmp_path / "a.img").touch()
+        facts = tmp_path / "facts"
+        keys = ["--key", "all:command:vault -token=hunter2", "--key", "all:file:/hunter2"]
+        assert run(["scan", str(tmp_path / "a.img"), "--facts", str(facts), "-q", *keys]) == 3
+        (info,) = Store(facts).runs()
+        assert info.settings["keys"] == 2
+        assert [path for path in facts.rglob("*.json") if "hunter2" in path.read_text()] == []
+
+    def test_images_that_belong_to_others_are_rows(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder, facts = tmp_path / "images", tmp_path / "facts"
+        folder.mkdir()
+        (folder / "golden.img").write_bytes(bytes(1 << 20))
+        for name in ("a.qcow2", "b.qcow2"):
+            create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "golden.img", "-F", "raw"]
+            subprocess.run([*create, name], cwd=folder, check=True)
+        (folder / "c.img").symlink_to("b.qcow2")
+        (folder / "out.img").symlink_to("/etc/passwd")
+        scan = ["scan", str(folder), "--facts", str(facts), "-q", "--exclude", "a*"]
+        assert run([*scan, "--no-template"]) == exits.NOT_SCANNED
+        assert "2 images belong to other machines" in capsys.readouterr().out
+        sql = "SELECT machine_id, path, why::VARCHAR AS why, named_by FROM left_out ORDER BY path"
+        assert run(["query", "--facts", str(facts), sql, "--output", "json"]) == exits.FINE
+        assert json.loads(capsys.readouterr().out) == [
+            {
+                "machine_id": "b.qcow2",
+                "path": str(folder / name),
+                "why": why,
+                "named_by": str(folder / "b.qcow2"),
+            }
+            for name, why in (("c.img", "alias"), ("golden.img", "base"))
+        ]
+        sql = "SELECT machine_id, error FROM machines ORDER BY ALL"
+        assert run(["query", "--facts", str(facts), sql, "--output", "json"]) == exits.FINE
+        rows = json.loads(capsys.readouterr().out)
+        assert [row["machine_id"] for row in rows] == ["b.qcow2", "out.img"]
+        assert "--allow-dir" in rows[1]["error"]
 
     def test_a_scan_that_cannot_begin_leaves_no_run(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

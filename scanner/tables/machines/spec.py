@@ -7,7 +7,7 @@ from typing import Literal
 from scanner.schema import F64, U8, U16, Origin, Scope, Timestamp, column, table
 
 
-@table(scope=Scope.MACHINE, origin=Origin.HOST)
+@table(scope=Scope.MACHINE, origin=Origin.RUN)
 class Machine:
     """What was scanned, and what became of it.
 

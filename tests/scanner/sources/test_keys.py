@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from scanner.errors import UsageError
+from scanner.sources import SourceOptions, find_machines
 from scanner.sources.inventory import inventory_machines
 from scanner.sources.keys import KEY_LIMIT, KeySource, KeyUnavailableError, parse_key, read_keys
 
@@ -20,7 +22,13 @@ from scanner.sources.keys import KEY_LIMIT, KeySource, KeyUnavailableError, pars
 )
 def test_a_key_is_written_as_selector_kind_and_value(text: str, source: KeySource) -> None:
     assert parse_key(text, Path("/base")) == source
-    assert parse_key(str(source), Path()) == source
+
+
+def test_a_source_tells_its_kind_and_a_digest_and_nothing_that_it_says() -> None:
+    source = parse_key("all:command:vault -token=hunter2 read x", Path())
+    digest = hashlib.sha256(b"all:command:vault -token=hunter2 read x").hexdigest()
+    assert str(source) == f"from a command (sha256 of its text: {digest[:16]})"
+    assert "hunter2" not in repr(source)
 
 
 @pytest.mark.parametrize("text", ["", "all", "all:key:hunter2", ":file:x", "all:file:", "hunter2"])
@@ -62,19 +70,21 @@ def test_a_command_is_not_given_to_a_shell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        KeySource("a", "file", "/nonexistent"),
-        KeySource("a", "env", "NO_SUCH_VARIABLE"),
-        KeySource("a", "command", "false"),
+        KeySource("a", "file", "/nonexistent/secret"),
+        KeySource("a", "env", "NO_SUCH_SECRET"),
+        KeySource("a", "command", "false secret"),
         KeySource("a", "command", "sh -c 'echo secret; exit 3'"),
-        KeySource("a", "command", "no-such-program"),
-        KeySource("a", "command", "'"),
+        KeySource("a", "command", "no-such-program-secret"),
+        KeySource("a", "command", "'secret"),
+        KeySource("a", "command", "/nonexistent/secret\0"),
         KeySource("a", "file", "/dev/null"),
     ],
 )
-def test_a_key_that_cannot_be_had_says_from_where_and_not_what(source: KeySource) -> None:
-    with pytest.raises(KeyUnavailableError, match=source.kind) as caught:
+def test_a_key_that_cannot_be_read_says_why_and_nothing_of_its_text(source: KeySource) -> None:
+    with pytest.raises(KeyUnavailableError, match="the key from a") as caught:
         list(read_keys([source]))
-    assert not str(caught.value).endswith("secret")
+    assert "secret" not in str(caught.value).lower()
+    assert source.value not in str(caught.value)
 
 
 def test_a_key_has_a_limit(tmp_path: Path) -> None:
@@ -88,6 +98,19 @@ def test_an_inventory_names_keys_beside_itself(tmp_path: Path) -> None:
     inventory.write_text('- id: a\n  disks: [a.raw]\n  keys: ["all:file:a.key"]\n')
     (machine,) = inventory_machines(str(inventory))
     assert machine.keys == (KeySource("all", "file", str(tmp_path / "a.key")),)
+
+
+def test_a_command_that_an_inventory_names_is_run_only_where_the_user_says_so(
+    tmp_path: Path,
+) -> None:
+    inventory = tmp_path / "fleet.yaml"
+    inventory.write_text('- id: a\n  disks: [a.raw]\n  keys:\n    - "all:command:cat a.key"\n')
+    with pytest.raises(UsageError, match=r"fleet.yaml:4: .*'a'") as caught:
+        find_machines([str(inventory)])
+    assert "--allow-key-commands" in caught.value.hint
+    assert "cat" not in str(caught.value)
+    (machine,) = find_machines([str(inventory)], SourceOptions(key_commands=True))
+    assert machine.keys == (KeySource("all", "command", "cat a.key"),)
 
 
 def test_an_inventory_with_a_malformed_key_is_refused_by_its_line(tmp_path: Path) -> None:

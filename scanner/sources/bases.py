@@ -1,0 +1,104 @@
+"""Files that belong to another image of their folder, and so are no machines of their own.
+
+What is left out is seen by nobody unless the image that it belongs to shows it. So it takes that
+image's word, and the word of one that is worth it:
+
+* It lies in the same folder, links resolved: who may put a file there may replace its neighbours.
+* Its suffix states a format in which nothing but the host writes the header, and the header agrees.
+  A raw disk (``.img``, ``.raw``, a vmdk's ``-flat`` file) begins with what its guest wrote.
+* It is no other image's base or extent itself.
+* It passes preflight, with all that it refers to.
+
+Everything else that an image refers to is a machine as well. Of a vmdk's extents only files that
+are named ``.vmdk`` count as its own: a raw image of another name beside it may be a machine's disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from scanner.errors import FleetscanError
+from scanner.preflight import Policy, examine, referred_files
+from scanner.sources.base import Bases, Disk, LeftOut, Why
+
+_VOUCHING = frozenset({".qcow2", ".vmdk", ".vhd", ".vhdx", ".avhd", ".avhdx", ".vdi"})
+_RAW_EXTENT = re.compile(r"-(?:flat|f\d{3})\.vmdk", re.IGNORECASE)  # VMware's names for them
+_EXTENT = ".vmdk"
+
+
+def left_out(
+    images: Mapping[str, str], policy: Policy, bases: Bases
+) -> dict[str, tuple[LeftOut, ...]]:
+    """The files that are no machines of their own, by the image that uses them.
+
+    Args:
+        images: paths as they were found, by the same with links resolved.
+        policy: for preflight.
+        bases: whether files that others are based on are left out at all.
+
+    Returns:
+        By the real path of an image, what is left out because of it; an image for which nothing is
+        left out is not there.
+    """
+    references = {real: _neighbours(path, real, images) for real, path in images.items()}
+    used = {file for files in references.values() for file in files}
+    tops = [real for real, files in references.items() if files and real not in used]
+    vouched: dict[str, Why] = {}
+    for top in tops:
+        if not set(_below(top, references, vouched)) <= vouched.keys():
+            vouched |= _vouched_by(top, images, policy)
+    if bases == "scan":
+        vouched = {file: why for file, why in vouched.items() if why != "base"}
+    found = {}
+    for top in tops:
+        files = [file for file in _below(top, references, vouched) if file in vouched]
+        found[top] = tuple(LeftOut(images[file], vouched[file], images[top]) for file in files)
+    return {top: files for top, files in found.items() if files}
+
+
+def _neighbours(path: str, real: str, images: Mapping[str, str]) -> tuple[str, ...]:
+    """The images of its own folder that an image refers to, when its word is worth something."""
+    if Path(real).suffix.lower() not in _VOUCHING or _RAW_EXTENT.search(real):
+        return ()
+    folder = os.path.dirname(real)  # noqa: PTH120 - as the names are: text
+    return tuple(
+        file
+        for file in dict.fromkeys(referred_files(Disk(path)))
+        if file in images and file != real and os.path.dirname(file) == folder  # noqa: PTH120
+    )
+
+
+def _below(
+    top: str, references: Mapping[str, tuple[str, ...]], vouched: Mapping[str, Why]
+) -> Iterator[str]:
+    """What an image refers to by headers, at any depth; an extent's own header is a guest's."""
+    seen = {top}
+    pending = [top]
+    while pending:
+        file = pending.pop()
+        if vouched.get(file) == "extent":
+            continue
+        for below in references[file]:
+            if below not in seen:
+                seen.add(below)
+                pending.append(below)
+                yield below
+
+
+def _vouched_by(top: str, images: Mapping[str, str], policy: Policy) -> dict[str, Why]:
+    """What an image that passes preflight is made of, as far as it lies beside it."""
+    try:
+        plan = examine(Disk(images[top]), policy)
+    except FleetscanError:
+        return {}
+    folder = os.path.dirname(top)  # noqa: PTH120 - as the names are: text
+    files: dict[str, Why] = dict.fromkeys(plan.backing_chain, "base")
+    files |= {file: "extent" for file in plan.extent_files if Path(file).suffix.lower() == _EXTENT}
+    return {
+        file: why
+        for file, why in files.items()
+        if file in images and os.path.dirname(file) == folder  # noqa: PTH120
+    }
