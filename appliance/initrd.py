@@ -19,6 +19,7 @@ _AGENT_FILES = (
     "appliance/wire.py",
     "scanner/__init__.py",
     "scanner/schema.py",
+    "scanner/words.py",
 )
 _START = b"""\
 import sys

@@ -113,13 +113,15 @@ class FileCheck(_Check):
         """The check as SQL."""
         bind = _Binder()
         found = bind.matches("t.path", self.paths)
+        reads = {"files": self.paths}
         if self.present:
-            return _missing("files", found, self.paths, bind)
+            return replace(_missing("files", found, self.paths, bind), reads=reads)
         wrong = "" if self.present is False else f" AND ({' OR '.join(self._wrong(bind))})"
         return CompiledCheck(
             "SELECT machine_id, root, path, type, format('{:04o}', mode) AS mode, owner, "  # noqa: S608 - values are bound
             f"group_name FROM files t WHERE {found}{wrong}",
             bind.values,
+            reads=reads,
         )
 
     def _wrong(self, bind: _Binder) -> list[str]:

@@ -16,7 +16,8 @@ How the state of one rule for one root comes about, first match wins:
    not be seen: evidence that was found is evidence;
 6. a table that the rule reads was not fully seen: ``unknown`` when it failed, is missing or came
    out empty, ``notchecked`` when it was not asked for, ``notapplicable`` when it does not apply;
-   one that lacks nothing but rows of files which the rule does not look at counts as seen;
+   one that lacks nothing but rows of files which the rule does not look at counts as seen
+   (of a directory, which a slash ends, those of all files that lie below it);
 7. the rule's ``unknown`` query names the root: ``unknown``;
 8. ``pass``.
 """

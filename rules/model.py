@@ -166,6 +166,8 @@ class Rule(Strict):
         for select in (applies_to, unknown):
             for table in select.tables if select else ():
                 reads.pop(table, None)  # which may look there for what the check does not
+        if not any("kernels" in text for text in (sql, self.applies_to, self.unknown) if text):
+            reads.setdefault("operating_systems", ())  # of which kernels alone name files
         return CompiledRule(
             violations=parse_select(sql),
             applies_to=applies_to,

@@ -64,11 +64,18 @@ WITH _found AS (
 ), _unsure AS (
 {unknown}
 ), _looked_at AS (
-    SELECT unnest($_read_tables::VARCHAR[]) AS table_name, unnest($_read_files::VARCHAR[]) AS file
+    SELECT table_name, lower(pattern) AS file, regexp_extract(file, '^[^*?[\\\\]*') AS plain
+    FROM (SELECT unnest($_read_tables::VARCHAR[]) AS table_name,
+        unnest($_read_files::VARCHAR[]) AS pattern)
+), _unread AS (
+    SELECT machine_id, root, table_name, lower(unnest(unread)) AS file FROM _problems
 ), _concerned AS (
     SELECT DISTINCT u.machine_id, u.root, u.table_name
-    FROM (SELECT machine_id, root, table_name, unnest(unread) AS file FROM _problems) u
-    JOIN _looked_at l ON l.table_name = u.table_name AND lower(u.file) GLOB lower(l.file)
+    FROM _unread u
+    JOIN _looked_at l ON l.table_name = u.table_name AND CASE
+        WHEN NOT ends_with(u.file, '/') THEN u.file GLOB l.file
+        WHEN l.plain = l.file THEN starts_with(l.file || '/', u.file)
+        ELSE starts_with(l.plain, u.file) OR starts_with(u.file, l.plain) END
 ), _problem AS (
     SELECT machine_id, root,
         min({{'rank': rank, 'message': message, 'state': state}}) AS any_table,

@@ -6,9 +6,9 @@ Both are worked out once for all rules, as temporary tables of the connection:
   operating system was found, is one subject without root, with the reason in ``failure``.
 * ``_problems``: for every subject and every table that some rule reads, why the table is not
   ``ok``: the state that this gives a rule, and its message. ``rank`` orders them, gravest first;
-  ``lenient`` are those that a rule's ``empty_ok`` forgives, and ``unread`` the files that are all
-  that lacks, so that rules which look at other files are spared. Had such a table no rows at all,
-  it is for them an empty one.
+  ``lenient`` are those that a rule's ``empty_ok`` forgives, and ``unread`` the files, and the
+  directories with all below them, that are all that lacks, so that rules which look at other files
+  are spared. Had such a table no rows at all, it is for them an empty one.
 """
 
 from __future__ import annotations

@@ -361,7 +361,15 @@ class _Inspection:
             rows += some.num_rows
             self._sink.write(_USAGE, some)
         seconds = time.monotonic() - begun
-        self._found.cover(_USAGE, root, files.status, rows=rows, seconds=seconds, error=files.error)
+        self._found.cover(
+            _USAGE,
+            root,
+            files.status,
+            rows=rows,
+            seconds=seconds,
+            error=files.error,
+            unread=usage.unread(files.unread, self._options.usage_depth),
+        )
 
     def _collect_table(
         self, agent: Agent, table: Table, index: int | None, also: _Taker | None = None

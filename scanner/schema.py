@@ -87,7 +87,8 @@ class UnreadError(ValueError):
     """Raised by a collector after its rows: these files were not read, and no other rows lack.
 
     Attributes:
-        unread: their paths; a file that another one's rows depend on counts as both.
+        unread: their paths; a file that another one's rows depend on counts as both. One that
+            ends with a slash is a directory, and stands for all that may lie below it.
     """
 
     def __init__(self, message: str, unread: Iterable[str]) -> None:

@@ -37,6 +37,22 @@ class _Sum:
         self.entries += other.entries
 
 
+def unread(paths: tuple[str, ...] | None, depth: int) -> tuple[str, ...] | None:
+    """Directories whose sums are short, when these files, or all below these directories, are.
+
+    Args:
+        paths: as in ``coverage.unread``; None when anything may be missing.
+        depth: how deep directories are told apart.
+    """
+    if paths is None:
+        return None
+    short = dict.fromkeys(paths)
+    for path in paths:
+        names = path.strip("/").split("/", depth)[:depth]
+        short.update(dict.fromkeys(["/", *itertools.accumulate(f"/{name}" for name in names)]))
+    return tuple(short)
+
+
 class DirectoryUsages:
     """Adds up one root's files.
 

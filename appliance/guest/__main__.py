@@ -39,7 +39,7 @@ class Stream(Protocol):
 
 
 class IncompleteRootError(OSError):
-    """Part of a root's tree could not be mounted, so that no table of it is complete."""
+    """A collector looked below a mountpoint of the root whose filesystem is not here."""
 
 
 class Agent:
@@ -115,18 +115,24 @@ class Agent:
 
     def collect(self, table: str, root: int | None) -> object:
         """Gather one table's rows, of the whole machine or of one root."""
-        subject = self._machine if root is None else self._machine.roots[root]
-        missing = subject.missing() if isinstance(subject, Root) else ""
-        try:
-            for chunk in _chunks(schema.encode_rows(load_collector(table)(subject))):
-                self._stream.sendall(wire.encode_rows(table, chunk))
-        except (schema.NotApplicable, schema.UnreadError) as outcome:
-            if missing:
-                raise IncompleteRootError(missing) from outcome
-            raise
-        if missing:
-            raise IncompleteRootError(missing)
+        if root is None:
+            self._send_rows(table, self._machine)
+            return {}
+        subject = self._machine.roots[root]
+        with subject.lookups.watching() as lost:
+            try:
+                self._send_rows(table, subject)
+            except (schema.NotApplicable, schema.UnreadError) as outcome:
+                if lost:
+                    raise IncompleteRootError(str(lost)) from outcome
+                raise
+            if lost:
+                raise IncompleteRootError(str(lost))
         return {}
+
+    def _send_rows(self, table: str, subject: GuestMachine | Root) -> None:
+        for chunk in _chunks(schema.encode_rows(load_collector(table)(subject))):
+            self._stream.sendall(wire.encode_rows(table, chunk))
 
     def log(self, text: str) -> None:
         """Send a line to the scanner's log."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from appliance.guest.disks import BlockDevice
+from appliance.guest.mdadm_conf import Array, device_name, digits
+from appliance.guest.mdadm_conf import find as find_array
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _BLANKS = re.compile(r"[ \t]+")
@@ -18,7 +21,29 @@ _TAGS = {
 }
 # Disk names of every bus that a guest may know its disks by; the letter counts disks.
 _LETTERED = re.compile(r"^/dev/(?:sd|hd|vd|xvd)([a-z]{1,2})(\d*)$")
+_ARRAY_BY_ID = re.compile(r"^/dev/disk/by-id/md-(uuid|name)-(.+)$")
+_REMOVABLE = re.compile(r"^/dev/(?:cdrom|cdrw|dvd|dvdrw|floppy|fd|sr|scd)\d*$")
 _NVME = re.compile(r"^/dev/(?:nvme(\d+)n1|mmcblk(\d+))(?:p(\d+))?$")
+
+
+# Source: the kernel's /proc/filesystems (nodev) and mount(8). What lies in memory was never on a
+# disk; what lies on another machine is not on this one's.
+_IN_MEMORY = frozenset(
+    (
+        *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devfs"),
+        *("devpts", "devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nfsd", "proc"),
+        *("pstore", "ramfs", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tmpfs"),
+        *("tracefs", "usbdevfs", "usbfs", "fdescfs", "linprocfs", "linsysfs", "procfs", "mfs"),
+    )
+)
+_NETWORK = frozenset(
+    (
+        *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "glusterfs", "lustre", "ncpfs"),
+        *("nfs", "nfs4", "smb3", "smbfs", "sshfs", "virtiofs", "vboxsf", "vmhgfs", "prl_fs"),
+    )
+)
+
+Kind = Literal["swap", "bind", "memory", "network", "device", "other"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +60,32 @@ class Entry:
     def is_swap(self) -> bool:
         """Whether it is a swap area."""
         return self.type == "swap"
+
+    @property
+    def kind(self) -> Kind:
+        """What it takes to mount it."""
+        if self.is_swap:
+            return "swap"
+        if {"bind", "rbind"} & set(self.options):
+            return "bind"
+        if self.type in _IN_MEMORY:
+            return "memory"
+        if self.names_device:
+            return "device"
+        if self._names_share:
+            return "network"
+        return "memory" if self.source in ("none", self.type) else "other"
+
+    @property
+    def _names_share(self) -> bool:
+        driver = self.type.removeprefix("fuse.")
+        return driver in _NETWORK or self.source.startswith("//") or ":/" in self.source
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies on other machines or drives than this machine's disks."""
+        elsewhere = "_netdev" in self.options or _REMOVABLE.match(self.source) is not None
+        return self.kind == "network" or elsewhere
 
     @property
     def names_device(self) -> bool:
@@ -81,7 +132,10 @@ def parse_crypttab(text: str) -> dict[str, str]:
 
 
 def resolve(
-    source: str, devices: Sequence[BlockDevice], encrypted: Mapping[str, str] | None = None
+    source: str,
+    devices: Sequence[BlockDevice],
+    encrypted: Mapping[str, str] | None = None,
+    arrays: Mapping[str, Array] | None = None,
 ) -> BlockDevice | None:
     """The device that an fstab source means on this machine.
 
@@ -89,6 +143,7 @@ def resolve(
         source: first field of the entry.
         devices: every block device of the machine, probed.
         encrypted: name to container of the system's encrypted volumes, from its crypttab.
+        arrays: name to identity of the system's arrays, from its mdadm.conf.
     """
     tag, equals, value = source.partition("=")
     if equals and tag in _TAGS:
@@ -96,10 +151,16 @@ def resolve(
     if match := re.match(r"^/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)$", source):
         text = re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), match[2])
         return _by_probe(devices, _TAGS[match[1].upper()], text)
+    if match := _ARRAY_BY_ID.match(source):
+        by_uuid = match[1] == "uuid"
+        identity = Array(uuid=digits(match[2])) if by_uuid else Array(name=match[2])
+        return find_array(identity, devices)
+    if source.startswith("/dev/md") and (array := (arrays or {}).get(device_name(source))):
+        return find_array(array, devices)
     by_path = {device.path: device for device in devices}
     if mapped := re.match(r"^/dev/mapper/(.+)$", source):
         found = by_path.get(source) or by_path.get(_logical_volume(mapped[1]))
-        return found or _decrypted((encrypted or {}).get(mapped[1], ""), devices)
+        return found or _decrypted((encrypted or {}).get(mapped[1], ""), devices, arrays)
     if numbered := re.match(r"^/dev/md/(\d+)$", source):
         source = f"/dev/md{numbered[1]}"
     return by_path.get(source) if _is_volume(source, by_path) else _by_place(source, devices)
@@ -115,9 +176,11 @@ def _by_probe(devices: Sequence[BlockDevice], name: str, value: str) -> BlockDev
     return None
 
 
-def _decrypted(source: str, devices: Sequence[BlockDevice]) -> BlockDevice | None:
+def _decrypted(
+    source: str, devices: Sequence[BlockDevice], arrays: Mapping[str, Array] | None
+) -> BlockDevice | None:
     """What an encrypted container holds, once it was opened."""
-    container = resolve(source, devices)
+    container = resolve(source, devices, arrays=arrays)
     for device in devices if container else ():
         if device.partition is None and container and device.members == (container.path,):
             return device

@@ -13,13 +13,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from appliance.guest import arrays, disks, filesystems, systems
+from appliance.guest.assembling import Assembler
 from appliance.guest.disks import BlockDevice
 from appliance.guest.encryption import Key
 from appliance.guest.filesystems import Filesystem
 from appliance.guest.layers import Layers
+from appliance.guest.lookups import told
 from appliance.guest.root import Mount, Root, ScanOptions
 from scanner.schema import NotApplicable
 from scanner.tables.volumes.spec import Volume
+from scanner.words import in_words
 
 _SYSROOT = "/sysroot"
 _RNDADDENTROPY = 0x40085203  # linux/random.h
@@ -110,7 +113,7 @@ class DiskMachine:
         try:
             yield
         except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-            self.warnings.append(f"{what}: {error}")
+            self.warnings.append(f"{what}: {in_words(error)}")
 
     def devices(self) -> list[str]:
         """Device name of each disk, in order."""
@@ -159,14 +162,22 @@ class DiskMachine:
                 self.volumes += [_as_volume(opened, item) for item in opened.subvolumes]
 
     def _assemble_roots(self, options: ScanOptions) -> None:
-        assembler = systems.Assembler(self.filesystems, self.all_devices(), options)
+        assembler = Assembler(self.filesystems, self.all_devices(), options)
         candidates: list[systems.Candidate] = []
         for filesystem in self.filesystems:
             with self._warning(f"{filesystem.device.path} cannot be searched for a system"):
                 candidates += systems.find_roots([filesystem])
         for index, candidate in enumerate(candidates):
             with self._warning(f"the system on {candidate.name} cannot be opened"):
-                self.roots.append(assembler.assemble(candidate, f"{_SYSROOT}/root{index}"))
+                root = assembler.assemble(candidate, f"{_SYSROOT}/root{index}")
+                self.roots.append(root)
+                self.warnings += _lacking(root)
+
+
+def _lacking(root: Root) -> Iterator[str]:
+    """A warning about what a root lacks of what the machine's disks should hold."""
+    if lacks := [lack for lack in root.lookups.lacks if lack.local]:
+        yield f"the system on {root.name}: {told(lacks)}"
 
 
 def _same_btrfs(device: BlockDevice, other: BlockDevice) -> bool:

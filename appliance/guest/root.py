@@ -9,24 +9,23 @@ the host.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fnmatch
 import functools
 import os
 import stat
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, Protocol, TypeVar, cast, runtime_checkable
 
+from appliance.guest.lookups import Lack, Lookups, Lost
+from appliance.guest.resolving import openat2
+
 READ_LIMIT = 16 << 20
 """Largest file that a collector reads whole, in bytes, unless it asks for another limit."""
 
-_SYS_OPENAT2 = 437  # the same number on every architecture: Linux 5.6, openat2(2)
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_IN_ROOT = 0x10
-_TELLING = ("windows", "winnt", "etc")
+_TELLING = frozenset(("windows", "winnt", "etc"))
+_SHELLS = ("bin/sh", "usr/bin/sh", "bin/busybox")
 _WINDOWS_HIVES = ("SYSTEM", "SOFTWARE")
 _READ_FLAGS = os.O_NOCTTY | os.O_NONBLOCK  # a FIFO or a terminal must not hold a collector up
 
@@ -54,7 +53,8 @@ class ScanOptions:
 class Mount:
     """One line of a root's mount table, as resolved by the agent.
 
-    Attributes: as the columns of the ``mountpoints`` table.
+    Attributes: as the columns of the ``mountpoints`` table; and
+        remote: whether what belongs there is not on this machine's disks.
     """
 
     path: str
@@ -66,6 +66,15 @@ class Mount:
     subvolume: str | None = None
     check_pass: int | None = None
     error: str | None = None
+    remote: bool = False
+
+    @property
+    def lack(self) -> Lack | None:
+        """What the tree lacks for its not being mounted; None for nothing."""
+        if self.error is None:
+            return None
+        optional = bool({"noauto", "nofail"} & set(self.options))
+        return Lack(self.path, self.error, local=not (optional or self.remote))
 
 
 @runtime_checkable
@@ -93,6 +102,8 @@ class Root:
         mounts: the tree's mount table.
         options: what the scan asks for.
         devices: device number (``st_dev``) of each mounted filesystem to its device name.
+        problems: why the mount table may not be the system's whole.
+        unknown: why anything may be mounted anywhere; empty when the mount table is known.
 
     Use it as a context manager, or call :meth:`close`.
 
@@ -104,11 +115,16 @@ class Root:
     mounts: tuple[Mount, ...] = ()
     options: ScanOptions = field(default_factory=ScanOptions)
     devices: Mapping[int, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    unknown: str = ""
 
     def __post_init__(self) -> None:
         self._names: dict[str, dict[str, str]] = {}
-        self._made: dict[Callable[[Root], object], object] = {}
+        self._made: dict[Callable[[Root], object], tuple[object, Lost]] = {}
         self._fd = os.open(self.top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        lacks = [mount.lack for mount in self.mounts if mount.lack]
+        lacks += [Lack("/", self.unknown)] if self.unknown else []
+        self.lookups = Lookups(lacks, self._link)
 
     def once(self, make: Callable[[Root], T]) -> T:
         """What a function makes of this root: made once, for collectors that need the same.
@@ -118,8 +134,11 @@ class Root:
         Raises: as the function.
         """
         if make not in self._made:
-            self._made[make] = make(self)
-        return cast("T", self._made[make])
+            with self.lookups.watching() as lost:
+                self._made[make] = make(self), lost
+        made, lost = self._made[make]
+        self.lookups.add(lost)
+        return cast("T", made)
 
     def close(self) -> None:
         """Let go of the tree, so that it can be unmounted."""
@@ -127,7 +146,7 @@ class Root:
             os.close(self._fd)
             self._fd = -1
         while self._made:
-            made = self._made.popitem()[1]
+            made = self._made.popitem()[1][0]
             if isinstance(made, Closable):
                 made.close()
 
@@ -137,30 +156,14 @@ class Root:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def missing(self) -> str:
-        """Which parts of the tree the system would have and this one lacks; empty for none."""
-        lacking = [
-            f"{mount.path} ({mount.error})"
-            for mount in self.mounts
-            if mount.error and not {"noauto", "nofail"} & set(mount.options)
-        ]
-        return f"not mounted: {', '.join(lacking)}" if lacking else ""
-
     @functools.cached_property
     def windows(self) -> str | None:
         """The directory that Windows is installed in, such as ``/Windows``; None without one."""
-        try:
-            fd = self._open_exactly(".", os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
+        names = self._listed(".", _TELLING)
+        # A Unix may have mounted a Windows disk; programs leave a folder etc on a Windows one.
+        if "etc" in names and any(map(self._is_there, _SHELLS)):
             return None
-        try:
-            with os.scandir(fd) as entries:
-                names = {entry.name for entry in entries if entry.name.lower() in _TELLING}
-        finally:
-            os.close(fd)
-        if "etc" in names:  # a Unix that has mounted a Windows disk
-            return None
-        for name in sorted(names):
+        for name in (name for name in names if name != "etc"):
             config = f"{name}/System32/config"
             if any(self._as_stored(f"{config}/{hive}") for hive in _WINDOWS_HIVES):
                 return f"/{name}"
@@ -172,6 +175,8 @@ class Root:
         Raises:
             OSError: as open(2) would.
         """
+        if self.lookups.lacks:
+            self.lookups.note(path)
         name = path.lstrip("/") or "."
         try:
             return self._open_exactly(name, flags)
@@ -184,7 +189,24 @@ class Root:
     def _open_exactly(self, name: str, flags: int) -> int:
         if not flags & os.O_PATH:  # openat2 refuses flags that mean nothing beside O_PATH
             flags |= _READ_FLAGS
-        return _openat2(self._fd, name, flags | os.O_CLOEXEC)
+        return openat2(self._fd, name, flags | os.O_CLOEXEC)
+
+    def _link(self, path: str) -> str | None:
+        """What a path holds that is a symbolic link, without its being a lookup."""
+        with contextlib.suppress(OSError):
+            fd = self._open_exactly(path.lstrip("/") or ".", os.O_PATH | os.O_NOFOLLOW)
+            try:
+                return os.readlink("", dir_fd=fd)
+            finally:
+                os.close(fd)
+        return None
+
+    def _is_there(self, path: str) -> bool:
+        """Whether there is something of exactly this name, if only a link."""
+        with contextlib.suppress(OSError):
+            os.close(self._open_exactly(path, os.O_PATH | os.O_NOFOLLOW))
+            return True
+        return False
 
     def _as_stored(self, path: str) -> str | None:
         """A path with the letters that its directories have it by; None when there is no such."""
@@ -202,12 +224,25 @@ class Root:
         return stored.rstrip("/")
 
     def _names_by_lower(self, directory: str) -> dict[str, str]:
+        return {name.lower(): name for name in self._listed(directory or ".")}
+
+    def _listed(self, directory: str, only: frozenset[str] = frozenset()) -> list[str]:
+        """Names in a directory, sorted; none where it cannot be read.
+
+        Args:
+            directory: the directory.
+            only: in lower case, the names that are wanted; none for all.
+        """
         try:
-            fd = self._open_exactly(directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+            fd = self._open_exactly(directory, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
-            return {}
+            return []
         try:
-            return {name.lower(): name for name in sorted(os.listdir(fd))}
+            with os.scandir(fd) as entries:
+                names = (entry.name for entry in entries)
+                return sorted(name for name in names if not only or name.lower() in only)
+        except OSError:  # it is damaged
+            return []
         finally:
             os.close(fd)
 
@@ -350,28 +385,3 @@ class Root:
             while left > 0 and (block := source.read(min(1 << 20, left))):
                 left -= len(block)
                 target.write(block)
-
-
-_open_how = struct.Struct("=QQQ")  # linux/openat2.h: flags, mode, resolve
-
-# The types told once, and no object made for each argument: collectors open a thousand files.
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.argtypes = [ctypes.c_long, ctypes.c_int, *[ctypes.c_char_p] * 2, ctypes.c_size_t]
-_syscall.restype = ctypes.c_long
-
-
-@functools.cache
-def _how(flags: int) -> bytes:
-    return _open_how.pack(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-
-
-def _openat2(dir_fd: int, path: str, flags: int) -> int:
-    how = _how(flags)
-    while True:
-        fd: int = _syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), how, _open_how.size)
-        if fd >= 0:
-            return fd
-        code = ctypes.get_errno()
-        # EAGAIN: a rename raced with ".." resolution; openat2(2) says to try again.
-        if code not in (errno.EINTR, errno.EAGAIN):
-            raise OSError(code, os.strerror(code), os.fsdecode(path))

@@ -52,6 +52,15 @@ class Reader:
             rows_of: the files whose rows are all that its content tells; none when it may tell
                 of more, such as where other files are.
         """
+        if not self.root.lookups.lacks:
+            return self._data(path, rows_of)
+        with self.root.lookups.watching() as lost:
+            data = self._data(path, rows_of)
+            if lost:
+                self.note(f"{path}: {lost}", *rows_of)
+        return data
+
+    def _data(self, path: str, rows_of: tuple[str, ...]) -> bytes | None:
         try:
             return self.root.read_bytes(path, self._limit)
         except (FileNotFoundError, NotADirectoryError):

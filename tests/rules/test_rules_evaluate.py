@@ -168,6 +168,50 @@ def test_a_file_that_was_not_read_concerns_the_rules_that_look_at_it(
     )
 
 
+@pytest.mark.parametrize(
+    ("pattern", "unread", "state"),
+    [
+        ("/etc/ssh/*", "/srv/", "pass"),
+        ("/etc/ssh/*", "/etc/", "unknown"),
+        ("/etc/ssh/*", "/etc/ssh/", "unknown"),
+        ("/etc/ssh/*", "/etc/ssh/sshd_config.d/", "unknown"),
+        ("/etc/ssh/*", "/etc/sshx/", "pass"),
+        ("/etc/ssh/*", "/ETC/SSH/", "unknown"),
+        ("/etc/ssh/*", "/", "unknown"),
+        ("*", "/srv/", "unknown"),
+        ("/s*/secret", "/srv/", "unknown"),
+        ("/s?v", "/srv/", "unknown"),
+        ("/[st]rv/x", "/srv/", "unknown"),
+        ("/srv", "/srv/", "unknown"),  # a mountpoint's own owner and mode are its filesystem's
+        ("/srv/a", "/srv/", "unknown"),
+        ("/srv/a", "/srv/a/b/", "pass"),
+        ("/srvx", "/srv/", "pass"),
+        ("/", "/srv/", "pass"),
+    ],
+)
+def test_a_directory_that_was_not_read_concerns_the_rules_that_may_look_below_it(
+    pattern: str, unread: str, state: str
+) -> None:
+    rule = make_rule(violations=PERMIT, reads={"config": [pattern]})
+    torn = status("config", "failed", "not mounted: /srv", rows=1, unread=[unread])
+
+    assert only(run(rule, given=SETTING, coverage=[torn]))["state"] == state
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+def test_where_only_kernels_may_lack_the_system_is_known(kernels: bool) -> None:
+    violations = "SELECT machine_id, root FROM operating_systems WHERE len(kernels) > 3"
+    rule = make_rule(
+        violations=violations if kernels else NAMED_BAD, applies_to="distro <> 'debian'"
+    )
+    given: Facts = {"operating_systems": [{"root": "/dev/sda1", "distro": "debian"}]}
+    torn = status("operating_systems", "failed", "no /boot", rows=1, unread=["/boot/"])
+
+    assert only(run(rule, given=given, coverage=[torn]))["state"] == (
+        "unknown" if kernels else "notapplicable"
+    )
+
+
 def test_a_rule_that_says_nothing_of_files_is_concerned_by_each() -> None:
     torn = status("config", "failed", "it does not fit", rows=1, unread=["/etc/pam.d/login"])
 

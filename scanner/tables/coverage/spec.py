@@ -28,6 +28,7 @@ class Coverage:
     error: str | None = column("Why the status is failed or not_applicable.")
     unread: tuple[str, ...] | None = column(
         "Files that could not be read, or not to their ends, where their rows are all that a "
-        "failed table lacks; null where more may lack.",
+        "failed table lacks; with a slash at its end, a directory of whose files the same holds, "
+        "such as a mountpoint that nothing could be mounted on. Null where more may lack.",
         example="/etc/pam.d/common-auth",
     )

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from appliance.guest.lookups import told
 from appliance.guest.root import Root
 from scanner import schema
 from scanner.schema import NotApplicable
@@ -33,6 +34,7 @@ _PATH_LIMIT = 3000  # bytes resolved by one system call; PATH_MAX is 4096
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ATTRIBUTE = (errno.ENODATA, errno.EOPNOTSUPP)
 
+_NAME_FILES = ("/etc/passwd", "/etc/group")
 _FD = "/proc/self/fd"
 _SELINUX = "security.selinux"
 
@@ -51,9 +53,30 @@ def collect(root: Root) -> Iterator[File | bytes]:
     Raises:
         NotApplicable: the scan does not ask for files.
         OSError: entries could not be read; raised after all rows, naming the first.
+        UnreadError: filesystems of the machine's disks are not mounted; raised after all rows.
     """
     if root.options.files == "none":
         raise NotApplicable("not asked for (--files none)")
+    with root.lookups.watching():
+        yield from _rows(root)
+    _raise_for_missing(root)
+
+
+def _raise_for_missing(root: Root) -> None:
+    """Report what the tree lacks.
+
+    Raises:
+        UnreadError: files, by the directories that they lie below.
+        OSError: names of owners or groups, and so something of every row.
+    """
+    for path in _NAME_FILES:
+        if lacks := root.lookups.missing(path):
+            raise OSError(f"{path}: {told(lacks)}")
+    if lacks := [lack for lack in root.lookups.lacks if lack.local]:
+        raise schema.UnreadError(told(lacks), (lack.prefix for lack in lacks))
+
+
+def _rows(root: Root) -> Iterator[File | bytes]:
     if native.is_there():
         yield from native.rows(root, labelled=has_labels(root))
         return

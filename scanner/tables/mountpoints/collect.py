@@ -7,10 +7,18 @@ from collections.abc import Iterator
 from appliance.guest.root import Mount, Root
 from scanner.tables.mountpoints.spec import Mountpoint
 
+_NAMED = 10
+
 
 def collect(root: Root) -> Iterator[Mountpoint]:
-    """One row a mount of the root, in the order of its mount table."""
-    return map(from_mount, root.mounts)
+    """One row a mount of the root, in the order of its mount table.
+
+    Raises:
+        ValueError: a file that the mount table is made of cannot be read; raised after the rows.
+    """
+    yield from map(from_mount, root.mounts)
+    if root.problems:
+        raise ValueError("; ".join(root.problems[:_NAMED]))
 
 
 def from_mount(mount: Mount) -> Mountpoint:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from appliance.guest.root import Root
+from scanner.schema import UnreadError
 from scanner.tables import release as release_files
 from scanner.tables.operating_systems import bsd, elf, inspector, packaging, windows
 from scanner.tables.operating_systems.spec import Family, Form, InitSystem, OperatingSystem
@@ -57,6 +58,7 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
     Raises:
         OSError: something of it could not be read; raised after the row, where it is null.
         ValueError: so for a Windows hive.
+        UnreadError: nothing but kernels may be incomplete, as /boot is not mounted.
     """
     problems: list[str] = []
     if root.windows:
@@ -77,6 +79,8 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
     if release.distro is None:
         release = probe("release", bsd.find_release, Release())
     package_format = packaging.find_format(root)
+    with root.lookups.watching() as lost:
+        kernels: tuple[str, ...] = probe("kernels", find_kernels, ())
     major, minor = version_numbers(release.version)
     yield OperatingSystem(
         family=_family(root, release),
@@ -96,7 +100,7 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
         etc_machine_id=probe("etc_machine_id", find_machine_id, None),
         timezone=probe("timezone", find_timezone, None),
         init_system=probe("init_system", find_init_system, None),
-        kernels=probe("kernels", find_kernels, ()),
+        kernels=kernels,
         package_format=package_format,
         package_manager=packaging.find_manager(root, package_format),
         build=None,
@@ -105,7 +109,9 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
         hibernated=None,
     )
     if problems:
-        raise OSError("; ".join(problems))
+        raise OSError("; ".join([*problems, *([str(lost)] if lost else [])]))
+    if lost:
+        raise UnreadError(f"kernels: {lost}", lost.unread)
 
 
 def _family(root: Root, release: Release) -> Family:

@@ -77,9 +77,12 @@ def _unix(reader: Reader) -> Iterator[Package]:
         yield from database.collect(root, distribution, problems)
     _note(reader, problems)
     anything = bool(found or problems)
-    for package in languages.collect(reader):
-        anything = True
-        yield package
+    with root.lookups.watching() as lost:
+        for package in languages.collect(reader):
+            anything = True
+            yield package
+    if lost:
+        reader.note(str(lost), *lost.unread)
     if not anything:
         reader.finish()
         raise NotApplicable("no package database")

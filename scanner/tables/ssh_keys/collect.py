@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from appliance.guest.root import Root
@@ -36,18 +36,28 @@ def collect(root: Root) -> Iterator[SshKey]:
     if not accounts and not root.exists(_HOST_KEYS):
         raise NotApplicable("neither accounts nor an SSH server")
     patterns = _authorized_patterns(reader)
+    with root.lookups.watching() as lost:
+        yield from _of_accounts(reader, accounts, patterns)
+    if lost:
+        reader.note(f"keys of accounts: {lost}", *lost.unread)
+    yield from _authorized(reader, _DROPBEAR, "root")
+    yield from _own(reader, _HOST_KEYS, "ssh_host_*key*", "host", None)
+    reader.finish()
+
+
+def _of_accounts(
+    reader: Reader, accounts: Iterable[tuple[str, str]], patterns: Sequence[str]
+) -> Iterator[SshKey]:
+    """Keys that log in to accounts, and the accounts' own."""
     read: set[tuple[str, str]] = set()
     for user, home in accounts:
         for path in (_expand(pattern, user, home) for pattern in patterns):
             if (user, path) not in read:
                 read.add((user, path))
                 yield from _authorized(reader, path, user)
-        if (user, home) not in read and root.is_dir(posixpath.join(home, ".ssh")):
+        if (user, home) not in read and reader.root.is_dir(posixpath.join(home, ".ssh")):
             read.add((user, home))
             yield from _own(reader, posixpath.join(home, ".ssh"), "id_*", "identity", user)
-    yield from _authorized(reader, _DROPBEAR, "root")
-    yield from _own(reader, _HOST_KEYS, "ssh_host_*key*", "host", None)
-    reader.finish()
 
 
 def _accounts(reader: Reader) -> list[tuple[str, str]]:
@@ -58,7 +68,10 @@ def _accounts(reader: Reader) -> list[tuple[str, str]]:
     ]
     if len(found) > _ACCOUNTS:
         reader.note(f"/etc/passwd: keys of the first {_ACCOUNTS} accounts alone are told")
-    there = {home: reader.root.is_dir(home) for _, home in found[:_ACCOUNTS]}
+    with reader.root.lookups.watching() as lost:
+        there = {home: reader.root.is_dir(home) for _, home in found[:_ACCOUNTS]}
+    if lost:
+        reader.note(f"homes {lost}", *lost.unread)
     return [(user, home) for user, home in found[:_ACCOUNTS] if there[home]]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -12,8 +14,13 @@ from appliance.guest.__main__ import Agent
 from appliance.guest.machine import DirectoryMachine
 from appliance.guest.root import Mount, Root
 from appliance.wire import FrameKind
+from scanner.schema import Origin, Scope
+from scanner.tables import load_tables
 
-LOST = Mount("/srv", "/dev/sdb1", mounted=False, error="why")
+
+def lost(path: str) -> Mount:
+    """A mount that the root lacks."""
+    return Mount(path, "/dev/sdb1", mounted=False, error="why")
 
 
 class Stream:
@@ -43,9 +50,13 @@ class Machine:
 
 @pytest.mark.parametrize(
     ("mounts", "name", "unread"),
-    [((), "UnreadError", ["/etc/hosts"]), ((LOST,), "IncompleteRootError", None)],
+    [
+        ((), "UnreadError", ["/etc/hosts"]),
+        ((lost("/srv"),), "UnreadError", ["/etc/hosts"]),
+        ((lost("/etc"),), "IncompleteRootError", None),
+    ],
 )
-def test_files_are_all_that_lacks_only_where_everything_is_mounted(
+def test_files_are_all_that_lacks_unless_a_collector_looked_where_nothing_is_mounted(
     mounts: tuple[Mount, ...], name: str, unread: list[str] | None, tmp_path: Path
 ) -> None:
     (tmp_path / "etc").mkdir()
@@ -54,3 +65,114 @@ def test_files_are_all_that_lacks_only_where_everything_is_mounted(
     with Root("r", str(tmp_path), mounts) as root:
         Agent(stream, cast(DirectoryMachine, Machine(root))).serve()
     assert (stream.last["name"], stream.last["unread"]) == (name, unread)
+
+
+# -- Filesystems that are not there ----------------------------------------------------------
+
+TREE = {
+    "etc/os-release": "ID=debian\nVERSION_ID=12\n",
+    "etc/passwd": "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n",
+    "etc/group": "root:x:0:\nalice:x:1000:\n",
+    "etc/shadow": "root:*:19000::::::\nalice:*:19000::::::\n",
+    "etc/ssh/sshd_config": "PermitRootLogin no\n",
+    "home/alice/.ssh/authorized_keys": "",
+    "var/lib/dpkg/status": "Package: a\nStatus: install ok installed\nVersion: 1\n\n",
+    "usr/lib/modules/6.1/modules.dep": "",
+    "boot/vmlinuz-6.1": "",
+    "srv/data": "",
+}
+ROOT_TABLES = [
+    table.name
+    for table in load_tables().values()
+    if table.origin is Origin.GUEST and table.scope is Scope.ROOT
+]
+
+
+def debian(top: Path, links: Mapping[str, str] = MappingProxyType({})) -> Path:
+    for path, text in TREE.items():
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_text(text)
+    for path, target in links.items():
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).symlink_to(target)
+    return top
+
+
+def errors(top: Path, *mounts: Mount) -> dict[str, tuple[str, list[str] | None]]:
+    """Message and unread files of each table that cannot be told wholly."""
+    found = {}
+    with Root("r", str(top), mounts) as root:
+        for table in ROOT_TABLES:
+            stream = Stream(table)
+            Agent(stream, cast(DirectoryMachine, Machine(root))).serve()
+            if stream.last and stream.last["name"] != "NotApplicable":
+                found[table] = stream.last["message"], stream.last["unread"]
+    return found
+
+
+def test_a_filesystem_that_is_not_there_costs_what_lies_below_its_mountpoint(
+    tmp_path: Path,
+) -> None:
+    assert errors(debian(tmp_path)) == {}
+    message = "not mounted: /srv (why)"
+    assert errors(tmp_path, lost("/srv")) == {"files": (message, ["/srv/"])}
+    assert errors(tmp_path, lost("//srv/./data/..//")) == {"files": (message, ["/srv/"])}
+
+
+@pytest.mark.parametrize(
+    ("path", "tables"),
+    [
+        ("/var", {"packages", "scheduled_tasks", "certificates", "users", "containers"}),
+        ("/usr", {"packages", "services", "kernel_settings", "operating_systems"}),
+        ("/etc", {"users", "groups", "config", "network", "packages", "operating_systems"}),
+        ("/home", {"ssh_keys", "containers"}),
+        ("/boot", {"operating_systems", "boot"}),
+        ("/", {"users", "packages", "services", "config", "operating_systems", "boot"}),
+    ],
+)
+def test_tables_that_look_below_a_missing_mountpoint_are_incomplete(
+    path: str, tables: set[str], tmp_path: Path
+) -> None:
+    found = errors(debian(tmp_path), lost(path))
+    assert tables <= found.keys()
+    for message, _ in found.values():
+        assert f"not mounted: {path} (why)" in message
+
+
+@pytest.mark.parametrize("table", ["users", "groups", "config", "services", "packages"])
+def test_a_missing_boot_leaves_the_rest_alone(table: str, tmp_path: Path) -> None:
+    assert table not in errors(debian(tmp_path), lost("/boot"))
+
+
+def test_of_the_system_itself_a_missing_boot_costs_kernels_alone(tmp_path: Path) -> None:
+    found = errors(debian(tmp_path), lost("/boot"))["operating_systems"]
+    assert found == ("kernels: not mounted: /boot (why)", ["/boot/"])
+
+
+def test_links_do_not_hide_that_a_file_lies_below_a_missing_mountpoint(tmp_path: Path) -> None:
+    config = "etc/ssh/sshd_config.d/a.conf"
+    debian(tmp_path, {config: "../../../opt/conf/a", "opt/conf": "/data/x", "data": "srv"})
+    (tmp_path / "etc/ssh/sshd_config").write_text("Include /etc/ssh/sshd_config.d/*.conf\n")
+    tables = {"files", "config", "ssh_keys"}  # the server says where keys are
+    assert errors(tmp_path, lost("/srv")).keys() == tables
+    assert errors(tmp_path, lost("/data")).keys() == tables  # which is /srv too
+
+
+def test_a_home_that_a_link_leads_to_is_named_by_both_its_paths(tmp_path: Path) -> None:
+    debian(tmp_path)
+    (tmp_path / "home").rename(tmp_path / "srv/home")
+    (tmp_path / "home").symlink_to("srv/home")
+    message, unread = errors(tmp_path, lost("/srv"))["ssh_keys"]
+    assert "not mounted: /srv (why)" in message
+    assert {"/home/alice/", "/srv/"} <= set(unread or ())
+
+
+def test_what_the_system_starts_without_concerns_only_who_looks_for_it(tmp_path: Path) -> None:
+    optional = [
+        Mount("/home", None, mounted=False, error="why", options=("nofail",)),
+        Mount("/home", None, mounted=False, error="a share", remote=True),
+    ]
+    for mount in optional:
+        found = errors(debian(tmp_path), mount)
+        assert "files" not in found
+        assert "ssh_keys" in found

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from appliance.guest.lookups import told
 from appliance.guest.root import FileTooLargeError, Mount, Root
 
 SECRET = b"of the host"
@@ -261,7 +262,7 @@ def mount(path: str, error: str | None, *options: str) -> Mount:
     return Mount(path, None, error is None, options=options, error=error)
 
 
-def test_parts_that_should_be_mounted_and_are_not_are_told(tmp_path: Path) -> None:
+def test_what_is_not_mounted_lacks_and_only_some_of_it_belongs_on_the_disks(tmp_path: Path) -> None:
     mounts = (
         mount("/", None),
         mount("/var", "no such device on this machine", "defaults"),
@@ -270,9 +271,11 @@ def test_parts_that_should_be_mounted_and_are_not_are_told(tmp_path: Path) -> No
         mount("/home", "why"),
     )
     with Root("r", str(tmp_path), mounts) as tree:
-        assert tree.missing() == "not mounted: /var (no such device on this machine), /home (why)"
-    with Root("r", str(tmp_path), mounts[:1]) as tree:
-        assert tree.missing() == ""
+        lacks = {lack.path: lack.local for lack in tree.lookups.lacks}
+    assert lacks == {"/var": True, "/mnt": False, "/backup": False, "/home": True}
+    assert told([lack for lack in tree.lookups.lacks if lack.local]) == (
+        "not mounted: /var (no such device on this machine), /home (why)"
+    )
 
 
 # -- Windows ---------------------------------------------------------------------------------
@@ -309,9 +312,22 @@ def test_names_of_windows_are_found_whatever_their_case(tmp_path: Path) -> None:
 
 def test_a_linux_with_a_windows_disk_mounted_stays_a_linux(tmp_path: Path) -> None:
     (windows(tmp_path) / "etc").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sh").symlink_to("dash")
     with Root("r", str(tmp_path)) as tree:
         assert tree.windows is None
         assert not tree.exists("/windows")
+
+
+@pytest.mark.parametrize("name", ["etc/passwd", "etc/hosts", "etc/os-release", "bin/sh.exe"])
+def test_a_windows_stays_one_whatever_a_program_left_in_a_folder_etc(
+    tmp_path: Path, name: str
+) -> None:
+    for path in (windows(tmp_path) / "etc/x", tmp_path / name):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with Root("r", str(tmp_path)) as tree:
+        assert tree.windows == "/Windows"
 
 
 def test_case_is_folded_inside_the_tree_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.guest import systems
+from appliance.guest import assembling
 from appliance.guest.disks import BlockDevice
 from appliance.guest.filesystems import Filesystem, Subvolume, mount_options
 from appliance.guest.systems import find_roots
@@ -258,5 +258,5 @@ def test_a_mount_is_of_the_subvolume_that_the_kernel_would_take(
     options: list[str], path: str | None, tmp_path: Path
 ) -> None:
     volumes = [subvolume(256, "@"), subvolume(257, "@home")]
-    wanted = systems._wanted_subvolume(filesystem(tmp_path, volumes, default=256), options)
+    wanted = assembling._wanted_subvolume(filesystem(tmp_path, volumes, default=256), options)
     assert (wanted.path if wanted else None) == path

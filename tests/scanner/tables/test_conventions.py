@@ -29,6 +29,8 @@ WITHOUT_CASES = {
 """Guest tables that have tests of their own instead of cases, and why."""
 
 SHARED = {
+    "appliance.guest.lookups",
+    "scanner.words",
     "appliance.guest.tools",
     "scanner.schema",
     "scanner.tables.colonfile",

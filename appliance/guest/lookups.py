@@ -1,0 +1,151 @@
+"""Which of a tree's missing parts its collectors looked for.
+
+A filesystem that cannot be mounted takes with it what lies below its mountpoint, and nothing else.
+So each path that a collector looks up is compared with the missing mountpoints, after its links
+have been followed: a table that never looked below one of them lacks nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+_MOST_LINKS = 40  # as the kernel follows, path_resolution(7)
+_MOST_KNOWN = 4096
+
+
+@dataclass(frozen=True)
+class Lack:
+    """A part of a tree that the system has and this scan has not.
+
+    Attributes:
+        path: the directory that it lies below; ``/`` when it may lie anywhere.
+        reason: why it is not here.
+        local: whether it belongs on the machine's disks, so that a walk over all of its files
+            is incomplete without it; False for shares of other machines, and for what the system
+            itself is content to start without.
+    """
+
+    path: str
+    reason: str
+    local: bool = True
+
+    @property
+    def prefix(self) -> str:
+        """How ``coverage.unread`` names it: a directory with a slash at its end."""
+        return self.path.rstrip("/") + "/"
+
+    def holds(self, path: str) -> bool:
+        """Whether a path lies in it, its links followed."""
+        return f"{path}/".startswith(self.prefix)
+
+
+def told(lacks: Sequence[Lack]) -> str:
+    """Missing parts in words."""
+    named = (f"{lack.path} ({lack.reason})" for lack in lacks)
+    return f"not mounted: {', '.join(dict.fromkeys(named))}"
+
+
+@dataclass
+class Lost:
+    """What some lookups did not find because it is missing; empty when nothing was.
+
+    Attributes:
+        lacks: the missing parts that they led into.
+        unread: these as prefixes, and the paths that led there by a link.
+    """
+
+    lacks: list[Lack] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.lacks)
+
+    def __str__(self) -> str:
+        return told(self.lacks)
+
+    def add(self, other: Lost) -> None:
+        """Add what other lookups did not find."""
+        self.lacks += [lack for lack in other.lacks if lack not in self.lacks]
+        self.unread |= other.unread
+
+
+class Lookups:
+    """Compares looked-up paths with what is missing.
+
+    Args:
+        lacks: the missing parts, as the system's own files name them.
+        link: what a path holds that is a symbolic link; None for any other. Links of its directory
+            have been followed.
+    """
+
+    def __init__(self, lacks: Sequence[Lack], link: Callable[[str], str | None]) -> None:
+        self._link = link
+        self._known: dict[str, str] = {}
+        self._lost = Lost()
+        self.lacks = tuple(Lack(self.real(lack.path), lack.reason, lack.local) for lack in lacks)
+
+    def missing(self, path: str) -> list[Lack]:
+        """The missing parts that a path leads into."""
+        place = self.real(path)
+        return [lack for lack in self.lacks if lack.holds(place)]
+
+    def note(self, path: str) -> None:
+        """Remember what is missing of a path that is about to be looked up."""
+        if lacks := self.missing(path):
+            unread = {lack.prefix for lack in lacks}
+            if not any(lack.holds(f"/{path.strip('/')}") for lack in lacks):
+                unread.add(f"/{path.strip('/')}/")
+            self._lost.add(Lost(lacks, unread))
+
+    def add(self, lost: Lost) -> None:
+        """Remember what was noted at another time."""
+        self._lost.add(lost)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Lost]:
+        """Keep to itself what the block looks up in vain.
+
+        When the block fails, its lookups are those of the block around it as well.
+        """
+        before, self._lost = self._lost, Lost()
+        mine = self._lost
+        try:
+            yield mine
+        except BaseException:
+            before.add(mine)
+            raise
+        finally:
+            self._lost = before
+
+    def real(self, path: str) -> str:
+        """An absolute path without links, dots and double slashes, as far as the tree has it."""
+        directory, _, name = path.rstrip("/").rpartition("/")
+        if directory not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[directory] = self._follow("", directory)
+        return self._follow(self._known[directory], name)
+
+    def _follow(self, start: str, path: str) -> str:
+        """A path from a directory that has no links itself."""
+        done = [part for part in start.split("/") if part]
+        waiting = path.split("/")[::-1]
+        links = _MOST_LINKS
+        while waiting:
+            part = waiting.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                del done[-1:]
+                continue
+            target = self._link("/".join(["", *done, part])) if links else None
+            if target is None:
+                done.append(part)
+                continue
+            links -= 1
+            if target.startswith("/"):
+                done.clear()
+            waiting += target.split("/")[::-1]
+        return "/" + "/".join(done)
