@@ -32,6 +32,7 @@ Status = Literal["ok", "not_applicable", "failed", "empty"]
 Outcome = Literal["ok", "partial", "failed"]
 
 _TEXT = 500  # characters of an error that a row keeps
+_WARNINGS = 3  # that stand beside the reason why facts are incomplete
 
 
 @dataclass
@@ -204,7 +205,8 @@ class Findings:
         if failed:
             names = ", ".join(dict.fromkeys(row.table_name for row in failed))
             reason = next((row.error for row in failed if row.error), "no reason given")
-            return "partial", f"incomplete: {names} ({reason})"
+            more = [text for text in self.warnings if text not in reason]
+            return "partial", "; ".join([f"incomplete: {names} ({reason})", *more[:_WARNINGS]])
         if self.warnings:
             return "partial", self.warnings[0]
         return "ok", None

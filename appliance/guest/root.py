@@ -259,7 +259,13 @@ class Root:
             yield stream
 
     def _open_regular(self, path: str) -> int:
-        descriptor = self.open_fd(path)
+        try:
+            descriptor = self.open_fd(path)
+        except PermissionError as error:
+            # The tree is mounted with "nodev", so that no device can be opened.
+            if self.exists(path) and not self.is_file(path):
+                raise OSError(errno.EINVAL, "not a regular file", path) from error
+            raise
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISREG(mode):
             return descriptor
