@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 import json
+import mmap
 import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from scanner.tables import hivenames
 
 HIVE_LIMIT = 512 << 20
 """Largest hive that is opened, in bytes; Windows' own are seldom above 200 MiB."""
@@ -131,7 +134,8 @@ def _snapshot(descriptor: int, wanted: Sequence[Want], *, unsafe: bool) -> list[
         return [None, ["hivex' Python binding is not installed"]]
     except RuntimeError as error:
         return [None, [f"hivex cannot open it: {error}"]]
-    reader = _Reader(hive)
+    content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    reader = _Reader(hive, content)
     try:
         root = reader.whole(hive.root(), 0, ())
     except _DAMAGE as error:
@@ -144,8 +148,9 @@ def _snapshot(descriptor: int, wanted: Sequence[Want], *, unsafe: bool) -> list[
 class _Reader:
     """Turns parts of a hive into plain data, within limits."""
 
-    def __init__(self, hive: Any) -> None:  # Any: an untyped binding
+    def __init__(self, hive: Any, content: hivenames.Bytes) -> None:  # Any: an untyped binding
         self._hive = hive
+        self._content = content
         self._keys_left = _KEY_LIMIT
         self._bytes_left = _DATA_LIMIT
         self.problems: list[str] = []
@@ -155,9 +160,11 @@ class _Reader:
         try:
             place, node = root, self._hive.root()
             for part in want.path.split("\\"):
-                node = self._child(node, part)
-                if node is None:
+                child = self._child(node, part)
+                if child is None:
+                    self._note_damaged_name(want.path, node, part)
                     return
+                node = child
                 place = place[3].setdefault(part.lower(), self.whole(node, 0, ()))
             _merge(place, self.whole(node, want.depth, want.values))
         except _DAMAGE as error:
@@ -222,6 +229,12 @@ class _Reader:
 
         for child in self._hive.node_children(node):
             self._guarded(key[0], functools.partial(add, child))
+        self._note_damaged_name(key[0], node)
+
+    def _note_damaged_name(self, where: str, node: int, wanted: str | None = None) -> None:
+        """Note a key below a node that would go by another name, were its own not damaged."""
+        if (what := hivenames.damaged(self._content, node, wanted)) is not None:
+            self._note(where, ValueError(what))
 
     def _note(self, where: str, error: Exception) -> None:
         if len(self.problems) < _PROBLEMS:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.guest.root import Root
-from scanner.tables import hivereader, hives, sam
+from scanner.tables import hivenames, hivereader, hives, sam
 from scanner.tables.hives import Key, Value
 from tests.scanner.tables.make_hives import make_hive
 from tests.scanner.tables.run_case import DEBIAN_PYTHON, REPOSITORY
@@ -237,3 +237,56 @@ def test_account_values_of_any_content_give_rows_or_problems(
     problems: list[str] = []
     rows = [*sam.accounts(hive, problems), *sam.aliases(hive, problems)]
     assert len(rows) + len(problems) == 2
+
+
+# -- Names of keys ---------------------------------------------------------------------------------
+
+
+def renamed(hive: bytes, name: bytes, other: bytes) -> bytes:
+    assert hive.count(name) == 1
+    return hive.replace(name, other)
+
+
+def test_a_key_that_lost_its_name_is_not_one_that_was_never_there(
+    tmp_path: Path, whole: bytes
+) -> None:
+    names, problems = read(tmp_path, renamed(whole, b"Software", b"Sovtware"))
+    assert names == []
+    assert problems == ["HIVE: Software: the name of a key below it is damaged: Software"]
+
+
+def test_a_key_that_was_never_there_is_no_problem(tmp_path: Path, whole: bytes) -> None:
+    assert read(tmp_path, whole, "Hardware") == ([], [])
+    other_key = renamed(whole, b"Software", b"Sovtware")
+    assert read(tmp_path, other_key, "Hardware") == ([], [])
+
+
+def test_a_listed_key_whose_name_is_damaged_is_named(tmp_path: Path, whole: bytes) -> None:
+    names, problems = read(tmp_path, renamed(whole, b"Product100", b"Prod\xe4ct100"))
+    assert len(names) == 200
+    assert problems == ["HIVE: Software: the name of a key below it is damaged: 'Prod\\xe4ct100'"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        (hivenames.Entry("x", hash=0x7E25_F69D), "CurrentVersion"),
+        (hivenames.Entry("x", hash=0x7E25_F69D), "currentVERSION"),
+        (hivenames.Entry("x", first=b"curr"), "CurrentVersion"),
+        (hivenames.Entry("x", first=b"ab\0\0"), "Ab"),
+    ],
+)
+def test_names_are_known_by_hash_or_first_characters(entry: hivenames.Entry, name: str) -> None:
+    assert entry.fits(name)
+    assert not entry.fits("Ab" if len(name) > 2 else "Abc")
+
+
+@given(st.binary(max_size=200), st.integers(-100, 300))
+def test_any_bytes_have_names_or_none(noise: bytes, key: int) -> None:
+    lists = b"".join(
+        struct.pack("<i2sH", -8, kind, 40) + noise for kind in (b"lh", b"lf", b"ri", b"li")
+    )
+    for place in (0, 84 + key, key):
+        hive = noise.ljust(4096, b"\0") + struct.pack("<I", place & 0xFFFF_FFFF) + lists
+        hivenames.damaged(hive, 4096 - 32)
+        hivenames.damaged(hive, key, "Ab")
