@@ -86,7 +86,7 @@ def examine_file(
     shown = path if member is None else f"{path}: {member}"
     try:
         found = _look(fd, path, stated, policy, member)
-        return found if is_extent else _confirmed(fd, found, policy)
+        return _confirmed(fd, found, policy) if policy.confirm and not is_extent else found
     except PreflightError as error:
         raise PreflightError(f"{shown!r}: {error}", hint=error.hint) from error
     except OSError as error:

@@ -7,7 +7,8 @@ image's word, and the word of one that is worth it:
 * Its suffix states a format in which nothing but the host writes the header, and the header agrees.
   A raw disk (``.img``, ``.raw``, a vmdk's ``-flat`` file) begins with what its guest wrote.
 * It is no other image's base or extent itself.
-* It passes preflight, with all that it refers to.
+* It passes our own preflight, with all that it refers to. (QEMU's second look at its header waits
+  for the scan, whose failure is a row.)
 
 Everything else that an image refers to is a machine as well. Of a vmdk's extents only files that
 are named ``.vmdk`` count as its own: a raw image of another name beside it may be a machine's disk.
@@ -16,7 +17,6 @@ are named ``.vmdk`` count as its own: a raw image of another name beside it may 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from scanner.errors import FleetscanError
 from scanner.preflight import Policy, examine, referred_files
 from scanner.sources.base import Bases, Disk, LeftOut, Why
 
-_VOUCHING = frozenset({".qcow2", ".vmdk", ".vhd", ".vhdx", ".avhd", ".avhdx", ".vdi"})
-_RAW_EXTENT = re.compile(r"-(?:flat|f\d{3})\.vmdk", re.IGNORECASE)  # VMware's names for them
+# Formats that refer to other files; opening the others would take most of a listing's time.
+_REFERRING = frozenset({".qcow2", ".vmdk", ".vhd", ".vhdx", ".avhd", ".avhdx", ".vdi"})
 _EXTENT = ".vmdk"
 
 
@@ -61,7 +61,7 @@ def left_out(
 
 def _neighbours(path: str, real: str, images: Mapping[str, str]) -> tuple[str, ...]:
     """The images of its own folder that an image refers to, when its word is worth something."""
-    if Path(real).suffix.lower() not in _VOUCHING or _RAW_EXTENT.search(real):
+    if Path(real).suffix.lower() not in _REFERRING:
         return ()
     folder = os.path.dirname(real)  # noqa: PTH120 - as the names are: text
     return tuple(

@@ -91,7 +91,8 @@ class _Source:
         """Machines of the images, without aliases and files that belong to other images."""
         wanted = (image for image in found if self._wanted(self._id(image.path)))
         images, aliases = _without_aliases(wanted)
-        policy = Policy(self._options.allowed_directories, live=self._options.live)
+        allowed = self._options.allowed_directories
+        policy = Policy(allowed, live=self._options.live, confirm=False)
         users = left_out(images, policy, self._options.bases)
         rows = _rows(images, users, aliases)
         gone = {file.path for files in users.values() for file in files}
