@@ -68,7 +68,8 @@ def found_beside(parent: Parent, image: str, identify: Identify) -> str | None:
     """The parent's file where it lies by name, in the image's folder, or in the one above."""
     folder = Path(image).absolute().parent
     names = _candidates(parent, image, (str(folder), str(folder.parent)))
-    return next((name for name in names if identify(name) == parent.identity), None)
+    real = (os.path.realpath(name) for name in names)
+    return next((path for path in real if identify(path) == parent.identity), None)
 
 
 def _candidates(parent: Parent, image: str, folders: Sequence[str]) -> Iterator[str]:

@@ -178,10 +178,13 @@ def file_size(fd: int) -> int:
 
 
 def open_checked(path: str) -> int:
-    """Open a regular file or block device read-only, without following a link at its end.
+    """Open a regular file or block device read-only, following no symbolic link anywhere.
+
+    Args:
+        path: absolute, symbolic links resolved.
 
     Raises:
-        PreflightError: it cannot be opened, or is something else.
+        PreflightError: it cannot be opened, is something else, or lies elsewhere by now.
     """
     try:
         # Looked at before it is opened: opening a FIFO or tape drive has effects of its own.
@@ -192,10 +195,20 @@ def open_checked(path: str) -> int:
         raise PreflightError(f"{path!r} cannot be opened: {error.strerror}", hint=hint) from error
     try:
         _check_kind(os.fstat(fd).st_mode, path)
-    except PreflightError:
+        _check_place(fd, path)
+    except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _check_place(fd: int, path: str) -> None:
+    """Make sure that no folder on the way has become a link since its links were resolved."""
+    if os.readlink(f"/proc/self/fd/{fd}") != "/" + path.lstrip("/"):  # noqa: PTH115 - as text
+        raise PreflightError(
+            f"{path!r} lies elsewhere than a moment ago: something on the way to it is a link now",
+            hint="scan it when nothing renames or replaces it",
+        )
 
 
 def open_layer(layer: Layer, *, live: bool = False) -> int:

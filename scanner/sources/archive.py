@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scanner.errors import PreflightError
+from scanner.preflight import bounds
 from scanner.preflight.archive import Member, members
 from scanner.preflight.formats import ARCHIVE_SUFFIX, DISK_SUFFIXES
 from scanner.preflight.layer import reader
@@ -60,6 +61,7 @@ def archive_disks(disk: Disk) -> tuple[Disk, ...]:
         PreflightError: it cannot be read, is malformed, or holds none.
     """
     real = os.path.realpath(disk.path)
+    bounds.check_source(disk.path, real, disk.within)
     fd = open_checked(real)
     try:
         return tuple(replace(disk, member=name) for name in _disk_names(fd))

@@ -12,6 +12,7 @@ import pytest
 from scanner import preflight
 from scanner.errors import PreflightError, UsageError
 from scanner.preflight import Policy
+from scanner.preflight.plan import open_checked
 from scanner.sources import Disk, Machine, SourceOptions, find_machines, listing
 from scanner.sources.ids import id_of
 
@@ -171,6 +172,23 @@ def test_a_link_that_is_led_elsewhere_after_the_listing_is_not_followed(fleet: P
     for moved in (disk, Disk(str(link), within=disk.within)):
         with pytest.raises(PreflightError, match="outside of its source"):
             preflight.examine(moved, Policy())
+
+
+def test_a_folder_that_becomes_a_link_while_its_file_is_opened_is_seen(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, secret = touch(fleet / "evil" / "folder" / "secret.img"), fleet.parent / "secret"
+    true_open = os.open
+
+    def swap_and_open(path: str, flags: int) -> int:
+        own.unlink()
+        own.parent.rmdir()
+        own.parent.symlink_to(secret)
+        return true_open(path, flags)
+
+    monkeypatch.setattr(os, "open", swap_and_open)
+    with pytest.raises(PreflightError, match="lies elsewhere"):
+        open_checked(str(own))
 
 
 def test_a_link_into_an_allowed_directory_is_followed(fleet: Path) -> None:
