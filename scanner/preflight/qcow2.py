@@ -8,7 +8,6 @@ its range was checked. Layout and limits are those of QEMU's docs/interop/qcow2.
 from __future__ import annotations
 
 import array
-import itertools
 import re
 import struct
 import time
@@ -16,7 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scanner.errors import PreflightError
-from scanner.preflight.image import Image, Malformed, Read, Snapshot, words
+from scanner.preflight import qcow2_tables
+from scanner.preflight.image import Image, Malformed, Read, Snapshot
+from scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables, entries_of
 
 MAGIC = b"QFI\xfb"
 
@@ -47,11 +48,8 @@ _MAX_REFTABLE_BYTES = 8 << 20
 _MAX_NAME_BYTES = 1023
 _MAX_SNAPSHOTS = 65536
 
-_OFFSET = 0x00FF_FFFF_FFFF_FE00  # host offset in L1, L2 and refcount table entries
-_COMPRESSED = 1 << 62
 _ZEROS = 1 << 0
 _ALL_SUBCLUSTERS = (1 << 32) - 1  # all 32 of a cluster are stored, none reads as zeros
-_EMPTY_BLOCKS_TRIED = 64
 
 _SNAPSHOT = struct.Struct(">QIHHIIQII")
 _MAX_SNAPSHOT_EXTRA = 1024
@@ -103,10 +101,10 @@ def read_image(read: Read, file_size: int, deadline: float) -> Image:
         deadline: ``time.monotonic()`` at which the tables' check is given up.
 
     Raises:
-        PreflightError: as :func:`parse_header` and :func:`check_complete`.
+        PreflightError: as :func:`parse_header` and :func:`qcow2_tables.check`.
     """
     header = parse_header(read, file_size)
-    check_complete(read, file_size, header, seconds=deadline - time.monotonic())
+    qcow2_tables.check(read, file_size, tables_of(header), seconds=deadline - time.monotonic())
     return Image(
         header.virtual_size,
         cluster_size=header.cluster_size,
@@ -300,79 +298,29 @@ def _extension(read: Read, start: int, end: int, wanted: int) -> tuple[int, int]
     return None
 
 
-def check_complete(read: Read, file_size: int, header: Header, *, seconds: float) -> None:
-    """Make sure that no cluster of the image lies beyond the end of its file.
-
-    The refcounts say which clusters of the file are used, so the last of them that is not zero
-    answers for all in two reads, whatever the image's size; ``qemu-img check`` reads every table
-    instead, minutes of it for a large image. Where they speak against the file (which a crashed
-    guest's leaked clusters do as well) or are marked stale, the L2 tables decide: 0.2 s for each
-    100 GB allocated.
-
-    Args:
-        read: reads the file.
-        file_size: in bytes.
-        header: as :func:`parse_header` read it.
-        seconds: time by the clock after which the L2 tables' check is given up.
-
-    Raises:
-        PreflightError: the image is truncated, or could not be shown not to be in time.
-    """
-    tables = _entries(read(header.l1_offset, header.l1_entries * 8))
-    _check_inside("an L2 table lies", tables, file_size)
-    last = None if header.dirty else _last_used(read, file_size, header)
-    if last is None or last >= file_size:
-        _check_clusters(read, file_size, header, tables, time.monotonic() + seconds)
-
-
-def _check_inside(what: str, entries: array.array[int], file_size: int) -> None:
-    if max((entry & _OFFSET for entry in entries), default=0) >= file_size:
-        raise PreflightError(f"truncated: {what} beyond the end of the file")
-
-
-def _last_used(read: Read, file_size: int, header: Header) -> int | None:
-    """Offset of the last cluster whose refcount is not zero; None when it is not soon found."""
-    table = _entries(read(header.reftable_offset, header.reftable_size))
-    _check_inside("a refcount block lies", table, file_size)
-    per_block = header.cluster_size * 8 // header.refcount_bits
-    blocks = (index for index in range(len(table) - 1, -1, -1) if table[index] & _OFFSET)
-    for index in itertools.islice(blocks, _EMPTY_BLOCKS_TRIED):
-        block = read(table[index] & _OFFSET, header.cluster_size).rstrip(b"\0")
-        if block:
-            cluster = index * per_block + (len(block) - 1) * 8 // header.refcount_bits
-            return cluster << header.cluster_bits
-    return None
-
-
-def _check_clusters(
-    read: Read, file_size: int, header: Header, tables: array.array[int], deadline: float
-) -> None:
-    for table in tables:
-        if not table & _OFFSET:
-            continue
-        if time.monotonic() > deadline:
-            raise PreflightError("its tables are damaged and take too long to check")
-        if any(offset >= file_size for offset in _cluster_offsets(read, header, table & _OFFSET)):
-            raise PreflightError("truncated: data lies beyond the end of the file")
-
-
-def _cluster_offsets(read: Read, header: Header, table: int) -> Iterator[int]:
-    entries = _entries(read(table, header.cluster_size))
-    compressed_offset = (1 << (62 - (header.cluster_bits - 8))) - 1
-    for entry in entries[:: 2 if header.extended_l2 else 1]:
-        yield entry & (compressed_offset if entry & _COMPRESSED else _OFFSET)
+def tables_of(header: Header) -> Tables:
+    """Where a header says that the image's tables are."""
+    return Tables(
+        cluster_bits=header.cluster_bits,
+        l1=(header.l1_offset, header.l1_entries * 8),
+        reftable=(header.reftable_offset, header.reftable_size),
+        refcount_bits=header.refcount_bits,
+        extended=header.extended_l2,
+        stale=header.dirty,
+        others=(header.luks,) if header.luks else (),
+    )
 
 
 def _first_block(read: Read, header: Header) -> int | None:
     """Where the disk's beginning lies, if it is stored as it is."""
     width = 16 if header.extended_l2 else 8
-    table = next(iter(_entries(read(header.l1_offset, 8))), 0) & _OFFSET
-    entries = _entries(read(table, width)) if table else array.array("Q")
-    if not entries or entries[0] & (_COMPRESSED | _ZEROS):
+    table = next(iter(entries_of(read(header.l1_offset, 8))), 0) & OFFSET
+    entries = entries_of(read(table, width)) if table else array.array("Q")
+    if not entries or entries[0] & (COMPRESSED | _ZEROS):
         return None
     if header.extended_l2 and (len(entries) < 2 or entries[1] != _ALL_SUBCLUSTERS):
         return None
-    return entries[0] & _OFFSET or None
+    return entries[0] & OFFSET or None
 
 
 def _snapshots(read: Read, header: Header) -> Iterator[Snapshot]:
@@ -399,10 +347,6 @@ def _snapshots(read: Read, header: Header) -> Iterator[Snapshot]:
             virtual_size=int.from_bytes(data[8:16]) if extra_length >= 16 else None,
         )
         offset += -(-(_SNAPSHOT.size + length) // 8) * 8 - _SNAPSHOT.size
-
-
-def _entries(data: bytes) -> array.array[int]:
-    return words(data, "Q", "big")
 
 
 def _require(condition: bool, what: str) -> None:
