@@ -50,6 +50,7 @@ def build_report(
         coverage=facts.coverage(db),
         coverage_errors=facts.coverage_errors(db, limits.groups),
         device_errors=facts.device_errors(db, limits.groups),
+        left_out=facts.left_out(db, limits.groups),
         filesystem_totals=totals,
         filesystems=facts.filesystems(db, limits.filesystems, totals.filesystems),
         systems=facts.systems(db, limits.systems),

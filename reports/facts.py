@@ -14,6 +14,7 @@ from reports.model import (
     FailedMachine,
     FilesystemRow,
     FilesystemTotals,
+    LeftOutRow,
     MachineCounts,
     MachineRow,
     PackageManagerRow,
@@ -184,6 +185,21 @@ def device_errors(db: Database, limit: int) -> Top[ErrorGroup]:
         """,
         limit,
     )
+
+
+def left_out(db: Database, limit: int) -> Top[LeftOutRow]:
+    """Files of scanned folders that are no machines of their own, with those they belong to."""
+    found = db.rows(
+        """
+        SELECT path, why::VARCHAR AS reason, count(DISTINCT machine_id) AS users,
+               count(DISTINCT machine_id) FILTER (outcome::VARCHAR = 'failed') AS failed,
+               min(machine_id), count(*) OVER ()
+        FROM left_out LEFT JOIN machines USING (machine_id) GROUP BY path, reason
+        ORDER BY users DESC, path, reason LIMIT ?
+        """,
+        (limit,),
+    )
+    return Top(tuple(LeftOutRow(*row[:-1]) for row in found), found[0][-1] if found else 0)
 
 
 def _error_groups(db: Database, failures: str, limit: int) -> Top[ErrorGroup]:

@@ -35,6 +35,15 @@ STATE_WORDS = {
 }
 """States as words beside numbers."""
 
+LEFT_OUT_WORDS = {
+    "base": "base of {}",
+    "extent": "part of a disk of {}",
+    "alias": "another name of {}",
+    "bundle": "part of a Parallels bundle",
+    "unlisted": "not listed in its folder's machine.yaml",
+}
+"""What an image that is no machine is instead; {} stands for those that it belongs to."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -90,6 +99,7 @@ def page(report: Report) -> Iterator[str]:
         "decided": DECIDED,
         "undecided": UNDECIDED,
         "state_words": STATE_WORDS,
+        "left_out_words": LEFT_OUT_WORDS,
     }
     return template.generate(context)
 

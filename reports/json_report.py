@@ -58,6 +58,7 @@ def render_json(
         yield from _array("results", _results(db))
         yield from _array("machines", _machines(db))
         yield from _array("coverage", _table(db, "coverage"))
+        yield from _array("left_out", _table(db, "left_out"))
         yield from _array("filesystems", _table(db, "filesystems"))
         yield "\n}\n"
 

@@ -71,7 +71,7 @@ class Limits:
     Attributes:
         machines: machines, the worst first.
         failed_machines: machines that could not be scanned.
-        groups: groups of equal errors, and waivers.
+        groups: groups of equal errors, waivers, and files that are no machines of their own.
         filesystems: filesystems, the fullest first.
         systems: operating systems, the most frequent first.
         packages: packages that differ most between roots.
@@ -302,6 +302,24 @@ class ErrorGroup:
 
 
 @dataclass(frozen=True)
+class LeftOutRow:
+    """A file of a scanned folder that is no machine of its own.
+
+    Attributes:
+        why: what it is instead.
+        machines: machines that it belongs to.
+        failed: those of them of which no operating system could be read.
+        example: one of the machines.
+    """
+
+    path: str
+    why: str
+    machines: int
+    failed: int
+    example: str
+
+
+@dataclass(frozen=True)
 class FilesystemRow:
     """One mounted filesystem.
 
@@ -397,6 +415,7 @@ class Report:
         rules: all rules, the gravest and most failed first.
         coverage: collectors' outcomes: how many tables of roots and machines are of each status.
         device_errors: disks, volumes, filesystems and mounts that could not be opened.
+        left_out: images that are no machines of their own, those of the most machines first.
     """
 
     title: str
@@ -413,6 +432,7 @@ class Report:
     coverage: Mapping[str, int]
     coverage_errors: Top[ErrorGroup]
     device_errors: Top[ErrorGroup]
+    left_out: Top[LeftOutRow]
     filesystem_totals: FilesystemTotals
     filesystems: Top[FilesystemRow]
     systems: Top[SystemRow]

@@ -211,6 +211,8 @@ def small_fleet() -> Fleet:
             status="failed" if name == "c" else "ok",
             error="database locked" if name == "c" else None,
         )
+    for name in "abd":
+        fleet.add("left_out", name, path="/srv/golden.img", why="base", named_by=f"/srv/{name}")
     filesystem(fleet, "a", "/", 95 * GIB, 5 * GIB)
     filesystem(fleet, "b", "/", 10 * GIB, 30 * GIB)
     for name, version in (("a", "1.0"), ("b", "2.0")):
@@ -346,6 +348,8 @@ def _scanned_machine(fleet: Fleet, name: str, number: int) -> None:
         support_end=support_end,
         hostname=NASTY[number] if number < len(NASTY) else f"vm{number}",
     )
+    if number < len(NASTY):
+        fleet.add("left_out", name, path=f"/srv/{NASTY[number]}", named_by=NASTY[number])
     for table in ("users", "services", "files", "packages"):
         failed = partial and table == "packages"
         fleet.add(

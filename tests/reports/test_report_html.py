@@ -238,6 +238,11 @@ def test_failures_are_listed_with_stage_and_error(small: Element) -> None:
     assert ["packages", "database locked", "1", "1", "c"] in rows
 
 
+def test_images_that_are_no_machines_are_listed_with_those_they_belong_to(small: Element) -> None:
+    rows = cells(section(small, "coverage"))
+    assert ["/srv/golden.img", "base of 3 machines", "3", "1", "a"] in rows
+
+
 def test_filesystems_show_share_and_human_units(small: Element) -> None:
     first = section(small, "filesystems").find("tr")[1]
     assert "95.0 %" in first.text

@@ -44,6 +44,7 @@ def test_top_level_keys_keep_their_order(small: dict[str, Any]) -> None:
         "results",
         "machines",
         "coverage",
+        "left_out",
         "filesystems",
     ]
     assert small["schema_version"] == 1
@@ -73,6 +74,11 @@ def test_every_row_is_there_and_has_the_columns_of_its_table(small: dict[str, An
     assert small["machines"][0]["systems"] == ["Debian 12"]
     assert [row["status"] for row in small["coverage"]] == ["ok"] * 4 + ["failed", "ok"]
     assert small["filesystems"][0]["run_id"] == RUN
+
+
+def test_images_that_are_no_machines_are_rows(small: dict[str, Any]) -> None:
+    assert [row["machine_id"] for row in small["left_out"]] == ["a", "b", "d"]
+    assert small["left_out"][0]["why"] == "base"
 
 
 def test_evidence_is_objects(small: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from scanner.findings import Findings, Outcome
 from scanner.fleet import FleetOptions, MachineFinished, scan_fleet
 from scanner.inspect import InspectOptions
 from scanner.reuse import EarlierFacts
-from scanner.sources.base import Disk, Machine
+from scanner.sources.base import Disk, LeftOut, Machine
 from scanner.store import views
 from scanner.store.arrow import rows_to_arrow
 from scanner.store.run import Run
@@ -99,6 +99,27 @@ def test_a_fleet_of_unchanged_machines_needs_no_cluster(facts: Path, machine: Ma
     third = EarlierFacts(facts, SETTINGS, "ours").row_of(machine)
     assert third is not None
     assert third.facts_run == first.run_id
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_what_an_unchanged_machine_leaves_out_is_told_by_each_run_anew(
+    facts: Path, machine: Machine, history: bool
+) -> None:
+    first_run(facts, machine)
+    for name in ("first", "second"):
+        file = LeftOut(f"/srv/{name}.img", "base", machine.disks[0].path)
+        again = Store(facts).begin([machine.machine_id], settings=SETTINGS)
+        options = FleetOptions(
+            machine=InspectOptions(run_id=again.run_id),
+            earlier=EarlierFacts(facts, SETTINGS, "ours"),
+            inspect=None,  # type: ignore[arg-type] # nothing may be inspected
+        )
+        scan_fleet([replace(machine, left_out=(file,))], again, options)
+        with views.connect(facts, again.run_id, history=history) as connection:
+            schema = "history" if history else "main"
+            sql = f"SELECT path FROM {schema}.left_out WHERE run_id = ?"  # noqa: S608 - our own
+            rows = views.query(connection, sql, [again.run_id]).to_pylist()
+        assert rows == [{"path": file.path}]
 
 
 @pytest.mark.parametrize("name", ["a.qcow2", "base-a.qcow2"])
