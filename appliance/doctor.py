@@ -79,6 +79,10 @@ def _confinement(name: str) -> Check:
     return Check(name, True, f"helpers run as uid {who}, die with fleetscan, gain no privileges")
 
 
+def _worker_keys(name: str) -> Check:
+    return Check(name, True, f"made by {_output(['openssl', 'version'], 'openssl').strip()}")
+
+
 def _memory(name: str) -> Check:
     fields = dict(
         line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
@@ -139,6 +143,7 @@ _CHECKS: dict[str, Callable[[str], Check]] = {
     "QEMU": _qemu,
     "qemu-img": _qemu_img,
     "confinement": _confinement,
+    "worker keys": _worker_keys,
     "memory": _memory,
     "cache space": _space,
     "appliance": _appliance,

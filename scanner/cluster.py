@@ -6,10 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -21,7 +18,10 @@ import distributed as typed_in_part
 from dask.system import CPU_COUNT
 from distributed.system import MEMORY_LIMIT
 
-from scanner.errors import CommandError, FleetscanError, UsageError
+from scanner import cluster_tls
+from scanner.cluster_tls import Certificates
+from scanner.errors import FleetscanError, UsageError
+from scanner.scratch import scratch_directory
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +63,16 @@ class ClusterOptions:
             the facts directory under the same paths; None for a cluster of our own.
         dashboard: address of Dask's dashboard, such as ``127.0.0.1:8787``; None for none.
         connect_seconds: how long an existing cluster's scheduler may take to answer.
+        certificates: for a scheduler at ``tls://``; Dask's own configuration when None.
+        insecure: use a cluster on other hosts without TLS.
     """
 
     slots: int | None = None
     scheduler: str | None = None
     dashboard: str | None = None
     connect_seconds: float = 30.0
+    certificates: Certificates | None = None
+    insecure: bool = False
 
 
 def default_slots() -> int:
@@ -191,20 +195,38 @@ def _kill(pid: int | None) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-@contextlib.contextmanager
-def open_cluster(options: ClusterOptions) -> Iterator[Cluster]:
-    """A cluster with its workers ready; one of our own is gone when the block ends.
+def check_options(options: ClusterOptions) -> None:
+    """Make sure of what can be told before anything is begun.
 
     Raises:
-        UsageError: the options contradict each other.
-        FleetscanError: the cluster cannot be started or reached.
+        UsageError: the options contradict each other, or would do without TLS between hosts.
     """
     if options.slots is not None and options.slots < 1:
         raise UsageError("there must be at least 1 slot")
     if options.scheduler and (options.slots or options.dashboard):
         raise UsageError("an existing cluster has its own slots and dashboard")
+    if (options.certificates or options.insecure) and not options.scheduler:
+        raise UsageError("certificates and --insecure are for an existing cluster (--scheduler)")
     if options.dashboard and importlib.util.find_spec("bokeh") is None:
         raise UsageError("Dask's dashboard needs bokeh", hint="install the Python package bokeh")
+    if options.scheduler:
+        _security_of(options.scheduler, options)
+
+
+def _security_of(scheduler: str, options: ClusterOptions) -> Any:
+    address = cluster_tls.Address.of(scheduler)
+    return cluster_tls.of_existing(address, options.certificates, insecure=options.insecure)
+
+
+@contextlib.contextmanager
+def open_cluster(options: ClusterOptions) -> Iterator[Cluster]:
+    """A cluster with its workers ready; one of our own is gone when the block ends.
+
+    Raises:
+        UsageError: as :func:`check_options`.
+        FleetscanError: the cluster cannot be started or reached.
+    """
+    check_options(options)
     config = _CONFIG if options.dashboard else _CONFIG | _NO_PAGES
     if not options.scheduler:
         config = config | _LEAN
@@ -228,16 +250,26 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _existing(scheduler: str, options: ClusterOptions) -> Iterator[Cluster]:
+    address = cluster_tls.Address.of(scheduler)
+    security = _security_of(scheduler, options)
+    if address.scheme == "tcp":
+        log.warning("without TLS, whoever can reach the Dask scheduler can run code on its workers")
     try:
         client = distributed.Client(
-            scheduler, timeout=options.connect_seconds, set_as_default=False
+            address.url,
+            timeout=options.connect_seconds,
+            security=security,
+            set_as_default=False,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last: Dask's configuration forbids
         raise FleetscanError(
             f"the Dask scheduler {scheduler} cannot be reached: {error}",
-            hint="give an address such as tcp://host:8786",
+            hint="give an address such as tls://host:8786; with TLS, one authority (--tls-ca) must "
+            "have signed the certificates of both sides",
         ) from error
     with client:
+        if address.scheme == "tls":
+            cluster_tls.refuse_plain_workers(client.nthreads())
         yield Cluster(client)
 
 
@@ -246,14 +278,12 @@ def _own(options: ClusterOptions) -> Iterator[Cluster]:
     slots = options.slots or default_slots()
     # Workers may be killed at any time: what they leave behind lies here and goes with it.
     with (
-        tempfile.TemporaryDirectory(
-            prefix="fleetscan-workers-", ignore_cleanup_errors=True
-        ) as scratch,
-        dask.config.set({"temporary-directory": scratch}),
+        scratch_directory("workers") as scratch,
+        dask.config.set({"temporary-directory": str(scratch)}),
     ):
-        security = _security(Path(scratch))
+        security = cluster_tls.of_our_own(scratch)
         with (
-            _local_cluster(options, slots, scratch, security) as local,
+            _local_cluster(options, slots, str(scratch), security) as local,
             distributed.Client(
                 local, security=security, timeout=options.connect_seconds, set_as_default=False
             ) as client,
@@ -266,20 +296,23 @@ def _own(options: ClusterOptions) -> Iterator[Cluster]:
 def _local_cluster(
     options: ClusterOptions, slots: int, scratch: str, security: Any
 ) -> Iterator[Any]:
-    with _terminal_signals_blocked():
-        local = distributed.LocalCluster(
-            n_workers=slots,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,
-            host="127.0.0.1",
-            protocol="tls://" if security else "tcp://",
-            security=security,
-            scheduler_kwargs=_dashboard(options.dashboard),
-            local_directory=scratch,
-            env={"TMPDIR": scratch},
-            silence_logs=logging.CRITICAL,
-        )
+    try:
+        with _terminal_signals_blocked():
+            local = distributed.LocalCluster(
+                n_workers=slots,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                host="127.0.0.1",
+                protocol="tls://",
+                security=security,
+                scheduler_kwargs=_dashboard(options.dashboard),
+                local_directory=scratch,
+                env={"TMPDIR": scratch},
+                silence_logs=logging.CRITICAL,
+            )
+    except (RuntimeError, OSError) as error:
+        raise FleetscanError(f"the workers cannot be started: {error}") from error
     try:
         yield local
     finally:
@@ -308,24 +341,3 @@ def _terminal_signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _security(scratch: Path) -> Any:
-    """Keys for a cluster of our own: without them any user of this host could run code as us."""
-    certificate, key = scratch / "certificate.pem", scratch / "key.pem"
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    files = ("-keyout", str(key), "-out", str(certificate))
-    argv = ["openssl", "req", "-x509", *curve, *files, "-subj", "/CN=fleetscan", "-days", "30"]
-    if shutil.which("openssl") is None:
-        log.warning("openssl is not installed: other users of this host can reach the workers")
-        return None
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode != 0:
-        output = done.stderr.decode("utf-8", "backslashreplace")
-        raise CommandError("making keys for the workers", argv, done.returncode, stderr=output)
-    pair = {
-        f"tls_{role}_{part}": str(path)
-        for role in ("scheduler", "worker", "client")
-        for part, path in (("cert", certificate), ("key", key))
-    }
-    return distributed.Security(tls_ca_file=str(certificate), require_encryption=True, **pair)

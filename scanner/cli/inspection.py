@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +28,7 @@ from scanner.cli.options import (
     examples,
 )
 from scanner.errors import UsageError
+from scanner.scratch import scratch_directory
 from scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def inspect(
         keys=tuple(parse_key(text, Path()) for text in key or ()),
     )
     # Rows lie on disk meanwhile: a machine may have millions of files.
-    with tempfile.TemporaryDirectory(prefix="fleetscan-inspect-") as folder:
-        staged = _inspect(Path(folder), disks or [], disk_format, directory, options)
+    with scratch_directory("inspect") as folder:
+        staged = _inspect(folder, disks or [], disk_format, directory, options)
         (_print_json if output_format is output.Output.JSON else _print_text)(staged)
         (machine,) = rows(staged, "machines")
     return exits.NOT_SCANNED if machine["outcome"] == "failed" else exits.FINE

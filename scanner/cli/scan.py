@@ -38,6 +38,7 @@ from scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
     from scanner.cluster import ClusterOptions
+    from scanner.cluster_tls import Certificates
     from scanner.fleet import FleetSummary
     from scanner.sources import Machine
     from scanner.store.run import Run
@@ -95,8 +96,22 @@ def scan(
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Use an existing Dask cluster: tcp://host:8786."),
+        typer.Option(metavar="ADDRESS", help="Use an existing Dask cluster: tls://host:8786."),
     ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Who signed the certificates of that cluster, as PEM."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Our certificate for that cluster, as PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The private key of our certificate.")
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Use a cluster on other hosts without TLS: tcp://."),
+    ] = False,
     dashboard: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Show Dask's dashboard, at 127.0.0.1:8787 perhaps."),
@@ -110,7 +125,7 @@ def scan(
     A folder's machines are its image files, at any depth; a sub-folder with a machine.yaml that
     lists disks is one machine of several.
     """
-    from scanner.cluster import ClusterOptions
+    from scanner.cluster import ClusterOptions, check_options
     from scanner.sources.keys import parse_key
 
     granted = Granted(
@@ -119,7 +134,14 @@ def scan(
         keys=tuple(parse_key(text, Path()) for text in key or ()),
         key_commands=key_commands,
     )
-    cluster = ClusterOptions(slots, scheduler, dashboard)
+    cluster = ClusterOptions(
+        slots,
+        scheduler,
+        dashboard,
+        certificates=_certificates(tls_ca, tls_cert, tls_key),
+        insecure=insecure,
+    )
+    check_options(cluster)
     if resume:
         run, settings = resumed(facts, resume, granted)
     else:
@@ -140,6 +162,18 @@ def scan(
         )
         run = None
     return _scan(facts, settings, granted, run, cluster, output_format, quiet=quiet, rescan=rescan)
+
+
+def _certificates(
+    ca: Path | None, certificate: Path | None, key: Path | None
+) -> Certificates | None:
+    from scanner.cluster_tls import Certificates
+
+    if ca and certificate and key:
+        return Certificates(ca.absolute(), certificate.absolute(), key.absolute())
+    if ca or certificate or key:
+        raise UsageError("--tls-ca, --tls-cert and --tls-key are given together")
+    return None
 
 
 def _scan(

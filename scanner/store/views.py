@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from scanner.errors import FleetscanError, StoreError, UsageError
 from scanner.schema import Column, Kind, Origin, Table
+from scanner.scratch import Scratch
 from scanner.store import files, layout
 from scanner.store.arrow import all_columns
 from scanner.store.run_file import RunInfo
@@ -137,13 +137,13 @@ def _parts(facts: Path, run: RunInfo, table_name: str) -> list[Path]:
 def _open(
     statements: list[str], paths: list[Path], memory_limit: str | None, threads: int | None
 ) -> duckdb.DuckDBPyConnection:
-    spill = tempfile.TemporaryDirectory(prefix="fleetscan-sql-")
+    spill = Scratch("sql")
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "allow_community_extensions": False,
         "python_enable_replacements": False,  # no views over variables of the calling code
-        "temp_directory": spill.name,
+        "temp_directory": str(spill.path),
     }
     if memory_limit is not None:
         config["memory_limit"] = memory_limit
@@ -151,7 +151,7 @@ def _open(
         config["threads"] = threads
     try:
         connection = duckdb.connect(":memory:", config=config)
-        weakref.finalize(connection, spill.cleanup)
+        weakref.finalize(connection, spill.close)
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
         for statement in statements:
             connection.execute(statement)
@@ -160,7 +160,7 @@ def _open(
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     except duckdb.Error as error:
-        spill.cleanup()
+        spill.close()
         raise _translated("the views cannot be made", error) from error
     return connection
 

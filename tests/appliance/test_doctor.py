@@ -51,6 +51,7 @@ def test_every_part_is_checked_in_the_order_of_a_scan() -> None:
         "QEMU",
         "qemu-img",
         "confinement",
+        "worker keys",
         "memory",
         "cache space",
         "appliance",
@@ -60,7 +61,8 @@ def test_every_part_is_checked_in_the_order_of_a_scan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "package"), [("QEMU", "qemu-system-x86"), ("qemu-img", "qemu-utils")]
+    ("name", "package"),
+    [("QEMU", "qemu-system-x86"), ("qemu-img", "qemu-utils"), ("worker keys", "openssl")],
 )
 def test_a_missing_tool_is_told_with_its_package(programs: Path, name: str, package: str) -> None:
     outcome = check(name)
@@ -98,6 +100,17 @@ def test_confinement_is_tried_by_confining(programs: Path) -> None:
     (programs / "setpriv").unlink()
     outcome = check("confinement")
     assert (outcome.ok, outcome.hint) == (False, "install util-linux")
+
+
+def test_keys_are_made_by_openssl() -> None:
+    assert "OpenSSL" in check("worker keys").detail
+
+
+def test_an_appliance_whose_files_changed_is_told(small_appliance: Appliance) -> None:
+    small_appliance.root.write_bytes(b"evil")
+    outcome = check("appliance")
+    assert not outcome.ok
+    assert "damaged" in outcome.detail
 
 
 def test_memory_counts_slots(monkeypatch: pytest.MonkeyPatch) -> None:

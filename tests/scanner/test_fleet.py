@@ -182,7 +182,9 @@ def test_an_existing_cluster_is_used_and_left_running(tmp_path: Path) -> None:
     fleet = machines(["a", "bug/1"])
     run = begin(tmp_path, fleet)
     cluster: Any = distributed.LocalCluster  # Any: it has no types
-    with cluster(n_workers=1, processes=False, dashboard_address=None) as existing:
+    with cluster(
+        n_workers=1, processes=False, dashboard_address=None, protocol="tcp://", host="127.0.0.1"
+    ) as existing:
         chosen = ClusterOptions(scheduler=existing.scheduler_address)
         summary = scan_fleet(fleet, run, replace(options(run), cluster=chosen))
         assert (summary.slots, summary.scanned) == (existing.scheduler.total_nthreads, 2)
