@@ -40,14 +40,16 @@ class Scratch:
         base = Path(tempfile.gettempdir())
         _sweep(base, kind)
         made = tempfile.mkdtemp(prefix=_BEING_MADE, dir=base)
-        self._lock = os.open(made, _OPEN)
+        self._lock: int | None = os.open(made, _OPEN)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.path = Path(made).rename(base / f"fleetscan-{kind}-{secrets.token_hex(8)}")
 
     def close(self) -> None:
-        """Remove it with all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        """Remove it with all that is in it; nothing happens a second time."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(lock)
 
 
 @contextlib.contextmanager

@@ -57,6 +57,14 @@ def test_a_directory_is_ours_alone_and_goes_with_its_block(temporary: Path) -> N
     assert list(temporary.iterdir()) == []
 
 
+def test_closing_twice_closes_nothing_else(temporary: Path) -> None:
+    scratch = Scratch("workers")
+    scratch.close()
+    taken = os.open(temporary, os.O_RDONLY)  # may get the number that was the lock's
+    scratch.close()
+    os.close(taken)
+
+
 def test_what_a_killed_process_left_goes_and_what_a_running_one_has_stays(
     temporary: Path, holder: tuple[subprocess.Popen[str], Path]
 ) -> None:
