@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scanner.preflight.formats import IMAGE_SUFFIXES
+from scanner.preflight.formats import is_image_name
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,11 @@ BUNDLE = "DiskDescriptor.xml"
 """File of a Parallels bundle, whose images (``.hdd``) add to each other."""
 
 _BUNDLED = ".hdd"
+_SPARSE_BUNDLE = ".sparsebundle"  # a disk in many files, in a folder (libmodi's documentation)
+_NO_SPARSE_BUNDLE = (
+    "an Apple sparse bundle, which is not read (use hdiutil convert -format UDTO on a Mac, which "
+    "makes a raw disk of it)"
+)
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -103,6 +108,8 @@ def list_source(top: str, allowed: Sequence[str]) -> Listing:
         if owner is None and MARKER in names and path != top:
             owner = Folder(path, real)
             listing.marked.append(owner)
+        if owner is None and path.lower().endswith(_SPARSE_BUNDLE):
+            listing.errors.append((path, _NO_SPARSE_BUNDLE))
         bundle = Folder(path, real) if owner is None and BUNDLE in names else None
         if bundle:
             listing.bundles.append(bundle)
@@ -152,7 +159,7 @@ def image_of(entry: os.DirEntry[str], real: str, bounds: Sequence[str]) -> Image
         real: its path, were it no link.
         bounds: directories, links resolved, that it may lead to when it is one.
     """
-    if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
+    if not is_image_name(entry.name):
         log.debug("not an image by its suffix: %s", entry.path)
         return None
     try:

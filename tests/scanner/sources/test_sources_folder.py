@@ -195,3 +195,17 @@ def test_a_machine_that_is_left_out_does_not_clash(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "web.img")
     touch(tmp_path / "b" / "web.img")
     assert ids(tmp_path / "a", tmp_path / "b", exclude=("web*",)) == []
+
+
+def test_disks_in_containers_are_machines_and_other_archives_are_none(tmp_path: Path) -> None:
+    for name in ("web.qcow2.xz", "case.E01", "case.E02", "mac.dmg", "logs.tar.gz", "notes.zip"):
+        touch(tmp_path / name)
+    assert ids(tmp_path) == ["case.E01", "mac.dmg", "web.qcow2.xz"]
+
+
+def test_an_apple_sparse_bundle_is_a_machine_that_failed_and_hides_nothing(tmp_path: Path) -> None:
+    touch(tmp_path / "mac.sparsebundle" / "bands" / "0")
+    touch(tmp_path / "mac.sparsebundle" / "web.img")
+    found = machines(tmp_path)
+    assert list(found) == ["mac.sparsebundle", "mac.sparsebundle/web.img"]
+    assert "Apple sparse bundle" in str(found["mac.sparsebundle"].error)
