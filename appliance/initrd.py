@@ -67,6 +67,7 @@ def agent_files() -> dict[str, bytes]:
     """The agent's files by path below its directory in the appliance."""
     paths = [PROJECT / name for name in _AGENT_FILES]
     paths += sorted((PROJECT / "appliance" / "guest").glob("*.py"))
+    paths += sorted((PROJECT / "scanner" / "redaction").glob("*.py"))
     paths += sorted((PROJECT / "scanner" / "tables").glob("**/*.py"))
     files = {str(path.relative_to(PROJECT)): path.read_bytes() for path in paths}
     files["start.py"] = _START

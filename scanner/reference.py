@@ -21,6 +21,17 @@ Every table begins with `machine_id`, which is stable from run to run, and those
 operating system go on with `root`, which says which one of the machine. SQL views have `run_id`
 before them. Text of a guest that is not UTF-8 has its bytes escaped as `\\xNN`. Times are UTC.
 A column is never null unless it says so.
+
+A secret is not stored: where a text holds one, `[redacted]` stands in its place and the rest of
+the text is as it was, so that a rule still sees that a password is there. The appliance does that
+to the text of every column, and to errors and logs, before the host gets them
+(`scanner/redaction`). A secret is recognised by the name before it (`password=`, `"api_key": `,
+`--token `), by its place (a URL's `user:PW@`, `mysql -pPW`, a mount's `user=NAME%PW`, what an
+environment is set to), by its form (tokens, password hashes, private keys), and in `config`,
+`registry` and `kernel_settings` by the setting's name. Numbers and switches of policies, such as
+`PASS_MAX_DAYS 90`, paths of key files and references such as `$PASSWORD` are no secrets. A secret
+that nothing tells from ordinary text stays. Columns that can
+hold none, such as paths, say why in their spec (`unredacted`).
 """
 
 _TYPE_NAMES = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import operator
 import re
@@ -18,6 +19,8 @@ import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+from scanner.redaction import redact, redact_named
 
 
 class Kind(enum.Enum):
@@ -124,6 +127,8 @@ class Column:
         unit: the unit of a number, such as ``bytes`` or ``seconds``; empty for none.
         example: a value as it could stand in a row; empty for none.
         values: the only values allowed, for ``Kind.ENUM``.
+        unredacted: why text in it is no secret and is left as it is; empty where it may be one.
+        named_by: the columns that name what it says, the nearest last.
     """
 
     name: str
@@ -133,6 +138,13 @@ class Column:
     unit: str = ""
     example: str = ""
     values: tuple[str, ...] = ()
+    unredacted: str = ""
+    named_by: tuple[str, ...] = ()
+
+    @property
+    def may_be_secret(self) -> bool:
+        """Whether its text passes the redactor."""
+        return self.kind in (Kind.STRING, Kind.STRING_LIST) and not self.unredacted
 
 
 @dataclass(frozen=True)
@@ -174,12 +186,38 @@ ROOT = Column(
 )
 
 
-def column(description: str, *, unit: str = "", example: str = "") -> Any:
+IS_PATH = "a path says where a secret lies, and rows are found by it"
+IS_NAME = "a name that everybody on the system may see, and rows are found by it"
+IS_DIGEST = "made from what it stands for, which cannot be worked out from it"
+IS_PUBLISHED = "its vendor publishes it for everybody"
+IS_DEVICE = "the appliance gives devices their names"
+"""Reasons of ``unredacted``."""
+
+
+def column(
+    description: str,
+    *,
+    unit: str = "",
+    example: str = "",
+    unredacted: str = "",
+    named_by: tuple[str, ...] = (),
+) -> Any:
     """Declare a row's field as a documented column.
+
+    Text passes the redactor (``scanner.redaction``) unless it can be no secret.
+
+    Args:
+        description: what it says.
+        unit: the unit of a number.
+        example: a value as it could stand in a row.
+        unredacted: why text in it can be no secret.
+        named_by: the columns that name what it says, the nearest last: where they speak of a
+            secret, all of the text is one.
 
     Returns ``Any`` because type checkers read the field's own annotation.
     """
-    return dataclasses.field(metadata={"doc": description, "unit": unit, "example": example})
+    told = {"unit": unit, "example": example, "unredacted": unredacted, "named_by": named_by}
+    return dataclasses.field(metadata={"doc": description, **told})
 
 
 T = TypeVar("T")
@@ -223,7 +261,8 @@ def _column(field: dataclasses.Field[Any], hint: object) -> Column:
     inner, nullable = _strip_optional(hint)
     kind, values = _kind(field.name, inner)
     meta = field.metadata
-    return Column(field.name, kind, nullable, meta["doc"], meta["unit"], meta["example"], values)
+    told = {name: meta[name] for name in ("unit", "example", "unredacted", "named_by")}
+    return Column(field.name, kind, nullable, meta["doc"], values=values, **told)
 
 
 def _strip_optional(hint: object) -> tuple[object, bool]:
@@ -289,11 +328,31 @@ def _escaped(value: object) -> object:
     return value
 
 
+@functools.cache
+def redacted_columns(row: type) -> tuple[Column, ...]:
+    """The columns of a row class whose text passes the redactor."""
+    return tuple(column for column in describe("", row).columns if column.may_be_secret)
+
+
+def _redact(columns: Iterable[Column], values: dict[str, Any]) -> None:
+    """Take the secrets out of a row's values."""
+    redacted = {}
+    for column in columns:
+        if value := values.get(column.name):
+            clean = redact
+            if name := next(filter(None, map(values.get, reversed(column.named_by))), ""):
+                clean = functools.partial(redact_named, name)
+            is_text = isinstance(value, str)
+            redacted[column.name] = clean(value) if is_text else tuple(map(clean, value))
+    values.update(redacted)
+
+
 def encode_rows(rows: Iterable[object]) -> Iterable[bytes]:
-    """Rows as newline-ended JSON objects, null columns left out.
+    """Rows as newline-ended JSON objects, null columns left out, secrets redacted.
 
     Args:
-        rows: instances of one table's row class; bytes are rows encoded already.
+        rows: instances of one table's row class; bytes are rows encoded already, of a table none
+            of whose columns may hold a secret.
     """
     names: tuple[str, ...] = ()
     for row in rows:
@@ -303,8 +362,10 @@ def encode_rows(rows: Iterable[object]) -> Iterable[bytes]:
         if not names:
             names = tuple(field.name for field in dataclasses.fields(row))  # type: ignore[arg-type]
             values_of = operator.attrgetter(*names)
+            columns = redacted_columns(type(row))  # type: ignore[arg-type] # a class is hashable
         pairs = zip(names, values_of(row), strict=True)
         values = {name: value for name, value in pairs if value is not None}
+        _redact(columns, values)
         line = _encode(values)
         if not line.isascii() or "\\\\x" in line:  # rare: something in it may need an escape
             line = _encode({name: _escaped(value) for name, value in values.items()})

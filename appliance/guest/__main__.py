@@ -21,6 +21,7 @@ from appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
 from appliance.guest.root import Root, ScanOptions
 from appliance.wire import FrameKind
 from scanner import schema
+from scanner.redaction import redact
 from scanner.tables import load_collector, load_tables, warm_up_collector
 
 _RECEIVE = 1 << 16
@@ -83,6 +84,7 @@ class Agent:
         for table in load_tables().values():
             if table.origin is schema.Origin.GUEST:
                 warm_up_collector(table.name)
+                schema.redacted_columns(table.row)
         _rehearse()
         setup.settle()
         return {}
@@ -110,7 +112,7 @@ class Agent:
         return {
             "devices": self._machine.devices(),
             "roots": [schema.escape(root.name) for root in self._machine.roots],
-            "warnings": [schema.escape(warning) for warning in self._machine.warnings],
+            "warnings": [_text(warning) for warning in self._machine.warnings],
         }
 
     def collect(self, table: str, root: int | None) -> object:
@@ -136,7 +138,7 @@ class Agent:
 
     def log(self, text: str) -> None:
         """Send a line to the scanner's log."""
-        self._stream.sendall(wire.encode(FrameKind.LOG, text.encode("utf-8", "replace")))
+        self._stream.sendall(wire.encode(FrameKind.LOG, _text(text).encode("utf-8", "replace")))
 
 
 OPERATIONS: dict[str, Callable[..., object]] = {
@@ -194,9 +196,14 @@ def _describe(error: BaseException) -> dict[str, object]:
     return {
         "unread": None if unread is None else [schema.escape(path) for path in unread],
         "name": type(error).__name__,
-        "message": schema.escape(str(error))[:2000],
-        "traceback": schema.escape("".join(text))[-3000:],
+        "message": _text(str(error))[:2000],
+        "traceback": _text("".join(text))[-3000:],
     }
+
+
+def _text(text: str) -> str:
+    """What is told about a guest's content, which it may quote, for the host."""
+    return schema.escape(redact(text))
 
 
 class _Port:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, column, table
+from scanner.schema import IS_PATH, U32, column, table
 
 Loader = Literal["grub", "grub-legacy", "bls", "extlinux"]
 
@@ -21,15 +21,18 @@ class BootEntry:
         "grub: GRUB 2's grub.cfg; grub-legacy: menu.lst; bls: an entry of the Boot Loader "
         "Specification, which systemd-boot and GRUB 2 read; extlinux: also SYSLINUX's."
     )
-    file: str = column("File that the entry stands in.", example="/boot/grub/grub.cfg")
+    file: str = column(
+        "File that the entry stands in.", example="/boot/grub/grub.cfg", unredacted=IS_PATH
+    )
     position: U32 = column("Place in its menu, from 0; submenus' entries follow in order.")
     title: str = column("Title, after those of its submenus.", example="Debian GNU/Linux")
     entry_id: str | None = column("The entry's own identifier, by which a default may name it.")
     kernel: str | None = column(
         "Kernel, as the entry names it; null for entries that load none.",
         example="/vmlinuz-6.1.0-18-amd64",
+        unredacted=IS_PATH,
     )
-    initrds: tuple[str, ...] = column("Initial RAM disks, likewise.")
+    initrds: tuple[str, ...] = column("Initial RAM disks, likewise.", unredacted=IS_PATH)
     command_line: str | None = column(
         "The kernel's command line; variables that the loader knows stand as written.",
         example="root=/dev/mapper/vg-root ro quiet",

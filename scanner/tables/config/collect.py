@@ -68,7 +68,7 @@ def _apt(reader: Reader) -> Iterator[Setting]:
         text = reader.text(path, path) if path.endswith((".list", ".sources")) else None
         malformed: list[int] = []
         for line, name, value in parse(text or "", malformed):
-            yield _setting(path, name, lenses.without_user(value), next(position), line=line)
+            yield _setting(path, name, value, next(position), line=line)
         if malformed:
             reader.note(colonfile.malformed(path, malformed), path)
 

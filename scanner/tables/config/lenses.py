@@ -11,14 +11,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from scanner.redaction import redact_named
+
 _COMMENT = re.compile(r"^[ \t]*#(?!include|[0-9]).*$", re.MULTILINE)  # sudoers has #include, #1000
 _NOT_READ = re.compile(r".*(?:~|\.(?:rpmnew|rpmsave|rpmorig|dpkg-\w+|bak|old))")
-_SECRET = re.compile(r"(?:^|_)(?:password|passwd|secret|credentials?)$", re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 _INDEX = re.compile(r"\[[0-9]+\]$")
-
-WITHHELD = "(withheld)"
-"""Stands for a value that may be a secret."""
 
 
 @dataclass(frozen=True)
@@ -125,26 +122,20 @@ def without_comments(text: str) -> str:
     return emptied if emptied.endswith("\n") else f"{emptied}\n"
 
 
-def without_user(value: str) -> str:
-    """A value whose URLs tell no account and password."""
-    return _USER_INFO.sub(f"{WITHHELD}@", value)
-
-
 def settings(nodes: list[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
     """Paths and values of the nodes that say something: that have a value or nothing below them.
 
-    Values that may be secrets are withheld: those called so, such as a yum repository's password
-    or an option ``password`` of a mount, and what stands before a host in a URL.
+    A value whose name is the value of the node above it, such as that of a mount's option
+    ``password``, is redacted here, where the name is known.
     """
     above = ""  # value of the node last seen that has nodes below
     for index, (path, value) in enumerate(nodes):
         below = index + 1 < len(nodes) and nodes[index + 1][0].startswith(f"{path}/")
         label = _INDEX.sub("", path.rpartition("/")[2])
-        secret = _SECRET.search(above if label == "value" else label)
         if below:
             above = value or ""
         if label.startswith("#comment") or (value is None and below):
             continue
-        if value is not None:
-            value = WITHHELD if secret and not below else without_user(value)
+        if value and label == "value":
+            value = redact_named(above, value)
         yield path, value or ""

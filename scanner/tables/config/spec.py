@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanner.schema import U32, column, table
+from scanner.schema import IS_PATH, U32, column, table
 
 
 @table()
@@ -14,10 +14,12 @@ class Setting:
     faillock, pwhistory and pwquality, sudoers, fstab, login.defs, limits, access, hosts, resolv,
     nsswitch, yum's and zypper's sources, chrony, ntp, auditd, /etc/default/grub and useradd,
     SELinux, systemd's own settings. Those of the kernel and of cron are in ``kernel_settings`` and
-    ``scheduled_tasks``. Comments are left out; passwords in files and URLs are withheld.
+    ``scheduled_tasks``. Comments are left out; secrets in values are redacted.
     """
 
-    file: str = column("File that the setting stands in.", example="/etc/ssh/sshd_config")
+    file: str = column(
+        "File that the setting stands in.", example="/etc/ssh/sshd_config", unredacted=IS_PATH
+    )
     path: str = column(
         "The setting: Augeas' path below the file; the OpenSSH server's name in lower case, one "
         "that holds in a condition only with that before a slash; a source of apt, from 1, and "
@@ -27,6 +29,7 @@ class Setting:
     value: str = column(
         "Value as written, for the OpenSSH server without quotes; empty for a setting without one.",
         example="prohibit-password",
+        named_by=("path",),
     )
     line: U32 | None = column("Line of the file, from 1; null where there is a lens.")
     position: U32 = column(

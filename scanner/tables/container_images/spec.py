@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U64, Timestamp, column, table
+from scanner.schema import IS_DIGEST, IS_NAME, IS_PATH, U64, Timestamp, column, table
 
 
 @table()
@@ -17,16 +17,21 @@ class ContainerImage:
     engine: Literal["docker", "podman", "containerd"] = column(
         "Whose store it is; podman: podman's, Buildah's or CRI-O's, who share one kind."
     )
-    store: str = column("The store's directory.", example="/var/lib/docker")
-    user: str | None = column("Account that the store belongs to; null for the system's.")
+    store: str = column("The store's directory.", example="/var/lib/docker", unredacted=IS_PATH)
+    user: str | None = column(
+        "Account that the store belongs to; null for the system's.", unredacted=IS_NAME
+    )
     namespace: str | None = column("containerd's namespace.", example="k8s.io")
     id: str | None = column(
         "The image's id, which is the SHA-256 of its configuration; null where containerd keeps "
         "names alone.",
         example="d137a5449684c14b8f4bcb100aaa4543d0f0fb61d0143da7750c2e1b26058546",
+        unredacted=IS_DIGEST,
     )
     names: tuple[str, ...] = column("Its names with their tags; none for an image without.")
-    digests: tuple[str, ...] = column("Digests of its manifests, by which registries know it.")
+    digests: tuple[str, ...] = column(
+        "Digests of its manifests, by which registries know it.", unredacted=IS_DIGEST
+    )
     created: Timestamp | None = column("When it was built; for containerd, when it was stored.")
     architecture: str | None = column("Architecture, as Go names it.", example="amd64")
     size: U64 | None = column("Size of its layers as unpacked; null when not kept.", unit="bytes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import Timestamp, column, table
+from scanner.schema import IS_DIGEST, IS_NAME, IS_PATH, Timestamp, column, table
 
 
 @table()
@@ -18,13 +18,15 @@ class Container:
     engine: Literal["docker", "podman", "containerd"] = column(
         "Whose store it is; podman: podman's, Buildah's or CRI-O's, who share one kind."
     )
-    store: str = column("The store's directory.", example="/var/lib/docker")
-    user: str | None = column("Account that the store belongs to; null for the system's.")
+    store: str = column("The store's directory.", example="/var/lib/docker", unredacted=IS_PATH)
+    user: str | None = column(
+        "Account that the store belongs to; null for the system's.", unredacted=IS_NAME
+    )
     namespace: str | None = column("containerd's namespace.", example="k8s.io")
-    id: str = column("The container's id.")
+    id: str = column("The container's id.", unredacted=IS_DIGEST)
     name: str | None = column("Its name; in Kubernetes pod and container.", example="web")
     image: str | None = column("Name of its image.", example="docker.io/library/nginx:1.27")
-    image_id: str | None = column("Id of its image, in hexadecimal digits.")
+    image_id: str | None = column("Id of its image, in hexadecimal digits.", unredacted=IS_DIGEST)
     created: Timestamp | None = column("When it was created.")
     state: (
         Literal["created", "running", "paused", "restarting", "stopped", "removing", "dead"] | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import F64, U64, Origin, Scope, column, table
+from scanner.schema import F64, IS_DEVICE, IS_PATH, U64, Origin, Scope, column, table
 
 
 @table(scope=Scope.MACHINE, origin=Origin.HOST)
@@ -16,9 +16,10 @@ class Coverage:
     """
 
     root: str | None = column(
-        "The root that was looked at; null for tables about the whole machine."
+        "The root that was looked at; null for tables about the whole machine.",
+        unredacted=IS_DEVICE,
     )
-    table_name: str = column("The fact table.", example="packages")
+    table_name: str = column("The fact table.", example="packages", unredacted="one of our tables")
     status: Literal["ok", "not_applicable", "failed", "empty"] = column(
         "ok: rows were gathered; empty: looked, and there are none; not_applicable: this root "
         "has nothing that the table describes; failed: could not look, or not to the end."
@@ -31,4 +32,5 @@ class Coverage:
         "failed table lacks; with a slash at its end, a directory of whose files the same holds, "
         "such as a mountpoint that nothing could be mounted on. Null where more may lack.",
         example="/etc/pam.d/common-auth",
+        unredacted=IS_PATH,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanner.schema import U32, U64, Origin, column, table
+from scanner.schema import IS_PATH, U32, U64, Origin, column, table
 
 DEPTH = 2
 """How deep directories have a row of their own, unless a scan says otherwise."""
@@ -17,7 +17,7 @@ class DirectoryUsage:
     first that was met.
     """
 
-    path: str = column("The directory.", example="/var/log")
+    path: str = column("The directory.", example="/var/log", unredacted=IS_PATH)
     depth: U32 = column("Its depth in the tree; 0 for the top.")
     size: U64 = column("Apparent size of all entries.", unit="bytes")
     allocated: U64 = column("Space that they occupy.", unit="bytes")

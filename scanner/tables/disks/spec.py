@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U16, U32, U64, Origin, Scope, column, table
+from scanner.schema import IS_DEVICE, U16, U32, U64, Origin, Scope, column, table
 
 
 @table(scope=Scope.MACHINE, origin=Origin.HOST)
@@ -12,7 +12,9 @@ class Disk:
     """The machine's disks: image files or block devices, with their backing chains."""
 
     disk: U16 = column("Position among the machine's disks, from 0.")
-    device: str | None = column("Its name inside the appliance.", example="/dev/sda")
+    device: str | None = column(
+        "Its name inside the appliance.", example="/dev/sda", unredacted=IS_DEVICE
+    )
     path: str = column("The file or block device, as the source named it.")
     member: str | None = column("The image's name in the archive that the file is, for OVA files.")
     format: Literal["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels"] | None = column(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, U64, Timestamp, column, table
+from scanner.schema import IS_DEVICE, IS_NAME, IS_PATH, U32, U64, Timestamp, column, table
 
 FileType = Literal["file", "directory", "symlink", "character", "block", "fifo", "socket"]
 
@@ -20,23 +20,35 @@ class File:
     Windows: modes and owners are what a Linux kernel makes of NTFS, and say nothing of rights.
     """
 
-    path: str = column("Absolute path in the root.", example="/etc/shadow")
+    path: str = column("Absolute path in the root.", example="/etc/shadow", unredacted=IS_PATH)
     type: FileType = column("Type of the entry.")
     mode: U32 = column("Permission bits, with set-id and sticky; 0 to 4095.", example="2541")
     uid: U32 = column("Numeric owner.")
     gid: U32 = column("Numeric group.")
-    owner: str | None = column("Owner's name in this root; null when it has none.", example="root")
-    group_name: str | None = column("Group's name in this root; null when it has none.")
+    owner: str | None = column(
+        "Owner's name in this root; null when it has none.", example="root", unredacted=IS_NAME
+    )
+    group_name: str | None = column(
+        "Group's name in this root; null when it has none.", unredacted=IS_NAME
+    )
     size: U64 = column("Apparent size.", unit="bytes")
     allocated: U64 = column("Space occupied.", unit="bytes")
     links: U32 = column("Number of hard links.")
     inode: U64 = column("Inode number in its filesystem.")
-    device: str | None = column("Filesystem it is on, as in filesystems.device.")
+    device: str | None = column(
+        "Filesystem it is on, as in filesystems.device.", unredacted=IS_DEVICE
+    )
     accessed: Timestamp = column("Last access.")
     modified: Timestamp = column("Last change of content.")
     changed: Timestamp = column("Last change of metadata.")
-    target: str | None = column("What a symbolic link holds.")
-    selinux: str | None = column("SELinux label.", example="system_u:object_r:etc_t:s0")
+    target: str | None = column("What a symbolic link holds.", unredacted=IS_PATH)
+    selinux: str | None = column(
+        "SELinux label.",
+        example="system_u:object_r:etc_t:s0",
+        unredacted="a label, of the words of a policy",
+    )
     capabilities: str | None = column(
-        "Capabilities of an executable file, as getcap -n prints them.", example="cap_net_raw=ep"
+        "Capabilities of an executable file, as getcap -n prints them.",
+        example="cap_net_raw=ep",
+        unredacted="written by us, of a fixed vocabulary",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, U64, Scope, column, table
+from scanner.schema import IS_DEVICE, IS_DIGEST, U32, U64, Scope, column, table
 
 
 @table(scope=Scope.MACHINE)
@@ -15,13 +15,15 @@ class Filesystem:
     containers) has a row as well, without usage.
     """
 
-    device: str = column("Device name inside the appliance.", example="/dev/vg0/root")
-    type: str = column("Type as blkid names it.", example="ext4")
+    device: str = column(
+        "Device name inside the appliance.", example="/dev/vg0/root", unredacted=IS_DEVICE
+    )
+    type: str = column("Type as blkid names it.", example="ext4", unredacted="one of blkid's words")
     usage: Literal["filesystem", "swap", "raid", "crypto", "other"] = column(
         "What the content is for, as blkid classes it."
     )
     version: str | None = column("Version of the format.", example="1.0")
-    uuid: str | None = column("UUID or serial, as blkid prints it.")
+    uuid: str | None = column("UUID or serial, as blkid prints it.", unredacted=IS_DIGEST)
     label: str | None = column("Label.")
     mounted: bool = column("Whether it could be mounted read-only here.")
     journal: Literal["clean", "replayed", "ignored"] | None = column(
@@ -43,5 +45,6 @@ class Filesystem:
         "Devices that it lies on below its own, nearest first, down to whole disks: "
         "their rows are in volumes, partitions and disks.",
         example="/dev/sda2",
+        unredacted=IS_DEVICE,
     )
     error: str | None = column("Why it could not be mounted.")

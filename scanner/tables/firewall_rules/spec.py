@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, column, table
+from scanner.schema import IS_PATH, U32, column, table
 
 Framework = Literal["nftables", "iptables", "ufw", "firewalld", "windows"]
 
@@ -22,7 +22,7 @@ class FirewallRule:
     """
 
     framework: Framework = column("Whose rule it is.")
-    file: str = column("File that holds it.", example="/etc/nftables.conf")
+    file: str = column("File that holds it.", example="/etc/nftables.conf", unredacted=IS_PATH)
     kind: Literal["rule", "policy"] = column(
         "policy: what becomes of packets that no rule of the chain, zone or profile decides about."
     )

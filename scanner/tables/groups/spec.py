@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from scanner.schema import U32, column, table
+from scanner.schema import IS_NAME, U32, column, table
 
 
 @table()
 class Group:
     """Local groups and their members."""
 
-    name: str = column("Group name.", example="sudo")
+    name: str = column("Group name.", example="sudo", unredacted=IS_NAME)
     gid: U32 = column("Numeric id; Windows: the last part of its SID.")
     members: tuple[str, ...] = column(
         "Accounts listed as members; those with it as primary group are not listed. "
-        "Windows: names of local accounts, SIDs of others."
+        "Windows: names of local accounts, SIDs of others.",
+        unredacted=IS_NAME,
     )
-    administrators: tuple[str, ...] = column("Accounts that may change the membership.")
+    administrators: tuple[str, ...] = column(
+        "Accounts that may change the membership.", unredacted=IS_NAME
+    )
     sid: str | None = column("Windows: security identifier.", example="S-1-5-32-544")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, column, table
+from scanner.schema import IS_PATH, U32, column, table
 
 Kind = Literal[
     "sysctl", "load", "blacklist", "install", "remove", "options", "alias", "softdep", "weakdep"
@@ -31,8 +31,11 @@ class KernelSetting:
     value: str | None = column(
         "What it is set to; the rest of a modprobe.d command; null where there is none.",
         example="1",
+        named_by=("name",),
     )
-    file: str = column("File that it stands in.", example="/etc/sysctl.d/99-local.conf")
+    file: str = column(
+        "File that it stands in.", example="/etc/sysctl.d/99-local.conf", unredacted=IS_PATH
+    )
     line: U32 = column("Line of the file, from 1.")
     position: U32 = column("Place in the order in which settings of its kind are read, from 0.")
     in_force: bool = column(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import F64, U8, U16, Origin, Scope, Timestamp, column, table
+from scanner.schema import F64, IS_DIGEST, U8, U16, Origin, Scope, Timestamp, column, table
 
 
 @table(scope=Scope.MACHINE, origin=Origin.RUN)
@@ -44,11 +44,15 @@ class Machine:
     accelerator: Literal["kvm", "tcg", "none"] | None = column(
         "What ran the appliance; none for a plain directory; null when none was started."
     )
-    appliance: str | None = column("Content address of the appliance that read it.")
+    appliance: str | None = column(
+        "Content address of the appliance that read it.", unredacted=IS_DIGEST
+    )
     identity: str | None = column(
         "Fingerprint of every file in the machine's backing chains, from which an unchanged "
-        "machine is known."
+        "machine is known.",
+        unredacted=IS_DIGEST,
     )
     facts_run: str = column(
-        "The run whose tables hold this machine's facts: this one, or an earlier one."
+        "The run whose tables hold this machine's facts: this one, or an earlier one.",
+        unredacted="made by us",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanner.schema import U8, column, table
+from scanner.schema import IS_DEVICE, IS_PATH, U8, column, table
 
 
 @table()
@@ -13,10 +13,14 @@ class Mountpoint:
     """
 
     path: str = column(
-        "Directory; swap for swap areas; drive letters as C: is written.", example="/var"
+        "Directory; swap for swap areas; drive letters as C: is written.",
+        example="/var",
+        unredacted=IS_PATH,
     )
     device: str | None = column(
-        "Device inside the appliance that the entry was resolved to.", example="/dev/vg0/var"
+        "Device inside the appliance that the entry was resolved to.",
+        example="/dev/vg0/var",
+        unredacted=IS_DEVICE,
     )
     source: str | None = column(
         "First field of the fstab entry; null for a root that fstab does not list.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, column, table
+from scanner.schema import IS_PATH, U32, column, table
 
 Source = Literal["ifupdown", "netplan", "networkmanager", "ifcfg", "networkd", "resolv", "windows"]
 
@@ -22,7 +22,9 @@ class Network:
         "ifcfg files of Red Hat and SUSE, systemd-networkd; resolv: /etc/resolv.conf; windows: the "
         "registry's SYSTEM hive."
     )
-    file: str = column("File that it stands in.", example="/etc/network/interfaces")
+    file: str = column(
+        "File that it stands in.", example="/etc/network/interfaces", unredacted=IS_PATH
+    )
     line: U32 | None = column("Line of the file where it begins, from 1; null for whole files.")
     interface: str | None = column(
         "Interface, or the pattern that names it; null for resolv and for what Windows has set for "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, U64, Timestamp, column, table
+from scanner.schema import IS_NAME, IS_PATH, IS_PUBLISHED, U32, U64, Timestamp, column, table
 
 Status = Literal[
     "installed",
@@ -55,19 +55,25 @@ class Package:
         "What has it on record: a package manager or a language's tools; windows: programs that "
         "can be uninstalled; windows-update: what component based servicing has installed."
     )
-    name: str = column("Package name.", example="openssl")
+    name: str = column("Package name.", example="openssl", unredacted=IS_PUBLISHED)
     version: str = column(
         "Whole version as the ecosystem's own tool prints it: epoch, upstream version, "
         "revision or release; empty where it is not on record, as for snaps.",
         example="1:3.0.15-1~deb12u1",
+        unredacted=IS_PUBLISHED,
     )
     epoch: U32 | None = column("Epoch; null when there is none.")
-    upstream_version: str = column("Version without epoch and release.", example="3.0.15")
+    upstream_version: str = column(
+        "Version without epoch and release.", example="3.0.15", unredacted=IS_PUBLISHED
+    )
     release: str | None = column(
         "Distribution's part of the version (dpkg and snap: revision; flatpak: branch).",
         example="1~deb12u1",
+        unredacted=IS_PUBLISHED,
     )
-    architecture: str | None = column("Architecture, as the ecosystem names it.", example="amd64")
+    architecture: str | None = column(
+        "Architecture, as the ecosystem names it.", example="amd64", unredacted=IS_PUBLISHED
+    )
     status: Status = column(
         "State of the package; only dpkg, opkg and xbps know others than installed, and packages "
         "on record as not-installed have no row."
@@ -76,14 +82,18 @@ class Package:
     purl: str = column(
         "Package URL; its type is generic where none is registered for the ecosystem.",
         example="pkg:deb/debian/openssl@3.0.15-1~deb12u1?arch=amd64&distro=debian-12",
+        unredacted="made of a package's name and version",
     )
     source_name: str | None = column(
-        "Source package it was built from; a dpkg package that names none is its own."
+        "Source package it was built from; a dpkg package that names none is its own.",
+        unredacted=IS_PUBLISHED,
     )
-    source_version: str | None = column("Version of the source package.")
+    source_version: str | None = column("Version of the source package.", unredacted=IS_PUBLISHED)
     vendor: str | None = column("Vendor, or the maintainer or packager; for snap the channel.")
-    license: str | None = column("License, where the database records one.")
-    section: str | None = column("Section or group.", example="admin")
+    license: str | None = column(
+        "License, where the database records one.", unredacted=IS_PUBLISHED
+    )
+    section: str | None = column("Section or group.", example="admin", unredacted=IS_PUBLISHED)
     summary: str | None = column("One-line description.")
     installed_size: U64 | None = column("Size on disk as recorded.", unit="bytes")
     installed_at: Timestamp | None = column(
@@ -91,8 +101,10 @@ class Package:
         "its list of files."
     )
     path: str | None = column(
-        "Where a package that no database lists was found; null for those of a system's database."
+        "Where a package that no database lists was found; null for those of a system's database.",
+        unredacted=IS_PATH,
     )
     account: str | None = column(
-        "Profile folder of the only account that has it, for programs installed by a Windows user."
+        "Profile folder of the only account that has it, for programs installed by a Windows user.",
+        unredacted=IS_NAME,
     )

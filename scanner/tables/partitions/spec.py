@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U16, U32, U64, Scope, column, table
+from scanner.schema import IS_DEVICE, IS_DIGEST, U16, U32, U64, Scope, column, table
 
 
 @table(scope=Scope.MACHINE)
 class Partition:
     """Partitions of the machine's disks and volumes, with their alignment."""
 
-    device: str = column("Device name inside the appliance.", example="/dev/sda1")
-    parent: str = column("The disk or volume that it is part of.", example="/dev/sda")
+    device: str = column(
+        "Device name inside the appliance.", example="/dev/sda1", unredacted=IS_DEVICE
+    )
+    parent: str = column(
+        "The disk or volume that it is part of.", example="/dev/sda", unredacted=IS_DEVICE
+    )
     disk: U16 | None = column("The disk it is on, as in disks.disk; null inside a volume.")
     number: U16 = column("Number in the partition table; logical ones count from 5.")
     scheme: Literal["gpt", "mbr", "apm", "bsd", "other"] = column("Kind of partition table.")
@@ -30,7 +34,8 @@ class Partition:
     type: str | None = column(
         "Type as the partition table has it: a GUID in lower case, or 0x and two digits.",
         example="0x83",
+        unredacted="a number or GUID of a fixed vocabulary",
     )
     name: str | None = column("GPT partition name.")
-    uuid: str | None = column("Partition UUID, as in /dev/disk/by-partuuid.")
+    uuid: str | None = column("Partition UUID, as in /dev/disk/by-partuuid.", unredacted=IS_DIGEST)
     bootable: bool = column("MBR active flag, or GPT legacy-boot attribute.")

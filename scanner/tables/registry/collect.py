@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from appliance.guest.root import Root
+from scanner.redaction import MARKER, is_secret
 from scanner.schema import NotApplicable
 from scanner.tables import hives
 from scanner.tables.hivereader import Want
@@ -27,9 +27,8 @@ _TYPES: dict[int, ValueType] = {
     7: "multi_sz",
     11: "qword",
 }
-_SECRET = re.compile(
-    "passw|pwd|secret|credential|token|productkey|digitalproductid|privatekey", re.I
-)
+# Names of its values are the communities, and the values what each may do.
+_COMMUNITIES = "\\validcommunities"
 
 
 def collect(root: Root) -> Iterator[RegistryValue]:
@@ -78,13 +77,14 @@ def values(top: Key, prefix: str) -> Iterator[RegistryValue]:
 def row(path: str, key: Key, value: Value) -> RegistryValue:
     """The row of one value."""
     number = value.number()
-    withheld = bool(number is None and value.size and _SECRET.search(value.name))
+    text = _text(value, number)
+    withheld = is_secret(value.name or path, text)
     return RegistryValue(
         key=path,
-        name=value.name,
+        name=MARKER if path.lower().endswith(_COMMUNITIES) else value.name,
         type=_TYPES.get(value.type, "other"),
-        value=None if withheld else _text(value, number),
-        number=number,
+        value=text,  # redacted as a whole for its name: see the spec
+        number=None if withheld else number,
         size=None if withheld else value.size,
         truncated=not withheld and value.size > VALUE_LIMIT,
         withheld=withheld,

@@ -33,7 +33,7 @@ class RegistryValue:
     of scheduled tasks. ``fleetscan scan --registry KEY`` adds a key with all that is below it,
     such as ``HKLM\SOFTWARE\Vendor``; it may be repeated.
 
-    Text under names that speak of passwords or other secrets is never stored.
+    Values under names that speak of passwords or other secrets are redacted as a whole.
     """
 
     key: str = column(
@@ -48,11 +48,16 @@ class RegistryValue:
     type: ValueType = column("Its type, REG_ left out.")
     value: str | None = column(
         "It as text: numbers in decimal, binary data as hex digits, strings of a multi_sz "
-        "separated by a line feed; null when withheld.",
+        "separated by a line feed.",
         example="3",
+        named_by=("key", "name"),
     )
-    number: U64 | None = column("It as a number, where it is a dword or qword.", example="3")
+    number: U64 | None = column(
+        "It as a number, where it is a dword or qword; null when withheld.", example="3"
+    )
     size: U32 | None = column("Length of its data; null when withheld.", unit="bytes")
     truncated: bool = column("Whether only its beginning is given, being longer than 4096 bytes.")
-    withheld: bool = column("Whether its text is left out because it may be a secret.")
+    withheld: bool = column(
+        "Whether it is redacted as a whole, because its name speaks of a secret."
+    )
     key_modified: Timestamp | None = column("When its key was last written.")

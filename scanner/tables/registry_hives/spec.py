@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, U64, Timestamp, column, table
+from scanner.schema import IS_PATH, U32, U64, Timestamp, column, table
 
 State = Literal["not_needed", "replayed", "nothing_newer", "failed"]
 
@@ -18,7 +18,9 @@ class RegistryHive:
     possible, they show what the hive's file holds, which may be older than the last writes.
     """
 
-    file: str = column("The hive's file.", example="/Windows/System32/config/SYSTEM")
+    file: str = column(
+        "The hive's file.", example="/Windows/System32/config/SYSTEM", unredacted=IS_PATH
+    )
     size: U64 = column("Length of the file.", unit="bytes")
     version: str = column("Version of its format.", example="1.5")
     written: Timestamp | None = column("When it was last written as a whole.")
@@ -29,7 +31,9 @@ class RegistryHive:
         "not finished and its transaction logs hold what is newer."
     )
     logs: tuple[str, ...] = column(
-        "Its transaction logs that are not empty.", example="/Windows/System32/config/SYSTEM.LOG1"
+        "Its transaction logs that are not empty.",
+        example="/Windows/System32/config/SYSTEM.LOG1",
+        unredacted=IS_PATH,
     )
     recovery: State = column(
         "What became of its logs: not_needed of a hive that is not dirty; replayed; nothing_newer, "

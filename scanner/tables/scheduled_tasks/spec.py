@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, Timestamp, column, table
+from scanner.schema import IS_PATH, U32, Timestamp, column, table
 
 Kind = Literal["cron", "periodic", "anacron", "at", "timer", "windows"]
 
@@ -25,6 +25,7 @@ class ScheduledTask:
     file: str = column(
         "File that it stands in; the hive for a task of Windows that only its registry has.",
         example="/etc/cron.d/sysstat",
+        unredacted=IS_PATH,
     )
     line: U32 | None = column("Line of a crontab or anacrontab, from 1.")
     name: str | None = column(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import column, table
+from scanner.schema import IS_NAME, IS_PATH, column, table
 
 Kind = Literal[
     "service",
@@ -37,7 +37,9 @@ class Service:
     Windows: services and drivers of the control set that starts, as its registry has them.
     """
 
-    name: str = column("Unit name with its suffix, or script name.", example="ssh.service")
+    name: str = column(
+        "Unit name with its suffix, or script name.", example="ssh.service", unredacted=IS_NAME
+    )
     manager: Literal["systemd", "sysv", "windows"] = column("What starts it.")
     kind: Kind = column("Unit type; SysV scripts are services; driver is Windows' only.")
     state: State = column(
@@ -46,7 +48,9 @@ class Service:
         "when others start it, disabled, or bad for a start type that there is not."
     )
     path: str = column(
-        "File, or registry key, that defines it.", example="/lib/systemd/system/ssh.service"
+        "File, or registry key, that defines it.",
+        example="/lib/systemd/system/ssh.service",
+        unredacted=IS_PATH,
     )
     description: str | None = column(
         "Its own description, as written in its file; Windows: its display name."
@@ -58,5 +62,6 @@ class Service:
     wanted_by: tuple[str, ...] = column(
         "Units that pull it in by a link (SysV: run levels it starts in).",
         example="multi-user.target",
+        unredacted=IS_NAME,
     )
-    aliases: tuple[str, ...] = column("Other names that links give it.")
+    aliases: tuple[str, ...] = column("Other names that links give it.", unredacted=IS_NAME)

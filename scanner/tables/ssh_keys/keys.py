@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 _TYPE = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[A-Za-z0-9@.-]{1,60}")
 _OPTION = re.compile(r'[A-Za-z0-9_-]+(?:="(?:\\"|[^"])*")?')
-_ENVIRONMENT = re.compile(r'environment="([^="]*)', re.IGNORECASE)
 _LINE_LIMIT = 1 << 16
 
 _FIXED_BITS = {
@@ -130,7 +129,7 @@ def _options(line: str) -> tuple[tuple[str, ...], str]:
     found = []
     position = 0
     while match := _OPTION.match(line, position):
-        found.append(_without_secrets(match[0]))
+        found.append(match[0])
         position = match.end()
         if line[position : position + 1] != ",":
             break
@@ -138,11 +137,6 @@ def _options(line: str) -> tuple[tuple[str, ...], str]:
     if line[position : position + 1] not in (" ", "\t"):
         raise ValueError("not an option")
     return tuple(found), line[position:].lstrip()
-
-
-def _without_secrets(option: str) -> str:
-    match = _ENVIRONMENT.match(option)
-    return f'environment="{match[1]}"' if match else option
 
 
 def private_key(text: str) -> PrivateKey | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U32, column, table
+from scanner.schema import IS_DIGEST, IS_PATH, U32, column, table
 
 
 @table()
@@ -17,7 +17,9 @@ class SshKey:
     kind: Literal["authorized", "host", "identity"] = column(
         "authorized: may log in as the account; host: the server's own; identity: an account's own."
     )
-    file: str = column("File that tells of the key.", example="/root/.ssh/authorized_keys")
+    file: str = column(
+        "File that tells of the key.", example="/root/.ssh/authorized_keys", unredacted=IS_PATH
+    )
     line: U32 | None = column("Line of an authorized_keys file, from 1.")
     user: str | None = column("Account it belongs to; null for host keys.", example="root")
     type: str = column("Type, as the key itself says.", example="ssh-ed25519")
@@ -25,10 +27,11 @@ class SshKey:
     fingerprint: str = column(
         "SHA-256 of the public key, as ssh-keygen -l prints it.",
         example="SHA256:uNiVztksCsDhcc0u9e8BgrJXVGDcEfU9xSqQ4N3zZ0k",
+        unredacted=IS_DIGEST,
     )
     comment: str | None = column("Comment; not kept of private keys.", example="alice@laptop")
     options: tuple[str, ...] = column(
-        "Options of an authorized key, values of environment variables left out.",
+        "Options of an authorized key; values of environment variables are redacted.",
         example='from="10.0.0.0/8"',
     )
     private: Literal["encrypted", "plain", "unknown"] | None = column(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import I64, U32, Timestamp, column, table
+from scanner.schema import I64, IS_NAME, IS_PATH, U32, Timestamp, column, table
 
 PasswordState = Literal["set", "empty", "locked", "none", "unknown"]
 Algorithm = Literal[
@@ -31,13 +31,14 @@ class User:
     Windows: the accounts of its SAM database; a disabled account's password counts as locked.
     """
 
-    name: str = column("Login name.", example="root")
+    name: str = column("Login name.", example="root", unredacted=IS_NAME)
     uid: U32 = column("Numeric id; Windows: the last part of its SID.")
     gid: U32 = column("Numeric id of the primary group.")
     comment: str | None = column("GECOS field; Windows: the full name, or else the description.")
-    home: str | None = column("Home directory.")
+    home: str | None = column("Home directory.", unredacted=IS_PATH)
     shell: str | None = column(
-        "Login shell; empty means /bin/sh and is given as such; null on Windows."
+        "Login shell; empty means /bin/sh and is given as such; null on Windows.",
+        unredacted=IS_PATH,
     )
     password: PasswordState = column(
         "set: a password works; empty: logs in without one; locked: a password exists but is "

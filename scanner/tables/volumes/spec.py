@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import U64, Scope, column, table
+from scanner.schema import IS_DEVICE, U64, Scope, column, table
 
 
 @table(scope=Scope.MACHINE)
@@ -18,7 +18,9 @@ class Volume:
         )
     )
     device: str | None = column(
-        "Device name inside the appliance; null when it is not open.", example="/dev/vg0/root"
+        "Device name inside the appliance; null when it is not open.",
+        example="/dev/vg0/root",
+        unredacted=IS_DEVICE,
     )
     name: str = column("Name of the volume itself; a subvolume's path.", example="root")
     group_name: str | None = column("Name of its volume group.")
@@ -26,7 +28,9 @@ class Volume:
     group_uuid: str | None = column("UUID of its volume group.")
     size: U64 | None = column("Length.", unit="bytes")
     layout: str | None = column("How data lies on its members.", example="linear")
-    members: tuple[str, ...] = column("Devices it lies on.", example="/dev/sda2")
+    members: tuple[str, ...] = column(
+        "Devices it lies on.", example="/dev/sda2", unredacted=IS_DEVICE
+    )
     active: bool = column("Whether it could be opened here.")
     snapshot: bool = column("Whether it is a snapshot of another volume.")
     degraded: bool | None = column(

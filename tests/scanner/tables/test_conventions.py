@@ -32,6 +32,7 @@ SHARED = {
     "appliance.guest.lookups",
     "scanner.words",
     "appliance.guest.tools",
+    "scanner.redaction",
     "scanner.schema",
     "scanner.tables.colonfile",
     "scanner.tables.reading",

@@ -1,0 +1,62 @@
+"""Takes secrets out of text: passwords, tokens, keys, wherever a table, error or log quotes them.
+
+A secret is found by the name that stands before it (``names``), by its own shape or the grammar
+around it (``shapes``), and by the program that it is handed to (``commands``). What is found is
+replaced by `MARKER`; all other text stays as it is, so that rules still see the rest, and that a
+secret stands there.
+
+The text is hostile: every search is linear in its length. Guest-safe: standard library only.
+"""
+
+from __future__ import annotations
+
+from scanner.redaction import commands, shapes
+from scanner.redaction.names import MARKER, is_secret
+from scanner.redaction.spans import Span
+
+__all__ = ["MARKER", "is_secret", "redact", "redact_named"]
+
+_LIMIT = 1 << 15
+"""Characters of a text that are searched: no setting or command is longer. What follows is left
+out as a whole where anything in the text speaks of secrets."""
+
+_FINDERS = (*shapes.FINDERS, *commands.FINDERS)
+
+
+def redact(text: str) -> str:
+    """A text with a marker in the place of each secret that it holds.
+
+    >>> redact("backup --password=hunter2 --verbose")
+    'backup --password=[redacted] --verbose'
+    """
+    if not _is_suspect(text):
+        return text
+    if len(text) > _LIMIT:
+        return redact(text[:_LIMIT]) + MARKER
+    return _without(text, [span for find in _FINDERS for span in find(text)])
+
+
+def _is_suspect(text: str) -> bool:
+    lower = text.lower()
+    return shapes.SUSPECT.search(lower) is not None or commands.is_suspect(lower)
+
+
+def redact_named(name: str, text: str) -> str:
+    """As :func:`redact`, of a value whose name is known: all of it may be the secret.
+
+    >>> redact_named("main/proxy_password", "hunter2")
+    '[redacted]'
+    """
+    if is_secret(name, text):
+        return MARKER
+    return redact(shapes.by_grammar(name, text[:_LIMIT]) + text[_LIMIT:])
+
+
+def _without(text: str, spans: list[Span]) -> str:
+    parts = []
+    position = 0
+    for start, end in sorted(spans):
+        if start >= position and start < end:
+            parts += [text[position:start], MARKER]
+        position = max(position, end)
+    return "".join([*parts, text[position:]])
