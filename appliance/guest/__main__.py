@@ -23,6 +23,7 @@ from appliance.wire import FrameKind
 from scanner import schema
 from scanner.redaction import redact
 from scanner.tables import load_collector, load_tables, warm_up_collector
+from scanner.words import in_words
 
 _RECEIVE = 1 << 16
 
@@ -196,7 +197,7 @@ def _describe(error: BaseException) -> dict[str, object]:
     return {
         "unread": None if unread is None else [schema.escape(path) for path in unread],
         "name": type(error).__name__,
-        "message": _text(str(error))[:2000],
+        "message": _text(in_words(error))[:2000],
         "traceback": _text("".join(text))[-3000:],
     }
 

@@ -12,6 +12,7 @@ from appliance.guest import mapping
 from appliance.guest.disks import BlockDevice, kernel_name
 from appliance.guest.mounting import READ_ONLY, mount
 from appliance.guest.tools import ToolError, run
+from scanner.words import reason
 
 Journal = Literal["clean", "replayed", "ignored"]
 
@@ -192,7 +193,7 @@ def mount_options(
 def _explain(filesystem: Filesystem, error: OSError) -> str:
     if error.errno == errno.ENODEV:
         return f"the appliance's kernel cannot mount {filesystem.type}"
-    return f"cannot be mounted as {filesystem.type}: {error.strerror}"
+    return f"cannot be mounted as {filesystem.type}: {reason(error)}"
 
 
 def _btrfs_subvolumes(top: str) -> tuple[list[Subvolume], int]:

@@ -13,6 +13,7 @@ from appliance.guest.disks import BlockDevice
 from appliance.guest.encryption import Key
 from appliance.guest.lvm import LogicalVolumes
 from scanner.tables.volumes.spec import Volume
+from scanner.words import in_words
 
 _MOST_LAYERS = 8  # deeper than anybody builds; an image may try to go on for ever
 
@@ -76,7 +77,7 @@ class Layers:
         try:
             yield
         except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-            self.warnings.append(f"volumes cannot be opened: {error}")
+            self.warnings.append(f"volumes cannot be opened: {in_words(error)}")
 
     def _dynamic_disks(self, fresh: list[BlockDevice]) -> None:
         """Put Windows' volumes in the place of the pieces that the kernel found of them."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 
 from appliance.guest import resident
+from scanner.words import reason
 
 WORK = "/tmp/work"  # noqa: S108 - the appliance's own memory; nobody else is in there
 """Where overlays and copies are kept: memory, as everything writable in the appliance."""
@@ -49,16 +51,18 @@ def run(command: Sequence[str], *, accept: Sequence[int] = (0,), stdin: bytes = 
         process = spawn(command, (given, to_output, errors))
         os.close(to_output)
         to_output = -1
-        printed = _read_all(output)
+        printed = _read_within(output)
+        if len(printed) > _OUTPUT_LIMIT:
+            os.kill(process, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if len(printed) > _OUTPUT_LIMIT:
+            raise ToolError(f"{command[0]} printed more than {_OUTPUT_LIMIT} bytes")
         if status not in accept:
             raise ToolError(_explain(command[0], status, _tail(errors) or printed), status)
     finally:
         for descriptor in (errors, given, output, to_output):
             if descriptor >= 0:
                 os.close(descriptor)
-    if len(printed) > _OUTPUT_LIMIT:
-        raise ToolError(f"{command[0]} printed more than {_OUTPUT_LIMIT} bytes")
     return printed.decode("utf-8", "surrogateescape")
 
 
@@ -88,17 +92,16 @@ def spawn(command: Sequence[str], descriptors: Sequence[int]) -> int:
     try:
         return os.posix_spawnp(command[0], list(command), os.environ, file_actions=actions)
     except OSError as error:
-        raise ToolError(f"{command[0]} cannot be started: {error.strerror}") from error
+        raise ToolError(f"{command[0]} cannot be started: {reason(error)}") from error
 
 
-def _read_all(descriptor: int) -> bytes:
-    """What comes down a pipe until its end; of too much, the end is read and dropped."""
+def _read_within(descriptor: int) -> bytes:
+    """What comes down a pipe until its end, or until it is more than the limit."""
     blocks = []
     size = 0
-    while block := os.read(descriptor, _BLOCK):
+    while size <= _OUTPUT_LIMIT and (block := os.read(descriptor, _BLOCK)):
         size += len(block)
-        if size <= _OUTPUT_LIMIT + _BLOCK:
-            blocks.append(block)
+        blocks.append(block)
     return b"".join(blocks)
 
 

@@ -13,6 +13,7 @@ from scanner.schema import MICROSECOND
 from scanner.tables import hivelogs, hivereader
 from scanner.tables.hivelogs import Recovery
 from scanner.tables.hivereader import Want
+from scanner.words import reason
 
 _FILETIME_EPOCH = 11_644_473_600 * MICROSECOND  # 1601 to 1970
 
@@ -167,7 +168,7 @@ def read(root: Root, path: str, wanted: Sequence[Want], problems: list[str]) -> 
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        found = [error.strerror or str(error)]
+        found = [reason(error)]
     problems += [f"{path}: {problem}" for problem in found]
     return _key(tree) if tree else Key("")
 
@@ -196,7 +197,7 @@ class Recoveries:
                 with contextlib.ExitStack() as stack:
                     self._found[path] = hivelogs.recover(hive, list(_logs(self._root, path, stack)))
             except OSError as error:
-                self._found[path] = None, Recovery("failed", note=str(error.strerror))
+                self._found[path] = None, Recovery("failed", note=reason(error))
         return self._found[path]
 
     def _make_room(self, size: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from appliance.guest.root import Root
 from scanner.schema import UNREAD_FILES, incomplete
+from scanner.words import reason
 
 _PROBLEMS_NAMED = 10
 
@@ -66,7 +67,7 @@ class Reader:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            self.note(f"{path}: {error.strerror}", *rows_of)
+            self.note(f"{path}: {reason(error)}", *rows_of)
             return None
 
     def text(self, path: str, *rows_of: str) -> str | None:

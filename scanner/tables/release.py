@@ -102,7 +102,7 @@ def find(root: Root) -> Release:
             if older is not None:
                 found = refine(found, older) if found else older
     for path, parse in OTHER_FILES:
-        if found is None:
+        if found is None or found == Release():
             text = root.try_text(path, _LIMIT)
             found = parse(text) if text is not None else None
     return found or Release()
@@ -393,7 +393,9 @@ OTHER_FILES: tuple[tuple[str, Callable[[str], Release | None]], ...] = (
 
 
 def refine(release: Release, older: Release) -> Release:
-    """A release with the point release that an older file of the same system may add to it.
+    """A release with what an older file of the same system may add to it: its point release.
+
+    Where os-release lacks an ID, the older file says which distribution it is.
 
     Debian's os-release says only "12" where /etc/debian_version says "12.11"; CentOS 7's says
     "7" where /etc/centos-release says "7.9.2009".
@@ -401,6 +403,8 @@ def refine(release: Release, older: Release) -> Release:
     testing = release.version is None and release.distro == older.distro
     return replace(
         release,
+        distro=release.distro or older.distro,
+        like=release.like or (older.like if release.distro is None else ()),
         version=_more_precise(release.version, older.version or ""),
         codename=release.codename or (older.codename if testing else None),
     )

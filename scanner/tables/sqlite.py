@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from appliance.guest.root import Root
+from scanner.words import reason
 
 COPY_LIMIT = 256 << 20
 """Largest database that is copied to memory, in bytes: those that lack their end, or whose last
@@ -45,7 +46,7 @@ def select(root: Root, path: str, query: str, problems: list[str]) -> Iterator[t
             address = f"file:/proc/self/fd/{stream.fileno()}?immutable=1"
             missing = _missing(stream)
         except OSError as error:
-            problems.append(f"{path}: {error.strerror}")
+            problems.append(f"{path}: {reason(error)}")
             return
         if missing:
             problems.append(f"{path}: ends before its last page")
@@ -54,7 +55,7 @@ def select(root: Root, path: str, query: str, problems: list[str]) -> Iterator[t
             try:
                 address = _copy(root, path, Path(folder, "copy"), missing)
             except OSError as error:
-                problems.append(f"{path}: read without its last changes: {error.strerror}")
+                problems.append(f"{path}: read without its last changes: {reason(error)}")
         connection = stack.enter_context(contextlib.closing(sqlite3.connect(address, uri=True)))
         connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
         connection.set_progress_handler(lambda: True, _STEPS)

@@ -12,6 +12,7 @@ from scanner.tables import colonfile
 from scanner.tables.config import apt, audit, augeas, lenses, plain, sshd
 from scanner.tables.config.spec import Setting
 from scanner.tables.reading import Reader
+from scanner.words import in_words, reason
 
 # The second is where openSUSE ships the defaults, which the first replaces as a whole.
 _SSHD = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config")
@@ -57,7 +58,7 @@ def _sshd(reader: Reader) -> Iterator[Setting]:
             yield _setting(line.file, line.path, line.value, position, line=line.line)
     except (OSError, ValueError) as error:
         # Whatever file it was: the settings from there on are those of the first one as well.
-        reader.note(str(error), path)
+        reader.note(in_words(error), path)
 
 
 def _apt(reader: Reader) -> Iterator[Setting]:
@@ -96,7 +97,7 @@ def _augeas(reader: Reader) -> Iterator[Setting]:
             try:
                 nodes = _nodes(lens.name, text)
             except (OSError, augeas.LensError) as error:
-                reader.note(f"{path}: {error}", path)
+                reader.note(f"{path}: {reason(error)}", path)
                 continue
             for name, value in lenses.settings(nodes):
                 yield _setting(path, name, value, next(position), lens=lens.name)

@@ -15,6 +15,7 @@ from scanner.schema import NotApplicable
 from scanner.tables import colonfile
 from scanner.tables.files import capability, native
 from scanner.tables.files.spec import File, FileType
+from scanner.words import reason
 
 _TYPES: dict[int, FileType] = {
     stat.S_IFREG: "file",
@@ -273,4 +274,4 @@ class _Walk:
 
     def _note(self, path: str, error: OSError) -> None:
         self._unreadable += 1
-        self._first = self._first or f"{path}: {error.strerror}"
+        self._first = self._first or f"{path}: {reason(error)}"

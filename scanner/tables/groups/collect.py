@@ -9,6 +9,7 @@ from scanner.schema import NotApplicable
 from scanner.tables import colonfile
 from scanner.tables.groups import windows
 from scanner.tables.groups.spec import Group
+from scanner.words import reason
 
 GROUP = "/etc/group"
 GSHADOW = "/etc/gshadow"
@@ -33,7 +34,7 @@ def collect(root: Root) -> Iterator[Group]:
     try:
         administrators = parse_gshadow(root.try_text(GSHADOW) or "", problems)
     except OSError as error:
-        problems.append(f"{GSHADOW}: {error.strerror}")
+        problems.append(f"{GSHADOW}: {reason(error)}")
     yield from parse_group(text, administrators, problems)
     if problems:
         raise ValueError("; ".join(problems))

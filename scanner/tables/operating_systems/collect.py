@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -12,6 +13,7 @@ from scanner.tables import release as release_files
 from scanner.tables.operating_systems import bsd, elf, inspector, packaging, windows
 from scanner.tables.operating_systems.spec import Family, Form, InitSystem, OperatingSystem
 from scanner.tables.release import Release, parse_assignments, version_numbers
+from scanner.words import reason
 
 T = TypeVar("T")
 
@@ -72,12 +74,12 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
             return look(root)
         except OSError as error:
             where = f"/{error.filename}: " if isinstance(error.filename, str) else ""
-            problems.append(f"{fact}: {where}{error.strerror}")
+            problems.append(f"{fact}: {where}{reason(error)}")
             return otherwise
 
     release = probe("release", release_files.find, Release())
     if release.distro is None:
-        release = probe("release", bsd.find_release, Release())
+        release = _named(release, probe("release", bsd.find_release, Release()))
     package_format = packaging.find_format(root)
     with root.lookups.watching() as lost:
         kernels: tuple[str, ...] = probe("kernels", find_kernels, ())
@@ -112,6 +114,13 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
         raise OSError("; ".join([*problems, *([str(lost)] if lost else [])]))
     if lost:
         raise UnreadError(f"kernels: {lost}", lost.unread)
+
+
+def _named(release: Release, system: Release) -> Release:
+    """A release without a name: a BSD by its other files, else "linux", as os-release(5) says."""
+    if system.distro or release == Release():
+        return system
+    return dataclasses.replace(release, distro="linux")
 
 
 def _family(root: Root, release: Release) -> Family:

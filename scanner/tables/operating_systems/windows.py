@@ -10,6 +10,7 @@ from scanner.tables import hives
 from scanner.tables.hivereader import Want
 from scanner.tables.hives import Key
 from scanner.tables.operating_systems.spec import OperatingSystem
+from scanner.words import reason
 
 _VERSION = "Microsoft\\Windows NT\\CurrentVersion"
 _CONTROL = "CurrentControlSet\\Control"
@@ -59,7 +60,7 @@ def is_hibernated(root: Root, problems: list[str]) -> bool | None:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        problems.append(f"{_SLEEP_FILE}: {error.strerror}")
+        problems.append(f"{_SLEEP_FILE}: {reason(error)}")
         return None
 
 

@@ -27,6 +27,7 @@ from scanner.tables.packages import (
 from scanner.tables.packages.purl import Distribution
 from scanner.tables.packages.spec import Package
 from scanner.tables.reading import Reader
+from scanner.words import reason
 
 _DATABASES = (
     dpkg,
@@ -102,5 +103,5 @@ def _distribution(root: Root, problems: list[str]) -> Distribution:
         older = release.find(root)
         return Distribution(older.distro or "", older.version or "")
     except OSError as error:
-        problems.append(f"the distribution that purl names cannot be told: {error.strerror}")
+        problems.append(f"the distribution that purl names cannot be told: {reason(error)}")
         return Distribution()

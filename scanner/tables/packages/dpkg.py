@@ -15,6 +15,7 @@ from scanner.tables.packages import records
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.records import Record
 from scanner.tables.packages.spec import Package, Status
+from scanner.words import reason
 
 STATUS = "/var/lib/dpkg/status"
 STATUS_D = "/var/lib/dpkg/status.d"  # distroless images: a file a package
@@ -178,7 +179,7 @@ def _install_times(root: Root, problems: list[str]) -> dict[str, int]:
     except (FileNotFoundError, NotADirectoryError):
         return times
     except OSError as error:
-        problems.append(f"{INFO}: {error.strerror}")
+        problems.append(f"{INFO}: {reason(error)}")
         return times
     try:
         with os.scandir(fd) as entries:
@@ -187,7 +188,7 @@ def _install_times(root: Root, problems: list[str]) -> dict[str, int]:
                     modified = entry.stat(follow_symlinks=False).st_mtime_ns
                     times[entry.name[: -len(".list")]] = schema.microseconds(modified)
     except OSError as error:
-        problems.append(f"{INFO}: {error.strerror}")
+        problems.append(f"{INFO}: {reason(error)}")
     finally:
         os.close(fd)
     return times

@@ -14,6 +14,7 @@ from appliance.guest.root import Root
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.row import package
 from scanner.tables.packages.spec import Package
+from scanner.words import reason
 
 INSTALLATION = "/var/lib/flatpak"
 LIMIT = 1 << 20
@@ -47,7 +48,7 @@ def _deployed(root: Root, kind: str, branch: str, problems: list[str]) -> Packag
         found = _VERSION.search(root.read_bytes(f"{branch}/active/deploy", LIMIT))
         version = found[1].decode("utf-8", "surrogateescape") if found else ""
     except OSError as error:
-        problems.append(f"{branch}/active/deploy: {error.strerror}")
+        problems.append(f"{branch}/active/deploy: {reason(error)}")
     name, architecture, release = branch.split("/")[-3:]
     return package(
         "flatpak",

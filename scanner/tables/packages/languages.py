@@ -15,6 +15,7 @@ from appliance.guest.root import Root
 from scanner.tables.packages import golang, java, node, python, ruby
 from scanner.tables.packages.spec import Package
 from scanner.tables.reading import Reader
+from scanner.words import reason
 
 ENTRIES = 20_000_000
 """Most directory entries that a walk of the whole tree looks at."""
@@ -58,11 +59,7 @@ def collect(reader: Reader) -> Iterator[Package]:
                 except FileNotFoundError:
                     pass  # what an interrupted removal left is no package
                 except (OSError, ValueError, RecursionError) as error:
-                    reader.note(f"{path}: {_reason(error)}", path)
-
-
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+                    reader.note(f"{path}: {reason(error)}", path)
 
 
 def _known(root: Root) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
@@ -83,7 +80,7 @@ def walk(
             names, below = _entries(reader.root, directory or "/")
         except OSError as error:
             unread += 1
-            first = first or f"{directory}: {error.strerror}"
+            first = first or f"{directory}: {reason(error)}"
             continue
         entries -= len(names)
         pending += [f"{directory}/{name}" for name in below]

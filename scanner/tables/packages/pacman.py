@@ -14,6 +14,7 @@ from scanner.schema import MICROSECOND
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.row import LATEST, number, package
 from scanner.tables.packages.spec import Package
+from scanner.words import reason
 
 LOCAL = "/var/lib/pacman/local"
 LIMIT = 1 << 20
@@ -44,7 +45,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
         try:
             text = root.read_text(f"{LOCAL}/{name}/desc", LIMIT)
         except OSError as error:
-            unsound.append(f"{name}/desc: {error.strerror}")
+            unsound.append(f"{name}/desc: {reason(error)}")
             continue
         fields = parse_desc(text)
         if not (fields.get("NAME") and fields.get("VERSION")):

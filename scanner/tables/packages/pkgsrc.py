@@ -14,6 +14,7 @@ from appliance.guest.root import Root
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.row import number, package
 from scanner.tables.packages.spec import Package
+from scanner.words import reason
 
 DIRECTORIES = ("/usr/pkg/pkgdb", "/var/db/pkg")
 LIMIT = 4 << 20
@@ -56,7 +57,7 @@ def _read(root: Root, path: str, problems: list[str]) -> str:
     except FileNotFoundError:
         raise
     except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
+        problems.append(f"{path}: {reason(error)}")
         return ""
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from appliance.guest.root import Root
+from scanner.words import reason
 
 LIMIT = 64 << 20
 """Largest database that is read, in bytes; a package takes about 1 KiB, with a list of its files
@@ -51,7 +52,7 @@ def texts(root: Root, path: str, problems: list[str], end: bytes = LINE) -> Iter
     except FileNotFoundError:
         return
     except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
+        problems.append(f"{path}: {reason(error)}")
     if hollow:  # blocks that a crash left unwritten; the ends of records may be among them
         problems.append(f"{path}: holds zero bytes")
     if rest and not rest.isspace():

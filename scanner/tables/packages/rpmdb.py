@@ -21,6 +21,7 @@ from scanner.schema import MICROSECOND
 from scanner.tables import sqlite
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.spec import Package
+from scanner.words import reason
 
 DIRECTORIES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm", "/usr/share/rpm")
 """Where distributions keep the database: rpm 4.17 and later; before; ostree's read-only copy."""
@@ -290,7 +291,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
     except ImportError as error:
         found.append(f"no librpm here to read it with ({error})")
     except OSError as error:
-        found.append(error.strerror or str(error))
+        found.append(reason(error))
     path = f"{database.path}: "
     problems += [problem if problem.startswith(path) else path + problem for problem in found]
 

@@ -13,6 +13,7 @@ from scanner import schema
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.row import package
 from scanner.tables.packages.spec import Package
+from scanner.words import reason
 
 DIRECTORIES = ("/var/lib/pkgtools/packages", "/var/log/packages")
 """Where records are: since 15.0, and before; the older is a link to the newer where both are."""
@@ -46,7 +47,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
             with root.open(f"{directory}/{name}") as stream:
                 head = stream.read(_HEAD).decode("utf-8", "surrogateescape")
         except OSError as error:
-            unsound.append(f"{name}: {error.strerror}")
+            unsound.append(f"{name}: {reason(error)}")
             head, modified = "", None
         at = None if modified is None else schema.microseconds(modified)
         yield from_record(parts, head, distribution, at)

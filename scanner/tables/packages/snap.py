@@ -12,6 +12,7 @@ from appliance.guest.root import Root
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.row import package
 from scanner.tables.packages.spec import Package
+from scanner.words import reason
 
 STATE = "/var/lib/snapd/state.json"
 
@@ -27,7 +28,7 @@ def collect(root: Root, _: Distribution, problems: list[str]) -> Iterator[Packag
         state = json.loads(root.read_bytes(STATE))
         snaps = state["data"].get("snaps", {}).items()
     except OSError as error:
-        problems.append(f"{STATE}: {error.strerror}")
+        problems.append(f"{STATE}: {reason(error)}")
         return
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         problems.append(f"{STATE}: damaged: {type(error).__name__}")

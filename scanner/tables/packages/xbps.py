@@ -15,6 +15,7 @@ from scanner.schema import MICROSECOND
 from scanner.tables.packages.purl import Distribution, purl
 from scanner.tables.packages.row import package
 from scanner.tables.packages.spec import Package, Status
+from scanner.words import reason
 
 DATABASE = "/var/db/xbps/pkgdb-0.38.plist"
 LIMIT = 64 << 20
@@ -40,7 +41,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
     try:
         content = root.read_bytes(DATABASE, LIMIT)
     except OSError as error:
-        problems.append(f"{DATABASE}: {error.strerror}")
+        problems.append(f"{DATABASE}: {reason(error)}")
         return
     unsound = 0
     for name, record in parse(content, problems).items():

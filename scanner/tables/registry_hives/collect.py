@@ -13,6 +13,7 @@ from scanner.schema import NotApplicable
 from scanner.tables import hives
 from scanner.tables.hivelogs import Recovery
 from scanner.tables.registry_hives.spec import RegistryHive
+from scanner.words import reason
 
 _CONFIG_HIVES = (
     *("SYSTEM", "SOFTWARE", "SAM", "SECURITY", "DEFAULT"),
@@ -42,7 +43,7 @@ def collect(root: Root) -> Iterator[RegistryHive]:
                 _, recovery = root.once(hives.Recoveries).find(path, stream.fileno())
             yield describe(path, root.stat(path).st_size, head, hives.logs(root, path), recovery)
         except OSError as error:
-            problems.append(f"{path}: {error.strerror}")
+            problems.append(f"{path}: {reason(error)}")
         except ValueError as error:
             problems.append(f"{path}: {error}")
     if problems:

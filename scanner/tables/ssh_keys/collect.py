@@ -13,6 +13,7 @@ from scanner.tables.config.sshd import Reader as SshdReader
 from scanner.tables.reading import Reader
 from scanner.tables.ssh_keys import keys
 from scanner.tables.ssh_keys.spec import SshKey
+from scanner.words import reason
 
 _SSHD_CONFIG = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config")
 _AUTHORIZED = (".ssh/authorized_keys", ".ssh/authorized_keys2")  # sshd_config(5)'s default
@@ -85,7 +86,7 @@ def _authorized_patterns(reader: Reader) -> tuple[str, ...]:
             if line.path == "authorizedkeysfile":
                 return () if line.value.lower() == "none" else tuple(line.value.split())
     except (OSError, ValueError) as error:
-        reader.note(f"{path}: {error}")
+        reader.note(f"{path}: {reason(error)}")
     return _AUTHORIZED
 
 

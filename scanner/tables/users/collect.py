@@ -12,6 +12,7 @@ from scanner.schema import MICROSECOND, NotApplicable
 from scanner.tables import colonfile
 from scanner.tables.users import logins, windows
 from scanner.tables.users.spec import Algorithm, PasswordState, User
+from scanner.words import reason
 
 ACCOUNTS = "/etc/passwd"
 SHADOW = "/etc/shadow"
@@ -74,7 +75,7 @@ def collect(root: Root) -> Iterator[User]:
     try:
         shadow = parse_shadow(root.try_text(SHADOW) or "", problems)
     except OSError as error:
-        problems.append(f"{SHADOW}: {error.strerror}")
+        problems.append(f"{SHADOW}: {reason(error)}")
     accounts = [(fields[0], int(fields[2])) for fields in _accounts(text, [])]
     last = logins.last_logins(root, accounts, problems)
     yield from parse_passwd(text, shadow, problems, last)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from appliance.guest.root import Root
 from scanner.tables import sqlite
+from scanner.words import reason
 
 LASTLOG, WTMP, LASTLOG2 = "/var/log/lastlog", "/var/log/wtmp", "/var/lib/lastlog/lastlog2.db"
 
@@ -52,7 +53,7 @@ def last_logins(
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            problems.append(f"{path}: {error}")
+            problems.append(f"{path}: {reason(error)}")
     return found
 
 

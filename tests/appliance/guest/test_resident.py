@@ -48,3 +48,9 @@ def test_what_is_no_library_is_started_as_a_program() -> None:
     assert tools.run(["echo", "hello"]) == "hello\n"
     with pytest.raises(ToolError, match="cannot be started"):
         tools.run(["no-such-program"])
+
+
+@pytest.mark.timeout(60)
+def test_a_program_that_prints_without_end_is_ended() -> None:
+    with pytest.raises(ToolError, match="yes printed more than"):
+        tools.run(["yes"])

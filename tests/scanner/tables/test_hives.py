@@ -6,9 +6,11 @@ The parsers of plain data are tested here as well, on what no hive of the cases 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,12 +31,15 @@ LAST = f'\n[Last]\n"Data"=hex:{"61," * 9000}62'
 PROGRAM = """
 import dataclasses, json, sys
 from appliance.guest.root import Root
-from scanner.tables import hives
+from scanner.tables import hivereader, hives
 from scanner.tables.hivereader import Want
 
 problems = []
+for limit in sys.argv[3:]:
+    name, _, value = limit.partition("=")
+    setattr(hivereader, name, int(value))
 with Root("r", sys.argv[1]) as root:
-    wanted = [Want(path, 9) for path in sys.argv[2:]]
+    wanted = [Want(path, 9) for path in sys.argv[2].split()]
     key = hives.read(root, "HIVE", wanted, problems)
 names = sorted(key.keys["software"].keys) if key and "software" in key.keys else []
 print(json.dumps([names, problems, key is None]))
@@ -51,12 +56,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return make_hive(folder / "text", folder / "hive").read_bytes()
 
 
-def read(top: Path, hive: bytes | None, wanted: str = "Software") -> tuple[list[str], list[str]]:
+def read(
+    top: Path, hive: bytes | None, wanted: str = "Software", *limits: str
+) -> tuple[list[str], list[str]]:
     """Names of the keys below Software, and what could not be read."""
     if hive is not None:
         (top / "HIVE").write_bytes(hive)
-    command = [DEBIAN_PYTHON, "-c", PROGRAM, str(top), wanted]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    command = [DEBIAN_PYTHON, "-c", PROGRAM, str(top), wanted, *limits]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60
+    )
     names, problems, _ = json.loads(done.stdout)
     assert done.stderr == ""
     return names, problems
@@ -163,12 +172,77 @@ def test_a_crash_of_the_reader_is_a_failure(
         os.kill(os.getpid(), signal.SIGKILL)
 
     (tmp_path / "HIVE").write_bytes(b"regf")
-    monkeypatch.setattr(hivereader, "_snapshot", crash)
+    monkeypatch.setattr(hivereader, "_parts", crash)
     problems: list[str] = []
     with Root("r", str(tmp_path)) as root:
         key = hives.read(root, "HIVE", [], problems)
     assert key == Key("")
     assert problems == ["HIVE: its reader ended with status -9"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("_KEY_LIMIT=100", "holds more keys than are read; the rest of it was left out"),
+        ("_OUTPUT_LIMIT=12000", "holds more bytes than are read; the rest of it was left out"),
+        ("_READING_SECONDS=-1", "not read to its end within -1 seconds"),
+    ],
+)
+def test_of_a_key_that_holds_too_much_the_rest_is_left_out_and_that_is_said(
+    tmp_path: Path, whole: bytes, limit: str, told: str
+) -> None:
+    names, problems = read(tmp_path, whole, "Software", limit)
+    assert problems == [f"HIVE: Software: {told}"] or limit.startswith("_READING")
+    assert told in problems[0]
+    assert len(names) < 200
+    assert (not names) == limit.startswith("_READING")
+
+
+def test_a_key_that_holds_too_much_leaves_room_for_those_after_it(
+    tmp_path: Path, whole: bytes
+) -> None:
+    names, problems = read(tmp_path, whole, "Software Last Software\\Product150", "_KEY_LIMIT=100")
+    assert problems == [
+        "HIVE: Software: holds more keys than are read; the rest of it was left out"
+    ]
+    assert "product150" in names
+    assert 40 < len(names) < 60
+
+
+def tell(monkeypatch: pytest.MonkeyPatch, top: Path, parts: Callable[[], object]) -> list[str]:
+    """What is wrong with a hive of which the child tells a key and then something else."""
+
+    def told(*_: object, **__: object) -> Iterator[object]:
+        yield [("", ["root", 0, {}, {}])], []
+        yield [("kept", ["Kept", 0, {}, {}])], []
+        yield parts()
+
+    (top / "HIVE").write_bytes(b"regf")
+    monkeypatch.setattr(hivereader, "_parts", told)
+    problems: list[str] = []
+    with Root("r", str(top)) as root:
+        key = hives.read(root, "HIVE", [], problems)
+    assert key
+    assert key.find("Kept")
+    return problems
+
+
+@pytest.mark.timeout(60)
+def test_a_reader_that_tells_more_than_it_may_is_ended_and_what_it_told_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hivereader, "_OUTPUT_LIMIT", 100_000)
+    assert tell(monkeypatch, tmp_path, lambda: ([], ["x" * 1_000_000])) == [
+        "HIVE: its reader told too much and was ended"
+    ]
+
+
+def test_what_was_told_before_a_crash_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tell(monkeypatch, tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL)) == [
+        "HIVE: its reader ended with status -9"
+    ]
 
 
 def test_a_hive_that_is_not_there_is_told_from_one_that_cannot_be_read(tmp_path: Path) -> None:
