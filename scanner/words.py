@@ -13,9 +13,7 @@ import os
 _WORDS = {
     errno.EUCLEAN: "damaged: its structure contradicts itself (structure needs cleaning)",
     errno.EBADMSG: "damaged: a checksum does not match what it stands for",
-    errno.EIO: "cannot be read: input/output error",
     errno.ENOKEY: "encrypted, and its key is not here",
-    errno.ELOOP: "its symbolic links lead round in a circle",
     errno.ENXIO: "a device or socket, not a file",
 }
 

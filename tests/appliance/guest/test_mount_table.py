@@ -43,7 +43,7 @@ NODES: dict[str, tuple[Callable[[Path], None], str]] = {
     "fifo": (os.mkfifo, "not a regular file"),
     "socket": (make_socket, "a device or socket, not a file"),
     "directory": (os.mkdir, "Is a directory"),
-    "loop": (make_loop, "its symbolic links lead round in a circle"),
+    "loop": (make_loop, "Too many levels of symbolic links"),
     "dangling": (make_dangling, "a symbolic link that leads nowhere"),
     "huge": (make_huge, "larger than 1048576 bytes"),
 }
