@@ -216,12 +216,14 @@ class _Inspection:
 
         Raises:
             PreflightError: none can be.
+            DeadlineError: it takes too long.
         """
         policy = preflight.Policy(
             allowed_directories=self._options.allowed_directories, live=self._options.live
         )
         failure = None
         for disk in self._machine.disks:
+            self._deadline.left()  # a machine of very many disks ends in time, too
             try:
                 plan = preflight.examine(disk, policy)
             except FleetscanError as error:

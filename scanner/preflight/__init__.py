@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -47,11 +48,11 @@ def examine(disk: Disk, policy: Policy) -> DiskPlan:
     bounds.check_source(name, path, disk.within)
     allowed = bounds.allowed_directories(name, path, policy)
     chain: list[Examined] = []
-    member = disk.member
+    member, until = disk.member, time.monotonic() + policy.limits.disk_seconds
     while True:
-        found = examine_file(path, stated, policy, member)
+        found = examine_file(path, stated, policy, member, until=until)
         _check_chain(found, chain, policy)
-        found = _with_extents(found, name, allowed, policy)
+        found = _with_extents(found, name, allowed, policy, until)
         chain.append(found)
         below = found.image.backing_file or found.image.parent
         if below is None:
@@ -100,7 +101,9 @@ def referred_files(disk: Disk) -> tuple[str, ...]:
     return tuple(os.path.realpath(file) for file in files)
 
 
-def _with_extents(found: Examined, name: str, allowed: Sequence[str], policy: Policy) -> Examined:
+def _with_extents(
+    found: Examined, name: str, allowed: Sequence[str], policy: Policy, until: float
+) -> Examined:
     """The same with the files that its disk lies in looked at as well.
 
     Args:
@@ -108,6 +111,7 @@ def _with_extents(found: Examined, name: str, allowed: Sequence[str], policy: Po
         name: how it was named, for relative names in it.
         allowed: where the files may lie.
         policy: for the files.
+        until: ``time.monotonic()`` at which the disk is given up.
     """
     if not found.image.extents:
         return found
@@ -118,7 +122,7 @@ def _with_extents(found: Examined, name: str, allowed: Sequence[str], policy: Po
         file = bounds.referred_name(reference.file, name, found.layer.path, _EXTENT)
         path = os.path.realpath(file)
         bounds.check_bounds(path, found.layer.path, _EXTENT, allowed)
-        files.append(_examine_extent(path, reference, policy))
+        files.append(_examine_extent(path, reference, policy, until))
     extents = [
         Extent(reference, file.layer)
         for reference, file in zip(found.image.extents, files, strict=True)
@@ -132,9 +136,11 @@ def _with_extents(found: Examined, name: str, allowed: Sequence[str], policy: Po
     )
 
 
-def _examine_extent(path: str, reference: ExtentReference, policy: Policy) -> Examined:
+def _examine_extent(
+    path: str, reference: ExtentReference, policy: Policy, until: float
+) -> Examined:
     flat = reference.kind == "FLAT"
-    file = examine_file(path, "raw" if flat else "vmdk", policy, is_extent=True)
+    file = examine_file(path, "raw" if flat else "vmdk", policy, until=until, is_extent=True)
     if file.is_device:
         raise PreflightError(f"{path!r} is an extent but not a regular file")
     if file.image.extents:

@@ -68,6 +68,7 @@ def examine_file(
     policy: Policy,
     member: str | None = None,
     *,
+    until: float,
     is_extent: bool = False,
 ) -> Examined:
     """Look at one image file.
@@ -77,6 +78,7 @@ def examine_file(
         stated: its format, where a source or the image above it says.
         policy: what is allowed.
         member: which member of an archive the image is; None when it is the file itself.
+        until: ``time.monotonic()`` at which all of the disk is given up.
         is_extent: it holds a part of a disk that another file describes.
 
     Raises:
@@ -85,7 +87,8 @@ def examine_file(
     fd = open_checked(path)
     shown = path if member is None else f"{path}: {member}"
     try:
-        found = _look(fd, path, stated, policy, member)
+        deadline = min(time.monotonic() + policy.limits.wall_seconds, until)
+        found = _look(fd, path, stated, policy, member, deadline)
         return _confirmed(fd, found, policy) if policy.confirm and not is_extent else found
     except PreflightError as error:
         raise PreflightError(f"{shown!r}: {error}", hint=error.hint) from error
@@ -95,7 +98,11 @@ def examine_file(
         os.close(fd)
 
 
-def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | None) -> Examined:
+def _look(
+    fd: int, path: str, stated: str | None, policy: Policy, member: str | None, deadline: float
+) -> Examined:
+    if time.monotonic() > deadline:
+        raise PreflightError("its files take too long to check")
     status, size = os.fstat(fd), file_size(fd)
     in_use = is_written(fd) or has_lock_folder(path)
     if in_use and not policy.live:
@@ -111,7 +118,6 @@ def _look(fd: int, path: str, stated: str | None, policy: Policy, member: str | 
     read = reader(fd, start, length)
     chosen = decide_format(stated, member or path, read, length)
     certain = is_certain(stated, member or path, chosen)
-    deadline = time.monotonic() + policy.limits.wall_seconds
     image = _read(chosen, read, length, deadline, certain=certain)
     driver, part = _DRIVERS[chosen], length if member else None
     if image.plain_bytes is not None:

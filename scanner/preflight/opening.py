@@ -42,8 +42,9 @@ def open_disk(
         PreflightError: one cannot be opened, is not what preflight saw, or has a log that cannot
             be replayed.
     """
+    until = time.monotonic() + Limits().disk_seconds
     chain = [
-        _open_mapped(plan.layers[index:], stack, live=live)
+        _open_mapped(plan.layers[index:], stack, until, live=live)
         if layer.mapped
         else _open(layer, stack, live=live)
         for index, layer in enumerate(plan.layers)
@@ -82,9 +83,15 @@ def _open(layer: Layer, stack: contextlib.ExitStack, *, live: bool) -> PluggedLa
 
 
 def _open_mapped(
-    layers: Sequence[Layer], stack: contextlib.ExitStack, *, live: bool
+    layers: Sequence[Layer], stack: contextlib.ExitStack, until: float, *, live: bool
 ) -> PluggedLayer:
     """The first of these layers, which lies on the others, as a vmdk.
+
+    Args:
+        layers: these.
+        stack: closes the files.
+        until: ``time.monotonic()`` at which the disk is given up.
+        live: they may have been written to since.
 
     Raises:
         PreflightError: also if what it would take to show it so is too much.
@@ -98,7 +105,7 @@ def _open_mapped(
             "vmdk", (descriptor,), describe=functools.partial(vmdk.describe, [content], cid)
         )
     read = reader(descriptor)
-    deadline = time.monotonic() + Limits().wall_seconds
+    deadline = min(time.monotonic() + Limits().wall_seconds, until)
     try:
         stretches = functools.partial(runs, layer.format, read, layer.size, deadline)
         head = mapped.head(layer.virtual_size, layer.size, cid, stretches)

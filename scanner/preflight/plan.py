@@ -31,12 +31,14 @@ class Limits:
         address_space: virtual memory, in bytes.
         output_bytes: standard output and error, each, in bytes.
         wall_seconds: time by the clock; also bounds the check of one image's tables.
+        disk_seconds: time by the clock for all files of a disk, of which there may be thousands.
     """
 
     cpu_seconds: int = 5
     address_space: int = 1 << 30
     output_bytes: int = 1 << 20
     wall_seconds: float = 20.0
+    disk_seconds: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scanner.errors import PreflightError
-from scanner.preflight import Policy, examine
+from scanner.preflight import Limits, Policy, examine
 from scanner.sources import Disk
 
 
@@ -181,6 +182,22 @@ def test_names_of_images_are_taken_for_names_alone(
     (tmp_path / "base.img").write_bytes(bytes(512))
     overlay(tmp_path / "a.qcow2", "base.img").rename(tmp_path / name)
     assert len(examine(Disk(name, "qcow2"), Policy()).layers) == 2
+
+
+def test_a_disk_of_many_files_with_huge_tables_is_given_up_in_time(tmp_path: Path) -> None:
+    header = struct.Struct("<4sIIQQQQIQQQB4sH")  # VMware's "Virtual Disk Format 5.0"
+    tables, entries = 1 << 20, 512
+    sectors = tables * entries
+    head = header.pack(b"KDMV", 1, 3, sectors, 1, 0, 0, entries, 0, 1, 1, 0, b"\n \r\n", 0)
+    with (tmp_path / "e.vmdk").open("wb") as stream:
+        stream.write(head.ljust(512) + struct.pack("<I", 1 << 20) * tables)
+        stream.truncate(1 << 30)
+    lines = ["# Disk DescriptorFile", "version=1", *[f'RW {sectors} SPARSE "e.vmdk"'] * 200]
+    (tmp_path / "a.vmdk").write_text("\n".join(lines))
+    begun = time.monotonic()
+    policy = Policy(limits=Limits(disk_seconds=1))
+    assert "take too long to check" in refusal(tmp_path / "a.vmdk", policy)
+    assert time.monotonic() - begun < 20
 
 
 def test_a_file_name_in_an_error_cannot_break_its_line(tmp_path: Path) -> None:
