@@ -10,20 +10,21 @@ import contextlib
 import json
 import os
 import platform
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance import qemu_args
+from appliance import privileges, qemu_args
 from appliance.build import Appliance, cache_directory
-from appliance.privileges import confined, environment
+from appliance.confinement import layers
+from appliance.confinement.process import Needs, Process, confined
+from appliance.open_files import memory_copy
 from appliance.qemu_args import Accelerator, VMOptions
 from scanner import trust, writing
 from scanner.errors import ApplianceError
 
-KVM = "/dev/kvm"
+KVM = privileges.KVM
 
 # A sound KVM boots the kernel in well under a second; one that takes longer than this is slower
 # than software emulation and not worth having. Emulation itself takes 2 to 4 s on a slow host.
@@ -82,19 +83,21 @@ def probe(appliance: Appliance, accelerator: Accelerator) -> Probe:
     options = VMOptions(accelerator, _PROBE_MIB)
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
-        files = [appliance.opened(stack, path) for path in (appliance.kernel, appliance.initrd)]
-        paths = [f"/proc/self/fd/{descriptor}" for descriptor in files]
-        process = subprocess.Popen(
+        kernel, initrd = (
+            memory_copy(stack, path.name, appliance.opened(stack, path))
+            for path in (appliance.kernel, appliance.initrd)
+        )
+        paths = [f"/proc/self/fd/{descriptor}" for descriptor in (kernel, initrd)]
+        needs = Needs(
+            descriptors=(kernel, initrd),
+            kvm=accelerator == "kvm",
+            memory_bytes=qemu_args.address_space(options),
+        )
+        argv = qemu_args.probe_argv(options, *paths)
+        process = stack.enter_context(
             confined(
-                qemu_args.probe_argv(options, *paths),
-                memory_bytes=qemu_args.address_space(options),
-            ),
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=files,
-            start_new_session=True,
+                argv, needs, layers.current(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
         )
         output, timed_out = _output(process, _PROBE_SECONDS[accelerator])
     seconds = time.monotonic() - begun
@@ -103,16 +106,15 @@ def probe(appliance: Appliance, accelerator: Accelerator) -> Probe:
     if timed_out:
         return Probe(False, seconds, f"no kernel came up within {_PROBE_SECONDS[accelerator]:g} s")
     words = output.decode("utf-8", "replace").strip().splitlines()
-    return Probe(False, seconds, words[-1] if words else f"QEMU ended with {process.returncode}")
+    return Probe(False, seconds, words[-1] if words else f"QEMU ended with {process.status}")
 
 
-def _output(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bool]:
+def _output(process: Process, seconds: float) -> tuple[bytes, bool]:
     try:
-        return process.communicate(timeout=seconds)[0], False
+        return process.popen.communicate(timeout=seconds)[0], False
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return process.communicate()[0], True
+        process.kill()
+        return process.popen.communicate()[0], True
 
 
 def _key(appliance: Appliance) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance import accelerator, build
-from appliance.privileges import confined
+from appliance.confinement import layers
 from appliance.qemu_args import VMOptions
 from appliance.session import Limits
 from appliance.vm import ApplianceVM
@@ -75,8 +75,13 @@ def _qemu_img(name: str) -> Check:
 
 
 def _confinement(name: str) -> Check:
-    who = _output(confined(["id", "-u"]), "util-linux").strip()
-    return Check(name, True, f"helpers run as uid {who}, die with fleetscan, gain no privileges")
+    found = layers.listed(layers.renewed())
+    missing = [layer for layer in found if not layer.holds]
+    holding = ", ".join(layer.name for layer in found if layer.holds) or "nothing"
+    lacking = ", ".join(layer.name for layer in missing) or "nothing"
+    detail = f"holds: {holding}; missing: {lacking}"
+    hint = "; ".join(f"{layer.name}: {layer.hint}" for layer in missing)
+    return Check(name, not any(layer.name in layers.LEAST for layer in missing), detail, hint)
 
 
 def _worker_keys(name: str) -> Check:

@@ -28,6 +28,13 @@ def memory_file(stack: contextlib.ExitStack, name: str, content: bytes) -> int:
     return descriptor
 
 
+def memory_copy(stack: contextlib.ExitStack, name: str, descriptor: int) -> int:
+    """A descriptor of a file in memory with another's content, which any user may open again."""
+    copy = memory_file(stack, name, b"")
+    os.sendfile(copy, descriptor, 0, os.fstat(descriptor).st_size)
+    return copy
+
+
 def reopened(stack: contextlib.ExitStack, descriptor: int, flags: int) -> int:
     """The same file under another access mode: a descriptor set is matched by its mode."""
     again = os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)

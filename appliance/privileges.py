@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from scanner.errors import ApplianceError
 
-_NOBODY = 65534  # Debian's and Linux's overflow user: owns nothing
 CONSOLE_BYTES = 4 << 20
 """How long the console log may become, in bytes; QEMU dies of SIGXFSZ beyond."""
 
-_OPEN_FILES = 1024
+KVM = "/dev/kvm"
 _MARK = "FLEETSCAN_MARK"
 _BLOCK = 512  # what ulimit -f counts in (POSIX, "ulimit")
 
@@ -22,29 +22,53 @@ _BLOCK = 512  # what ulimit -f counts in (POSIX, "ulimit")
 _WITH_PARENT = 'test "$PPID" = "$0" || exit 1; '
 
 
-def confined(
-    argv: list[str], *, writes: int = CONSOLE_BYTES, memory_bytes: int | None = None
+@dataclass(frozen=True)
+class Limits:
+    """What a process may use.
+
+    Attributes:
+        writes: how long the files that it writes may become, in bytes.
+        memory_bytes: address space; None for any.
+        cpu_seconds: time on the processor; None for any.
+        open_files: how many files at a time.
+    """
+
+    writes: int = CONSOLE_BYTES
+    memory_bytes: int | None = None
+    cpu_seconds: int | None = None
+    open_files: int = 1024
+
+
+def limited(
+    argv: list[str],
+    limits: Limits,
+    become: tuple[int, int, tuple[int, ...]] | None = None,
+    *,
+    keep: bool = False,
 ) -> list[str]:
     """The command wrapped so that it runs unprivileged, limited and no longer than we do.
 
-    When we are root, the process becomes the user nobody with the one group that may use
-    /dev/kvm; in any case it cannot gain privileges, writes no long files, dumps no core, and is
-    killed when our thread ends.
+    It cannot gain privileges, writes no long files, dumps no core, and is killed when our thread
+    ends.
 
     Args:
         argv: the command.
-        writes: how long the files that it writes may become, in bytes.
-        memory_bytes: address space it may have.
+        limits: what it may use.
+        become: user, group and further groups that it changes to; None to stay.
+        keep: it keeps the capabilities that root has, to make namespaces with.
 
     Raises:
         ApplianceError: setpriv is missing.
     """
-    limits = {"-c": 0, "-n": _OPEN_FILES, "-f": writes // _BLOCK}
-    if memory_bytes is not None:
-        limits["-v"] = memory_bytes // 1024
+    most = {"-c": 0, "-n": limits.open_files, "-f": limits.writes // _BLOCK}
+    if limits.memory_bytes is not None:
+        most["-v"] = limits.memory_bytes // 1024
+    if limits.cpu_seconds is not None:
+        most["-t"] = limits.cpu_seconds
     # One that fails would have raised a limit: ours are lower already.
-    script = "".join(f"ulimit {kind} {most} 2>/dev/null || :; " for kind, most in limits.items())
-    return _wrapped(argv, script, _identity())
+    script = "".join(f"ulimit {kind} {value} 2>/dev/null || :; " for kind, value in most.items())
+    # Capabilities of a service's that it may read images with are for the scanner alone.
+    return _wrapped(argv, script, ["--inh-caps=-all", *([] if keep else _identity(become))])
 
 
 def bound_to_us(argv: list[str]) -> list[str]:
@@ -78,18 +102,18 @@ def _wrapped(argv: list[str], limits: str, identity: list[str]) -> list[str]:
     return [*bound, "sh", "-c", script, str(os.getpid()), *argv]
 
 
-def _identity() -> list[str]:
-    # Capabilities of a service's that it may read images with are for the scanner alone.
-    if os.geteuid() != 0:
-        return ["--inh-caps=-all"]
-    groups = ["--groups", str(group)] if (group := _kvm_group()) else ["--clear-groups"]
-    ids = [f"--reuid={_NOBODY}", f"--regid={_NOBODY}"]
-    return [*ids, *groups, "--inh-caps=-all", "--bounding-set=-all"]
+def _identity(become: tuple[int, int, tuple[int, ...]] | None) -> list[str]:
+    if become is None:
+        return []
+    user, group, further = become
+    groups = ["--groups", ",".join(map(str, further))] if further else ["--clear-groups"]
+    return [f"--reuid={user}", f"--regid={group}", *groups, "--bounding-set=-all"]
 
 
-def _kvm_group() -> int | None:
+def kvm_group() -> int | None:
+    """The group that may use /dev/kvm; None where there is no such group but root's."""
     try:
-        info = Path("/dev/kvm").stat()
+        info = Path(KVM).stat()
     except OSError:
         return None
     return info.st_gid if info.st_mode & stat.S_IRGRP and info.st_gid != 0 else None

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -24,10 +24,12 @@ from typing import Any, Protocol
 from appliance import initrd, qemu_args
 from appliance.build import Appliance
 from appliance.cgroup import memory_group
+from appliance.confinement import layers
+from appliance.confinement.process import Needs, confined
 from appliance.monitor import Monitor
-from appliance.open_files import memory_file, reopened
+from appliance.open_files import memory_copy, memory_file, reopened
 from appliance.plugging import PluggedLayer, Plugger
-from appliance.privileges import CONSOLE_BYTES, bound_to_us, confined, environment
+from appliance.privileges import CONSOLE_BYTES, bound_to_us
 from appliance.qemu_args import Descriptors, RanBy, VMOptions
 from appliance.session import Limits, RowsHandler, Session, printable
 from appliance.wire import PROTOCOL
@@ -97,7 +99,7 @@ class ApplianceVM:
 
     @property
     def pid(self) -> int:
-        """QEMU's process id."""
+        """The process id of QEMU itself; its parent is bubblewrap, which is our child."""
         return self._process.pid
 
     def __enter__(self) -> ApplianceVM:
@@ -123,13 +125,16 @@ class ApplianceVM:
         with contextlib.ExitStack() as ours:  # our copies of what only QEMU needs
             files = self._open_files(ours, agent_peer, monitor_peer)
             argv_of = qemu_args.boot_argv if self._state is None else qemu_args.clone_argv
-            memory = qemu_args.address_space(self._options)
-            argv = confined(
-                argv_of(self._options, files), writes=self._may_write(), memory_bytes=memory
+            group = stack.enter_context(memory_group(qemu_args.address_space(self._options)))
+            self._process = stack.enter_context(
+                confined(
+                    argv_of(self._options, files),
+                    self._needs(files),
+                    layers.current(),
+                    stdout=self._messages,
+                    stderr=self._messages,
+                )
             )
-            group = stack.enter_context(memory_group(memory))
-            running = _running(argv, files.all(), self._messages, env=environment())
-            self._process = stack.enter_context(running)
             if group:
                 with contextlib.suppress(OSError):  # it has ended, which is noticed soon enough
                     group.add(self._process.pid)
@@ -161,8 +166,18 @@ class ApplianceVM:
             return files
         return dataclasses.replace(
             files,
-            kernel=self._appliance.opened(stack, self._appliance.kernel),
+            kernel=memory_copy(
+                stack, "kernel", self._appliance.opened(stack, self._appliance.kernel)
+            ),
             initrd=memory_file(stack, "initrd", _whole_initrd(self._appliance)),
+        )
+
+    def _needs(self, files: Descriptors) -> Needs:
+        return Needs(
+            descriptors=files.all(),
+            kvm=self._options.accelerator == "kvm",
+            writes=self._may_write(),
+            memory_bytes=qemu_args.address_space(self._options),
         )
 
     def _may_write(self) -> int:
@@ -239,11 +254,9 @@ class ApplianceVM:
 
     def _what_happened(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=1)
+            self._process.wait(1)
         words = [
-            f"QEMU ended with status {self._process.returncode}"
-            if self._process.returncode is not None
-            else "QEMU is running",
+            _ended(self._process.status),
             _tail(self._messages),
             _last_words(_tail(self._console)),
         ]
@@ -333,6 +346,14 @@ def _whole_initrd(appliance: Appliance) -> bytes:
     return first_stage + _agent_archive()
 
 
+def _ended(status: int | None) -> str:
+    if status is None:
+        return "QEMU is running"
+    if status == -signal.SIGSYS:
+        return "QEMU was killed for a system call that it may not make"
+    return f"QEMU ended with status {status}"
+
+
 def _tail(descriptor: int) -> str:
     size = os.fstat(descriptor).st_size
     return os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode("utf-8", "replace")
@@ -353,7 +374,6 @@ def _running(
     messages: int,
     *,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own; when the block ends it is dead and reaped.
 
@@ -369,7 +389,6 @@ def _running(
             pass_fds=tuple(descriptors),
             start_new_session=True,
             cwd=cwd,
-            env=env,
         )
     except OSError as error:
         raise ApplianceError(

@@ -1,25 +1,24 @@
-"""``qemu-img`` on hostile files: unprivileged, limited, and killed in time."""
+"""``qemu-img`` on hostile files: confined as QEMU is, limited, and killed in time."""
 
 from __future__ import annotations
 
 import json
 import os
 import selectors
-import shutil
-import signal
 import stat
 import subprocess
 import time
 from typing import Any
 
+from appliance.confinement import layers
+from appliance.confinement.process import Needs, Process, confined
 from scanner.errors import PreflightError
 from scanner.preflight.image import SECTOR
 from scanner.preflight.plan import Driver, Limits
 
-_NOBODY = 65534  # Debian's and the kernel's overflow user
 _VHDX_LOG = b"contains a log that needs to be replayed"
 _OVERLAY_BYTES = 256 << 20  # a log has 1 MiB as a rule; each of its pages may fill a cluster
-_DROP_ALL = ("--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--pdeathsig", "KILL")
+_OPEN_FILES = 64
 
 
 class UnreplayedLogError(PreflightError):
@@ -47,7 +46,7 @@ def image_info(
         UnreplayedLogError: its log must be replayed before it can be read.
         PreflightError: qemu-img refuses the image, or did not keep to its limits.
     """
-    command = info_command(fd, driver, limits, os.fstat(fd), start, length)
+    command = info_command(fd, driver, start, length)
     try:
         answer = json.loads(run_limited(command, limits, fd))
     except ValueError as error:
@@ -57,21 +56,14 @@ def image_info(
     return answer
 
 
-def info_command(
-    fd: int,
-    driver: Driver,
-    limits: Limits,
-    status: os.stat_result,
-    start: int = 0,
-    length: int | None = None,
-) -> list[str]:
+def info_command(fd: int, driver: Driver, start: int = 0, length: int | None = None) -> list[str]:
     """The arguments for :func:`image_info`.
 
     The image is named by its descriptor, so that no file name is ever taken for an option or a
     protocol, and nothing can be put in its place meanwhile.
     """
     info = ("qemu-img", "info", "--force-share", "--output=json")
-    return [*limited(limits, status), *info, *_image_words(fd, driver, start, length)]
+    return [*info, *_image_words(fd, driver, start, length)]
 
 
 def replay_log(fd: int, limits: Limits, start: int, length: int, overlay: int) -> None:
@@ -93,27 +85,11 @@ def replay_log(fd: int, limits: Limits, start: int, length: int, overlay: int) -
     below = f"file.backing.file.driver=file,file.backing.file.filename=/proc/self/fd/{fd}"
     below += ",file.backing.file.locking=off"
     above = f"file.driver=qcow2,file.file.driver=file,file.file.filename={top}"
-    prefix = limited(limits, os.fstat(fd), writes=_OVERLAY_BYTES)
     for words in (
         ("create", "-q", "-f", "qcow2", top, str(sectors * SECTOR)),
         ("check", "-q", "-r", "all", "--image-opts", f"driver=vhdx,{above},{part},{below}"),
     ):
-        run_limited([*prefix, "qemu-img", *words], limits, fd, overlay)
-
-
-def limited(limits: Limits, status: os.stat_result, *, writes: int = 0) -> list[str]:
-    """What a command is preceded by to run with few rights and within limits.
-
-    Args:
-        limits: what it may use.
-        status: of the image that it must be able to read.
-        writes: how long a file that it writes may become, in bytes.
-    """
-    return [
-        *("setpriv", *_identity(status), *_DROP_ALL),
-        *("prlimit", f"--cpu={limits.cpu_seconds}", f"--as={limits.address_space}"),
-        *(f"--fsize={writes}", "--nofile=64", "--core=0"),
-    ]
+        run_limited(["qemu-img", *words], limits, fd, overlay, writes=_OVERLAY_BYTES)
 
 
 def _image_words(fd: int, driver: Driver, start: int, length: int | None) -> list[str]:
@@ -125,59 +101,59 @@ def _image_words(fd: int, driver: Driver, start: int, length: int | None) -> lis
     return ["--image-opts", f"driver={driver},{part},{file}"]
 
 
-def _identity(status: os.stat_result) -> tuple[str, ...]:
-    """As root, become the least user who may read the file: nobody, or its group, or its owner."""
-    if os.geteuid() != 0:
-        return ()
-    uid, gid = status.st_uid, status.st_gid
+def readers(status: os.stat_result) -> tuple[int | None, int | None]:
+    """User and group that the helper must be to read a file; None where anybody will do.
+
+    Args:
+        status: of the file.
+    """
     if status.st_mode & stat.S_IROTH:
-        uid, gid = _NOBODY, _NOBODY
-    elif status.st_mode & stat.S_IRGRP:
-        uid = _NOBODY
-    return (f"--reuid={uid}", f"--regid={gid}", "--clear-groups")
+        return None, None
+    if status.st_mode & stat.S_IRGRP:
+        return None, status.st_gid
+    return status.st_uid, status.st_gid
 
 
-def run_limited(argv: list[str], limits: Limits, *fds: int) -> bytes:
+def run_limited(argv: list[str], limits: Limits, *fds: int, writes: int = 0) -> bytes:
     """Run a helper that inherits some descriptors, the image's first, and return what it prints.
+
+    Args:
+        argv: the helper's words.
+        limits: what it may use.
+        fds: what it inherits, and may open again by its path.
+        writes: how long a file that it writes may become, in bytes.
 
     Raises:
         UnreplayedLogError: the image has a log that must be replayed before it can be read.
-        PreflightError: the helper is not installed, failed, printed too much or took too long.
+        PreflightError: the helper failed, printed too much or took too long.
+        ApplianceError: the helper cannot be started.
     """
-    for tool in ("setpriv", "prlimit", "qemu-img"):
-        if shutil.which(tool) is None:
-            package = "qemu-utils" if tool == "qemu-img" else "util-linux"
-            raise PreflightError(f"{tool} is not installed", hint=f"install {package}")
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={
-            "LC_ALL": "C",
-            "PATH": os.environ.get("PATH", os.defpath),
-            "MALLOC_ARENA_MAX": "1",  # an arena a thread would soon fill the address space
-        },
-        pass_fds=fds,
-        process_group=0,
-    ) as process:
-        try:
-            output, errors = _collect(process, limits)
-        finally:
-            _kill_group(process)
+    needs = Needs(
+        descriptors=fds,
+        reopened=fds,
+        creates=writes > 0,
+        writes=writes,
+        memory_bytes=limits.address_space,
+        cpu_seconds=limits.cpu_seconds,
+        open_files=_OPEN_FILES,
+        readable_by=readers(os.fstat(fds[0])),
+    )
+    pipe = subprocess.PIPE
+    with confined(argv, needs, layers.current(), stdout=pipe, stderr=pipe) as process:
+        output, errors = _collect(process, limits)
     if _VHDX_LOG in errors:
         raise UnreplayedLogError("it was not closed cleanly and has a log to be replayed")
-    if process.returncode != 0:
-        raise PreflightError(f"qemu-img refuses it: {_reason(errors, process.returncode, fds[0])}")
+    if process.status:
+        raise PreflightError(f"qemu-img refuses it: {_reason(errors, process.status, fds[0])}")
     return output
 
 
-def _collect(process: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, bytes]:
+def _collect(process: Process, limits: Limits) -> tuple[bytes, bytes]:
     """Both outputs of a helper that has ended in time."""
     deadline = time.monotonic() + limits.wall_seconds
     output, errors = bytearray(), bytearray()
     with selectors.DefaultSelector() as selector:
-        for pipe, kept in ((process.stdout, output), (process.stderr, errors)):
+        for pipe, kept in ((process.popen.stdout, output), (process.popen.stderr, errors)):
             if pipe is not None:
                 selector.register(pipe, selectors.EVENT_READ, kept)
         while selector.get_map():
@@ -196,12 +172,6 @@ def _collect(process: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, b
     except subprocess.TimeoutExpired as error:
         raise PreflightError(f"qemu-img took more than {limits.wall_seconds:g} seconds") from error
     return bytes(output), bytes(errors)
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    # Not after it was waited for: the number could be another process group's by then.
-    if process.returncode is None:
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _reason(errors: bytes, status: int, fd: int) -> str:

@@ -8,6 +8,8 @@ import pytest
 
 from appliance import build
 from appliance.build import Appliance
+from appliance.confinement import layers
+from appliance.confinement.process import Layers
 
 
 def write_appliance(place: Path) -> None:
@@ -42,3 +44,10 @@ def small_appliance(cache: Path) -> Appliance:
     """An appliance in the test's own cache, its files a few bytes each."""
     write_appliance(build.directory())
     return build.find()
+
+
+@pytest.fixture
+def unconfined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that has nothing to confine a program with: for shell scripts in QEMU's place."""
+    bare = Layers(namespaces=None, exact_root=False, own_user=False, seccomp=False, landlock=0)
+    monkeypatch.setattr(layers, "current", lambda: bare)

@@ -45,7 +45,7 @@ class Qemu:
 
 
 @pytest.fixture
-def qemu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Qemu]:
+def qemu(monkeypatch: pytest.MonkeyPatch, unconfined: None) -> Iterator[Qemu]:
     # Not below tmp_path, which is closed to nobody, as whom QEMU runs when we are root.
     with tempfile.TemporaryDirectory() as folder:
         stub = Qemu(Path(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,11 +96,23 @@ def test_a_tool_that_hangs_is_told(programs: Path, monkeypatch: pytest.MonkeyPat
     assert check("QEMU").detail == f"{QEMU} does not finish"
 
 
-def test_confinement_is_tried_by_confining(programs: Path) -> None:
-    assert check("confinement").ok
-    (programs / "setpriv").unlink()
+def test_confinement_is_tried_by_confining(cache: Path) -> None:
     outcome = check("confinement")
-    assert (outcome.ok, outcome.hint) == (False, "install util-linux")
+    assert outcome.ok
+    assert "namespaces, root, seccomp" in outcome.detail
+
+
+def test_layers_that_do_not_hold_are_listed_with_what_to_do(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for tool in ("setpriv", "sh", QEMU, "qemu-img", "ldd"):
+            Path(folder, tool).symlink_to(str(shutil.which(tool)))
+        monkeypatch.setenv("PATH", folder)  # no bubblewrap
+        outcome = check("confinement")
+    assert not outcome.ok
+    assert "namespaces, root, seccomp, landlock" in outcome.detail.partition("missing:")[2]
+    assert "namespaces: install bubblewrap" in outcome.hint
 
 
 def test_keys_are_made_by_openssl() -> None:

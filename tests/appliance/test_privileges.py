@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -11,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import privileges
-from appliance.privileges import bound_to_us, confined, environment
+from appliance.privileges import CONSOLE_BYTES, Limits, bound_to_us, environment, limited
 from scanner.errors import ApplianceError
 
 NOBODY = 65534
@@ -20,9 +18,13 @@ AS_ROOT = os.geteuid() == 0
 WHO = (NOBODY, NOBODY) if AS_ROOT else (os.getuid(), os.getgid())
 
 
-def output(argv: list[str], **options: int) -> str:
+def confined(argv: list[str], limits: Limits | None = None) -> list[str]:
+    return limited(argv, limits or Limits(), (*WHO, ()) if AS_ROOT else None)
+
+
+def output(argv: list[str], limits: Limits | None = None) -> str:
     done = subprocess.run(
-        confined(argv, **options), capture_output=True, text=True, check=True, timeout=20
+        confined(argv, limits), capture_output=True, text=True, check=True, timeout=20
     )
     return done.stdout
 
@@ -47,31 +49,29 @@ def test_a_confined_command_can_gain_no_privileges() -> None:
         assert int(status["CapBnd"], 16) == 0
 
 
-def test_capabilities_that_a_service_was_given_are_not_handed_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_capabilities_that_a_service_was_given_are_not_handed_on() -> None:
     if not AS_ROOT:  # nobody else can be given any
         assert "--inh-caps=-all" in confined(["true"])
         return
-    monkeypatch.setattr(os, "geteuid", lambda: 12345)
     given = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     service = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", *given]
     show = ["cat", "/proc/self/status"]
     assert int(status_of([*service, *show])["CapEff"], 16) != 0
-    found = status_of([*service, *confined(show)])
+    found = status_of([*service, *limited(show, Limits())])
     assert {int(found[kind], 16) for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
 
 
-def test_a_confined_command_is_in_no_group_but_that_of_kvm() -> None:
+def test_a_confined_command_is_in_no_group_of_roots() -> None:
     groups = {
         int(word) for word in status_of(confined(["cat", "/proc/self/status"]))["Groups"].split()
     }
-    if not AS_ROOT:
-        assert groups == set(os.getgroups())
-    elif Path("/dev/kvm").exists() and Path("/dev/kvm").stat().st_mode & stat.S_IRGRP:
-        assert groups <= {Path("/dev/kvm").stat().st_gid} - {0}
-    else:
-        assert groups == set()
+    assert groups == (set() if AS_ROOT else set(os.getgroups()))
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root gives groups")
+def test_a_confined_command_gets_the_groups_that_it_is_given() -> None:
+    argv = limited(["cat", "/proc/self/status"], Limits(), (NOBODY, NOBODY, (12, 34)))
+    assert status_of(argv)["Groups"].split() == ["12", "34"]
 
 
 def test_files_that_a_confined_command_writes_stay_short(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_files_that_a_confined_command_writes_stay_short(tmp_path: Path) -> None
     place.touch()
     with place.open("wb") as stream:
         done = subprocess.run(
-            confined(["dd", "if=/dev/zero", "bs=4096", "count=100"], writes=8192),
+            confined(["dd", "if=/dev/zero", "bs=4096", "count=100"], Limits(writes=8192)),
             stdout=stream,
             stderr=subprocess.DEVNULL,
             check=False,
@@ -90,7 +90,7 @@ def test_files_that_a_confined_command_writes_stay_short(tmp_path: Path) -> None
 
 
 def test_limits_are_as_asked_for_and_cannot_be_raised() -> None:
-    limits = output(["cat", "/proc/self/limits"], writes=1 << 20, memory_bytes=300 << 20)
+    limits = output(["cat", "/proc/self/limits"], Limits(writes=1 << 20, memory_bytes=300 << 20))
     found = {line[:25].strip(): line[25:].split()[:2] for line in limits.splitlines()[1:]}
     assert found["Max file size"] == [str(1 << 20)] * 2
     assert found["Max address space"] == [str(300 << 20)] * 2
@@ -118,9 +118,9 @@ def as_user(argv: list[str]) -> list[str]:
 
 def test_memory_beyond_the_limit_is_refused() -> None:
     dd = ["dd", "if=/dev/zero", "of=/dev/null", "bs=400M", "count=1", "status=none"]
-    assert output(dd, memory_bytes=800 << 20) == ""
+    assert output(dd, Limits(memory_bytes=800 << 20)) == ""
     done = subprocess.run(
-        confined(dd, memory_bytes=200 << 20),
+        confined(dd, Limits(memory_bytes=200 << 20)),
         capture_output=True,
         text=True,
         check=False,
@@ -168,11 +168,14 @@ def wait_until_gone(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("wrap", [bound_to_us, confined], ids=["bound", "confined"])
-def test_a_command_dies_with_the_process_that_started_it(wrap: object) -> None:
+@pytest.mark.parametrize(
+    "wrap", ["bound_to_us", "lambda argv: limited(argv, Limits())"], ids=["bound", "limited"]
+)
+def test_a_command_dies_with_the_process_that_started_it(wrap: str) -> None:
     parent = (
         "import subprocess, sys, time\n"
-        f"from appliance.privileges import {wrap.__name__} as wrap\n"  # type: ignore[attr-defined]
+        "from appliance.privileges import Limits, bound_to_us, limited\n"
+        f"wrap = {wrap}\n"
         "child = subprocess.Popen(wrap(['sleep', '60']), start_new_session=True)\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
@@ -218,4 +221,4 @@ def test_our_own_limits_stay_as_they_were() -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     output(["true"])
     assert resource.getrlimit(resource.RLIMIT_FSIZE) == before
-    assert privileges.CONSOLE_BYTES % 512 == 0
+    assert CONSOLE_BYTES % 512 == 0

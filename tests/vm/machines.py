@@ -101,15 +101,16 @@ def hostile_agent() -> Iterator[None]:
 
 
 def qemus() -> set[int]:
-    """QEMU processes that this process started and that are there still."""
-    found = set()
+    """QEMU processes that this process started, by way of bubblewrap, and that are there still."""
+    parents, programs = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            program = (folder / "cmdline").read_bytes().split(b"\0")[0]
-            if int(fields[1]) == os.getpid() and b"qemu" in program:
-                found.add(int(folder.name))
-    return found
+            parents[int(folder.name)] = int(fields[1])
+            programs[int(folder.name)] = (folder / "cmdline").read_bytes().split(b"\0")[0]
+    ours = {pid for pid, parent in parents.items() if parent == os.getpid()}
+    found = ours | {pid for pid, parent in parents.items() if parent in ours}
+    return {pid for pid in found if b"qemu" in programs[pid]}
 
 
 def has_ended(pid: int) -> bool:

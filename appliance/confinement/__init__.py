@@ -1,0 +1,1 @@
+"""Confinement of the programs that read hostile bytes on the host: QEMU and qemu-img."""
