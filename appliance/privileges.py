@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import stat
+import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +18,7 @@ CONSOLE_BYTES = 4 << 20
 """How long the console log may become, in bytes; QEMU dies of SIGXFSZ beyond."""
 
 KVM = "/dev/kvm"
+_KILL_SECONDS = 10
 _MARK = "FLEETSCAN_MARK"
 _BLOCK = 512  # what ulimit -f counts in (POSIX, "ulimit")
 
@@ -117,3 +122,45 @@ def kvm_group() -> int | None:
     except OSError:
         return None
     return info.st_gid if info.st_mode & stat.S_IRGRP and info.st_gid != 0 else None
+
+
+@contextlib.contextmanager
+def running(
+    argv: Sequence[str],
+    descriptors: Sequence[int],
+    messages: int,
+    *,
+    cwd: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own; when the block ends it is dead and reaped.
+
+    Raises:
+        ApplianceError: it cannot be started; at the end: the kernel does not let go of it.
+    """
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=messages,
+            stderr=messages,
+            pass_fds=tuple(descriptors),
+            start_new_session=True,
+            cwd=cwd,
+        )
+    except OSError as error:
+        raise ApplianceError(
+            f"cannot start {argv[0]}: {error}", hint="run fleetscan doctor"
+        ) from error
+    try:
+        yield process
+    finally:
+        # The group, should the process have children; it is ours alone, as is its session.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            process.wait(timeout=_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ApplianceError(
+                f"{argv[0]} (process {process.pid}) was killed and does not end",
+                hint="see whether the storage that holds the images answers",
+            ) from None

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ from appliance.confinement.process import Needs, confined
 from appliance.monitor import Monitor
 from appliance.open_files import memory_copy, memory_file, reopened
 from appliance.plugging import PluggedLayer, Plugger
-from appliance.privileges import CONSOLE_BYTES, bound_to_us
+from appliance.privileges import CONSOLE_BYTES, bound_to_us, running
 from appliance.qemu_args import Descriptors, RanBy, VMOptions
 from appliance.session import Limits, RowsHandler, Session, printable
 from appliance.wire import PROTOCOL
@@ -38,7 +38,6 @@ from scanner.errors import ApplianceError, DeadlineError, WireError
 
 log = logging.getLogger(__name__)
 
-_KILL_SECONDS = 10
 _TAIL_BYTES = 16_000
 _CRIES = ("BUG:", "Oops", "RIP:", "general protection", "Out of memory", "Kernel panic")
 _WORDS = 600
@@ -289,7 +288,7 @@ class LocalAppliance:
             ours, peer = _socket_pair(stack)
             messages = memory_file(stack, "messages", b"")
             stack.enter_context(
-                _running(
+                running(
                     bound_to_us([*self.agent, str(self._directory), str(peer.fileno())]),
                     (peer.fileno(),),
                     messages,
@@ -365,45 +364,3 @@ def _last_words(console: str) -> str:
     cries = [line for line in lines if any(cry in line for cry in _CRIES)]
     others = [line for line in lines if not line.startswith("[")]
     return "\n".join(dict.fromkeys(cries or others or lines))
-
-
-@contextlib.contextmanager
-def _running(
-    argv: Sequence[str],
-    descriptors: Sequence[int],
-    messages: int,
-    *,
-    cwd: Path | None = None,
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own; when the block ends it is dead and reaped.
-
-    Raises:
-        ApplianceError: it cannot be started; at the end: the kernel does not let go of it.
-    """
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=messages,
-            stderr=messages,
-            pass_fds=tuple(descriptors),
-            start_new_session=True,
-            cwd=cwd,
-        )
-    except OSError as error:
-        raise ApplianceError(
-            f"cannot start {argv[0]}: {error}", hint="run fleetscan doctor"
-        ) from error
-    try:
-        yield process
-    finally:
-        # The group, should the process have children; it is ours alone, as is its session.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        try:
-            process.wait(timeout=_KILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise ApplianceError(
-                f"{argv[0]} (process {process.pid}) was killed and does not end",
-                hint="see whether the storage that holds the images answers",
-            ) from None

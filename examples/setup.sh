@@ -28,6 +28,7 @@ needed=(
     db5.3-util:db5.3_load
     e2fsprogs:mke2fs
     util-linux:unshare
+    bubblewrap:bwrap
     openssl:openssl
     python3-venv:
     debian-archive-keyring:

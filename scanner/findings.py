@@ -53,6 +53,7 @@ class Findings:
         warnings: what could not be opened, a line each.
         ran_by: what ran the appliance.
         appliance: content address of the appliance and its agent.
+        confinement: the layers of confinement that held.
     """
 
     machine: Machine
@@ -68,6 +69,7 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
     ran_by: RanBy | None = None
     appliance: str | None = None
+    confinement: tuple[str, ...] = ()
 
     @contextlib.contextmanager
     def at(self, stage: Stage) -> Iterator[None]:
@@ -192,6 +194,7 @@ class Findings:
             torn=any(plan.in_use for plan in self.plans.values()),
             accelerator=self.ran_by,
             appliance=self.appliance,
+            confinement=self.confinement,
             identity=self._identity(),
             facts_run=run_id,
         )

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from appliance import accelerator, build, template
 from appliance.build import Appliance
+from appliance.confinement import Wanted, layers
 from appliance.guest.root import FilesMode, PackagesMode
 from appliance.initrd import agent_id
 from appliance.qemu_args import VMOptions
@@ -91,6 +92,7 @@ class InspectOptions:
         run_id: the run that the facts are written to; empty outside of a run.
         keys: where keys for encrypted volumes of every machine are to be had.
         template: start from a clone of the host's template; else boot afresh.
+        confinement: the layers that must hold before anything of an image is opened.
     """
 
     files: FilesMode = "all"
@@ -104,6 +106,7 @@ class InspectOptions:
     run_id: str = ""
     template: bool = True
     keys: tuple[KeySource, ...] = ()
+    confinement: Wanted = Wanted.LEAST
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,8 @@ class _Inspection:
     def read_disks(self) -> None:
         """Preflight, appliance, discovery, collection."""
         with self._found.at("preflight"):
+            layers.require(self._options.confinement)
+            self._found.confinement = layers.names(layers.current())
             self._examine_disks()
         with contextlib.ExitStack() as stack:
             with self._found.at("appliance"):

@@ -81,6 +81,8 @@ class EarlierFacts:
             "seconds_appliance": None,
             "seconds_discover": None,
             "seconds_collect": None,
+            # Runs of fleetscan before it was recorded have none.
+            "confinement": tuple(known.row["confinement"] or ()),
         }
         return MachineRow(**values)
 

@@ -9,7 +9,6 @@ used. What holds is part of every machine's facts.
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import logging
 import os
@@ -19,10 +18,11 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from appliance import cgroup
 from appliance.build import cache_directory
-from appliance.confinement import identity, rootfs, starter, syscalls
+from appliance.confinement import Wanted, rootfs, starter, syscalls
 from appliance.confinement.process import Layers, Needs, confined
 from scanner import trust, writing
 from scanner.errors import ApplianceError
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _SECONDS = 20
 _REMEMBER_SECONDS = 7 * 24 * 3600
-_BARE = Layers(namespaces=None, exact_root=False, own_user=False, seccomp=False, landlock=0)
+_BARE = Layers(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
 LEAST = ("namespaces", "seccomp")
 """Layers without which nothing is scanned unless the user says so."""
 
@@ -46,18 +46,6 @@ _TRIAL = (
     *("-m", "16M", "-S", "-sandbox", "on,spawn=deny", "-qmp", "stdio"),
 )
 _QUIT = b'{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n'
-
-
-class Wanted(enum.StrEnum):
-    """How much confinement a user insists on.
-
-    ``all`` refuses to scan unless every layer holds, ``least`` unless those hold that a taken-over
-    QEMU would have to break; ``any`` scans with whatever holds. None of them switches a layer off.
-    """
-
-    ALL = "all"
-    LEAST = "least"
-    ANY = "any"
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,7 @@ def names(layers: Layers) -> tuple[str, ...]:
 
 def listed(layers: Layers) -> list[Layer]:
     """Each layer that this user can have in principle, outermost first."""
-    own = [Layer("user", layers.own_user, _HINTS["user"])] if os.geteuid() == 0 else []
+    own = [Layer("user", layers.user == "own", _HINTS["user"])] if os.geteuid() == 0 else []
     return [
         *own,
         Layer("namespaces", layers.namespaces is not None, _namespaces_hint()),
@@ -139,7 +127,7 @@ def probe() -> Layers:
     best = Layers(
         namespaces="user",
         exact_root=True,
-        own_user=os.geteuid() == 0 and _can_have_user(),
+        user="own" if os.geteuid() == 0 else "same",
         seccomp=platform.machine() == syscalls.ARCHITECTURE,
         landlock=starter.landlock_version() * (platform.machine() == syscalls.ARCHITECTURE),
     )
@@ -150,8 +138,9 @@ def probe() -> Layers:
 
 def _ladder(best: Layers) -> Layers:
     """Layer by layer, each kept that can be had together with those before."""
-    bare = replace(_BARE, own_user=best.own_user)
-    bare = bare if _works(bare) else _BARE
+    users: tuple[Literal["own", "nobody"], ...] = ("own", "nobody") if os.geteuid() == 0 else ()
+    trials = (replace(_BARE, user=user) for user in users)
+    bare = next((trial for trial in trials if _works(trial)), _BARE)
     kinds = ("user", "root") if os.geteuid() == 0 else ("user",)
     for kind in kinds:
         if _works(trial := replace(bare, namespaces=kind)):
@@ -168,14 +157,6 @@ def _ladder(best: Layers) -> Layers:
         trial = replace(bare, **change)  # type: ignore[arg-type] # fields by name, one at a time
         bare = trial if trial != bare and _works(trial) else bare
     return bare
-
-
-def _can_have_user() -> bool:
-    try:
-        with identity.own_user():
-            return True
-    except OSError:
-        return False
 
 
 def _works(layers: Layers) -> bool:

@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, Literal
 
 from appliance.confinement import identity, rootfs, starter, syscalls
 from appliance.open_files import memory_file
@@ -42,14 +42,15 @@ class Layers:
         namespaces: made by an unprivileged user inside a user namespace ("user"), or by root
             without one ("root"); None for none, and so no root of its own either.
         exact_root: the root holds what the program needs; else all of /usr.
-        own_user: each program has a user id of its own.
+        user: whom root lets programs be: each a user of its own, or all nobody; "same" where we
+            are no root, or one without power over user ids, as in a container that maps no other.
         seccomp: the list of allowed system calls is loaded.
         landlock: the version of Landlock's rules; 0 for none.
     """
 
     namespaces: str | None
     exact_root: bool
-    own_user: bool
+    user: Literal["own", "nobody", "same"]
     seccomp: bool
     landlock: int
 
@@ -181,9 +182,11 @@ def _user(
     stack: contextlib.ExitStack, needs: Needs, layers: Layers
 ) -> tuple[int, int, tuple[int, ...]] | None:
     """User, group and further groups that the program gets; None to stay whom we are."""
-    if os.geteuid() != 0:
+    if layers.user == "same":
         return None
-    own = stack.enter_context(identity.own_user()) if layers.own_user else identity.NOBODY
+    own = identity.NOBODY
+    if layers.user == "own":
+        own = stack.enter_context(identity.own_user())
     user, group = needs.readable_by
     groups = (kvm_group(),) if needs.kvm else ()
     return (

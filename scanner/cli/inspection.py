@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from appliance.confinement import Wanted
 from scanner.cli import exits, output
 from scanner.cli.app import app
 from scanner.cli.options import (
     AllowedDirectories,
+    Confinement,
     Deadline,
     Files,
     FilesMode,
@@ -67,6 +69,7 @@ def inspect(
     deadline: Deadline = 900,
     live: Live = False,
     template: Template = True,
+    confinement: Confinement = Wanted.LEAST,
     allow_dir: AllowedDirectories = None,
     key: Keys = None,
     output_format: OutputFormat = output.Output.TEXT,
@@ -76,6 +79,7 @@ def inspect(
 
     JSON is one object: the name of each fact table, and the list of its rows.
     """
+    from appliance.confinement import layers
     from scanner.inspect import InspectOptions
     from scanner.preflight.formats import FORMATS
     from scanner.sources.keys import parse_key
@@ -95,9 +99,12 @@ def inspect(
         deadline=deadline,
         live=live,
         template=template,
+        confinement=confinement,
         allowed_directories=tuple(str(folder.absolute()) for folder in allow_dir or ()),
         keys=tuple(parse_key(text, Path()) for text in key or ()),
     )
+    if directory is None:
+        layers.require(confinement)
     # Rows lie on disk meanwhile: a machine may have millions of files.
     with scratch_directory("inspect") as folder:
         staged = _inspect(folder, disks or [], disk_format, directory, options)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from appliance.confinement import Wanted
 from scanner.cli import output
 from scanner.errors import UsageError
 
@@ -110,6 +111,14 @@ Template = Annotated[
     typer.Option(
         "--template/--no-template",
         help="Clone the host's booted appliance for each machine, or boot it anew each time.",
+    ),
+]
+Confinement = Annotated[
+    Wanted,
+    typer.Option(
+        "--confinement",
+        envvar="FLEETSCAN_CONFINEMENT",
+        help="Layers of confinement that must hold for QEMU: see `fleetscan doctor`.",
     ),
 ]
 Keys = Annotated[

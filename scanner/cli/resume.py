@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.confinement import Wanted
 from scanner.errors import UsageError
 from scanner.tables.directory_usage.spec import DEPTH
 
@@ -54,12 +55,14 @@ class Granted:
         allowed_directories: absolute.
         keys: for all machines.
         key_commands: whether inventories may name commands.
+        confinement: the layers that must hold.
     """
 
     sources: list[str]
     allowed_directories: list[str]
     keys: tuple[KeySource, ...]
     key_commands: bool
+    confinement: Wanted = Wanted.LEAST
 
 
 def resumed(facts: Path, run_id: str, granted: Granted) -> tuple[Run, ScanSettings]:

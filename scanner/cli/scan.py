@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from appliance.confinement import Wanted
 from scanner.cli import exits, output
 from scanner.cli.app import app
 from scanner.cli.options import (
     AllowedDirectories,
     Bases,
     BasesMode,
+    Confinement,
     Deadline,
     Facts,
     Files,
@@ -90,6 +92,7 @@ def scan(
         typer.Option("--rescan", help="Scan unchanged machines as well."),
     ] = False,
     template: Template = True,
+    confinement: Confinement = Wanted.LEAST,
     resume: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="Resume a run that was interrupted."),
@@ -133,6 +136,7 @@ def scan(
         allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
         keys=tuple(parse_key(text, Path()) for text in key or ()),
         key_commands=key_commands,
+        confinement=confinement,
     )
     cluster = ClusterOptions(
         slots,
@@ -187,12 +191,15 @@ def _scan(
     quiet: bool,
     rescan: bool,
 ) -> int:
+    from appliance.confinement import layers
     from scanner.fleet import FleetOptions, scan_fleet
     from scanner.inspect import InspectOptions
     from scanner.progress import FleetProgress
     from scanner.reuse import EarlierFacts
     from scanner.store.runs import Store
 
+    if cluster.scheduler is None:  # workers elsewhere see to it themselves
+        layers.require(granted.confinement)
     machines = _machines(settings, granted)
     appliance = _appliance(required=cluster.scheduler is None)
     earlier = None if rescan or not appliance else EarlierFacts(facts, asdict(settings), appliance)
@@ -211,6 +218,7 @@ def _scan(
             run_id=run.run_id,
             template=settings.template,
             keys=granted.keys,
+            confinement=granted.confinement,
         ),
         earlier=earlier,
         cluster=cluster,

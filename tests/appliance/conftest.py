@@ -49,5 +49,5 @@ def small_appliance(cache: Path) -> Appliance:
 @pytest.fixture
 def unconfined(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that has nothing to confine a program with: for shell scripts in QEMU's place."""
-    bare = Layers(namespaces=None, exact_root=False, own_user=False, seccomp=False, landlock=0)
+    bare = Layers(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
     monkeypatch.setattr(layers, "current", lambda: bare)

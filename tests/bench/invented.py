@@ -293,6 +293,7 @@ _MACHINE = Machine(
     torn=False,
     accelerator="kvm",
     appliance=None,
+    confinement=("namespaces", "root", "seccomp", "landlock"),
     identity=None,
     facts_run="",
 )

@@ -463,7 +463,7 @@ class TestQemuImg:
         self, script: str, message: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # A shell in its place starts programs, which confinement allows to none.
-        bare = Layers(namespaces=None, exact_root=False, own_user=False, seccomp=False, landlock=0)
+        bare = Layers(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
         monkeypatch.setattr(layers, "current", lambda: bare)
         limits = Limits(wall_seconds=0.5, output_bytes=1000)
         begun = time.monotonic()

@@ -47,6 +47,12 @@ class Machine:
     appliance: str | None = column(
         "Content address of the appliance that read it.", unredacted=IS_DIGEST
     )
+    confinement: tuple[str, ...] = column(
+        "Layers that held around QEMU and qemu-img on this host: user, namespaces, root, seccomp, "
+        "landlock, cgroup; see the threat model. Empty for a plain directory.",
+        example="namespaces",
+        unredacted="made by us",
+    )
     identity: str | None = column(
         "Fingerprint of every file in the machine's backing chains, from which an unchanged "
         "machine is known.",

@@ -39,6 +39,7 @@ def machine_rows(machine_id: str, facts_run: str, outcome: Outcome = "ok") -> pa
         torn=False,
         accelerator="none",
         appliance=None,
+        confinement=("namespaces", "root", "seccomp"),
         identity=None,
         facts_run=facts_run,
     )
