@@ -21,6 +21,7 @@ from scanner import trust, writing
 from scanner.errors import ApplianceError
 
 NOTE = "verified.json"
+_READABLE = 0o644  # no secret: those who may use an appliance of root's need not hash it either
 
 Identity = tuple[int, int, int, int, int]
 """Device, inode, size, and times of the last modification and change, in nanoseconds."""
@@ -81,7 +82,7 @@ def _remember(folder: Path, found: Identity, checksum: str) -> None:
     with contextlib.suppress(OSError):
         present = {identity(path.stat()) for path in folder.iterdir()}
         content = [[key, value] for key, value in noted.items() if key in present]
-        with writing.replacing(folder / NOTE, durable=False) as stream:
+        with writing.replacing(folder / NOTE, mode=_READABLE, durable=False) as stream:
             stream.write(json.dumps(content).encode())
 
 

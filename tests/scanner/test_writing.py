@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -13,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from scanner import writing
+from tests.conftest import PROJECT
+
+HOST = ("scanner", "appliance", "rules", "reports")
 
 
 def mode(path: Path) -> int:
@@ -197,3 +202,51 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     )
     assert "File too large" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# -- Nobody goes another way -----------------------------------------------------------------
+
+_MAKERS = {
+    *("write_text", "write_bytes", "mkdir", "makedirs", "touch", "mkfifo", "mknod"),
+    *("mkstemp", "mkdtemp", "TemporaryDirectory", "TemporaryFile", "NamedTemporaryFile"),
+    *("symlink_to", "hardlink_to", "copyfile", "copy", "copy2", "copytree", "move"),
+}
+_ALLOWED = {
+    "appliance/build.py": "builds in a private directory, and gives each file its mode at the end",
+    "appliance/cgroup.py": "a directory and files of the kernel's",
+    "appliance/confinement/identity.py": "a file of locks in /run, which only root can write",
+    "appliance/confinement/syscalls.py": "names the flags in order to forbid them",
+    "appliance/doctor.py": "tries by using, in private directories and files without a name",
+    "appliance/template.py": "builds in a private directory",
+    "scanner/child.py": "a file without a name, and one of the kernel's",
+    "scanner/scratch.py": "private directories",
+    "scanner/writing.py": "the one way",
+}
+
+
+def host_modules() -> list[Path]:
+    """The modules that run on the host."""
+    modules = [path for top in HOST for path in (PROJECT / top).rglob("*.py")]
+    guests = (PROJECT / "appliance" / "guest", PROJECT / "scanner" / "tables")
+    return [path for path in modules if not any(path.is_relative_to(top) for top in guests)]
+
+
+def makes_files(call: ast.Call) -> bool:
+    """Whether a call makes a file or directory, by its name or the mode that it opens with."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if name in ("open", "fdopen"):
+        texts = [node.value for node in call.args if isinstance(node, ast.Constant)]
+        return any(re.fullmatch("[wxa]b?[+]?|[wxa][+]b", str(text)) for text in texts)
+    return name in _MAKERS
+
+
+def test_no_module_of_the_host_makes_files_another_way() -> None:
+    found = set()
+    for path in host_modules():
+        tree = ast.parse(path.read_text())
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        created = any(isinstance(n, ast.Attribute) and n.attr == "O_CREAT" for n in ast.walk(tree))
+        if created or any(makes_files(call) for call in calls):
+            found.add(str(path.relative_to(PROJECT)))
+    assert found <= set(_ALLOWED)
+    assert set(_ALLOWED) <= found
