@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from reports import facts, verdicts
 from reports.database import Database
-from reports.model import Limits, Report, RuleText
+from reports.model import FilesystemTotals, Limits, Report, RuleText, Top
+from reports.sections import Sections
 
 DEFAULT_TITLE = "Fleet report"
 
@@ -20,6 +22,7 @@ def build_report(
     title: str = DEFAULT_TITLE,
     generated: datetime,
     limits: Limits | None = None,
+    sections: Sections | None = None,
 ) -> Report:
     """Read everything that a report says, in a fixed number of queries.
 
@@ -30,11 +33,18 @@ def build_report(
         title: the report's heading.
         generated: when the report is made, with its time zone.
         limits: how many rows its lists hold; the defaults when None.
+        sections: computes what depends on guests' values, and says what it could not.
+
+    Raises:
+        SectionLostError: a section cannot be computed, and no other after it.
     """
     limits = limits or Limits()
     machines = facts.machine_counts(db)
     severities = verdicts.severities(db)
-    totals = facts.filesystem_totals(db)
+    get = (sections := sections or Sections()).get
+    nothing: Top[Any] = Top((), 0)
+    no_totals = FilesystemTotals(0, 0, 0, 0, 0)
+    totals = get("filesystems", lambda: facts.filesystem_totals(db), no_totals)
     return Report(
         title=title,
         generated=generated,
@@ -43,18 +53,29 @@ def build_report(
         checked=checked,
         tally=verdicts.total(severities),
         severities=severities,
-        rules=verdicts.rules(db, rules if checked else (), limits),
-        machine_rows=facts.machines(db, limits.machines, machines.total),
-        failure_kinds=facts.failure_kinds(db, limits.groups),
-        failed_machines=facts.failed_machines(db, limits.failed_machines, machines.failed),
+        rules=get("rules", lambda: verdicts.rules(db, rules if checked else (), limits), ()),
+        machine_rows=get(
+            "machines", lambda: facts.machines(db, limits.machines, machines.total), nothing
+        ),
+        failure_kinds=get("failures", lambda: facts.failure_kinds(db, limits.groups), nothing),
+        failed_machines=get(
+            "failures",
+            lambda: facts.failed_machines(db, limits.failed_machines, machines.failed),
+            nothing,
+        ),
         coverage=facts.coverage(db),
-        coverage_errors=facts.coverage_errors(db, limits.groups),
-        device_errors=facts.device_errors(db, limits.groups),
-        left_out=facts.left_out(db, limits.groups),
+        coverage_errors=get("tables", lambda: facts.coverage_errors(db, limits.groups), nothing),
+        device_errors=get("devices", lambda: facts.device_errors(db, limits.groups), nothing),
+        left_out=get("left_out", lambda: facts.left_out(db, limits.groups), nothing),
         filesystem_totals=totals,
-        filesystems=facts.filesystems(db, limits.filesystems, totals.filesystems),
-        systems=facts.systems(db, limits.systems),
-        package_managers=facts.package_managers(db),
-        package_spread=facts.package_spread(db, limits.packages),
-        waivers=verdicts.waivers(db, limits.groups),
+        filesystems=get(
+            "filesystems",
+            lambda: facts.filesystems(db, limits.filesystems, totals.filesystems),
+            nothing,
+        ),
+        systems=get("systems", lambda: facts.systems(db, limits.systems), nothing),
+        package_managers=get("packages", lambda: facts.package_managers(db), ()),
+        package_spread=get("packages", lambda: facts.package_spread(db, limits.packages), ()),
+        waivers=get("waivers", lambda: verdicts.waivers(db, limits.groups), nothing),
+        problems=sections.problems,
     )

@@ -7,6 +7,7 @@ Each chart comes in four variants (light and dark, wide and narrow), each a ``da
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import altair as alt
 import vl_convert
 
 from reports.model import UNDECIDED, Report
+from reports.sections import Sections
 from reports.text import chart_text, count, percent
 
 _SYSTEMS_SHOWN = 7
@@ -108,8 +110,9 @@ class Chart:
     images: Mapping[tuple[str, str], str]
 
 
-def draw_charts(report: Report) -> dict[str, Chart]:
-    """All charts for which the report has numbers, by name."""
+def draw_charts(report: Report, sections: Sections | None = None) -> dict[str, Chart]:
+    """All charts for which the report has numbers, by name; each is a section of its own."""
+    sections = sections or Sections()
     charts: dict[str, Callable[[Report], Chart]] = {"outcomes": _outcomes}
     if report.tally.decided + report.tally.undecided:
         charts["severities"] = _severities
@@ -117,7 +120,11 @@ def draw_charts(report: Report) -> dict[str, Chart]:
         charts["systems"] = _systems
     if report.filesystems.rows:
         charts["filesystems"] = _filesystems
-    return {name: draw(report) for name, draw in charts.items()}
+    drawn = {
+        name: sections.get(f"chart of {name}", functools.partial(draw, report), None)
+        for name, draw in charts.items()
+    }
+    return {name: chart for name, chart in drawn.items() if chart is not None}
 
 
 def _severities(report: Report) -> Chart:

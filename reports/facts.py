@@ -26,6 +26,12 @@ from reports.model import (
 from reports.text import from_epoch
 
 _ERROR_CHARACTERS = 300
+_TEXT = 300
+"""Characters of a guest's text that is counted by, or listed."""
+
+_LISTED = 64
+"""Names of one machine or filesystem that are listed, before equal ones are left out."""
+
 COVERAGE_STATUSES = ("ok", "empty", "not_applicable", "failed")
 _FAILURES = ", ".join(
     f"count(*) FILTER (state = 'fail' AND severity = '{severity}') AS {severity}"
@@ -39,7 +45,7 @@ def run_info(db: Database) -> RunInfo:
     row = db.row(
         """
         SELECT max(run_id), min(epoch_us(started)),
-               max(epoch_us(started) + try_cast(seconds * 1e6 AS BIGINT)),
+               max(epoch_us(started) + try_cast(least(seconds, 1e9) * 1e6 AS BIGINT)),
                coalesce(sum(seconds) FILTER (isfinite(seconds)), 0),
                count(*) FILTER (facts_run <> run_id), count(*) FILTER (torn)
         FROM machines
@@ -92,13 +98,14 @@ MACHINES_SQL = f"""
         FROM {RESULTS} GROUP BY machine_id
     ), found AS (
         SELECT machine_id,
-               list(DISTINCT coalesce(product, distro, family::VARCHAR)) AS products,
-               list(DISTINCT hostname) FILTER (hostname IS NOT NULL) AS names
+               min(left(coalesce(product, distro, family::VARCHAR), {_TEXT}), {_LISTED})
+                   AS products,
+               min(left(hostname, {_TEXT}), {_LISTED}) FILTER (hostname IS NOT NULL) AS names
         FROM operating_systems GROUP BY machine_id
     )
     SELECT machine_id, outcome::VARCHAR, stage::VARCHAR, error_kind, error, seconds,
-           list_sort(coalesce(products, [])) AS systems,
-           list_sort(coalesce(names, [])) AS hostnames,
+           list_sort(list_distinct(coalesce(products, []))) AS systems,
+           list_sort(list_distinct(coalesce(names, []))) AS hostnames,
            [{", ".join(f"coalesce({severity}, 0)" for severity in SEVERITIES)}] AS failures,
            coalesce(undecided, 0) AS undecided, coalesce(passed, 0) AS passed
     FROM machines LEFT JOIN verdicts USING (machine_id) LEFT JOIN found USING (machine_id)
@@ -216,7 +223,9 @@ def _error_groups(db: Database, failures: str, limit: int) -> Top[ErrorGroup]:
 
 
 _USAGE = "usage::VARCHAR = 'filesystem' AND used IS NOT NULL AND available IS NOT NULL"
-_PERCENT = "100.0 * used / (used + available)"
+# DOUBLE and HUGEINT, as sums of what guests write pass the largest UBIGINT.
+_PERCENT = "100 * used::DOUBLE / (used::DOUBLE + available::DOUBLE)"
+_HAS_ROOM = "(used > 0 OR available > 0)"
 
 
 def filesystem_totals(db: Database) -> FilesystemTotals:
@@ -225,7 +234,7 @@ def filesystem_totals(db: Database) -> FilesystemTotals:
         f"""
         SELECT count(*), count(DISTINCT machine_id), coalesce(sum(size), 0),
                coalesce(sum(used), 0), count(*) FILTER ({_PERCENT} >= 90)
-        FROM filesystems WHERE {_USAGE} AND used + available > 0
+        FROM filesystems WHERE {_USAGE} AND {_HAS_ROOM}
         """  # noqa: S608 - built of this module's constants
     )
     return FilesystemTotals(*map(int, row))
@@ -236,18 +245,21 @@ def filesystems(db: Database, limit: int, total: int) -> Top[FilesystemRow]:
     found = db.rows(
         f"""
         WITH fullest AS (
-            SELECT machine_id, device, type, label, coalesce(size, used + available) AS bytes,
+            SELECT machine_id, device, left(type, {_TEXT}) AS type, left(label, {_TEXT}) AS label,
+                   coalesce(size, used::HUGEINT + available::HUGEINT) AS bytes,
                    used, available, {_PERCENT} AS percent,
-                   CASE WHEN inodes > 0 THEN 100.0 * inodes_used / inodes END AS inodes_percent
-            FROM filesystems WHERE {_USAGE} AND used + available > 0
+                   CASE WHEN inodes > 0 THEN 100 * inodes_used::DOUBLE / inodes::DOUBLE END
+                       AS inodes_percent
+            FROM filesystems WHERE {_USAGE} AND {_HAS_ROOM}
             ORDER BY percent DESC, used DESC, machine_id, device LIMIT ?
         ), places AS (
-            SELECT machine_id, device, list(DISTINCT path) AS paths
+            SELECT machine_id, device, min(left(path, {_TEXT}), {_LISTED}) AS paths
             FROM mountpoints SEMI JOIN fullest USING (machine_id, device)
             GROUP BY machine_id, device
         )
-        SELECT machine_id, device, type, label, list_sort(coalesce(paths, [])),
-               bytes, used, available, percent, inodes_percent
+        SELECT machine_id, left(device, {_TEXT}), type, label,
+               list_sort(list_distinct(coalesce(paths, []))), bytes,
+               used, available, percent, inodes_percent
         FROM fullest LEFT JOIN places USING (machine_id, device)
         ORDER BY percent DESC, used DESC, machine_id, device
         """,  # noqa: S608 - built of this module's constants
@@ -259,24 +271,24 @@ def filesystems(db: Database, limit: int, total: int) -> Top[FilesystemRow]:
 def systems(db: Database, limit: int) -> Top[SystemRow]:
     """Operating systems, the most frequent first."""
     found = db.rows(
-        """
-        SELECT coalesce(product, distro, family::VARCHAR) AS name, architecture,
-               any_value(support_end), count(*) AS roots, count(DISTINCT machine_id),
+        f"""
+        SELECT left(coalesce(product, distro, family::VARCHAR), {_TEXT}) AS name,
+               left(architecture, {_TEXT}) AS architecture,
+               left(min(support_end), {_TEXT}), count(*) AS roots, count(DISTINCT machine_id),
                count(*) OVER ()
-        FROM operating_systems GROUP BY name, architecture
-        ORDER BY roots DESC, name, architecture LIMIT ?
-        """,
+        FROM operating_systems GROUP BY 1, 2 ORDER BY roots DESC, 1, 2 LIMIT ?
+        """,  # noqa: S608 - built of this module's constants
         (limit,),
     )
     return Top(tuple(SystemRow(*row[:-1]) for row in found), found[0][-1] if found else 0)
 
 
 def package_managers(db: Database) -> tuple[PackageManagerRow, ...]:
-    """What the package databases hold, by their kind."""
+    """What the package databases hold, by their kind; texts are counted by their hashes."""
     found = db.rows(
         """
         SELECT manager::VARCHAR, count(DISTINCT (machine_id, root)), count(*),
-               count(DISTINCT name), count(DISTINCT (name, version))
+               count(DISTINCT hash(name)), count(DISTINCT hash(name, version))
         FROM packages WHERE status::VARCHAR = 'installed' GROUP BY 1 ORDER BY 1
         """
     )
@@ -286,12 +298,13 @@ def package_managers(db: Database) -> tuple[PackageManagerRow, ...]:
 def package_spread(db: Database, limit: int) -> tuple[PackageSpread, ...]:
     """Packages installed in more than one version, those with the most versions first."""
     found = db.rows(
-        """
-        SELECT manager::VARCHAR, name, count(DISTINCT version) AS versions,
+        f"""
+        SELECT manager::VARCHAR, left(name, {_TEXT}),
+               count(DISTINCT hash(version)) FILTER (version IS NOT NULL) AS versions,
                count(DISTINCT machine_id) AS machines
         FROM packages WHERE status::VARCHAR = 'installed' GROUP BY 1, 2
         HAVING versions > 1 ORDER BY versions DESC, machines DESC, 1, 2 LIMIT ?
-        """,
+        """,  # noqa: S608 - built of this module's constants
         (limit,),
     )
     return tuple(PackageSpread(*row) for row in found)

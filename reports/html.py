@@ -17,6 +17,7 @@ from reports.build import DEFAULT_TITLE, build_report
 from reports.charts import draw_charts
 from reports.database import attached
 from reports.model import DECIDED, SEVERITIES, UNDECIDED, Limits, Report, RuleText
+from reports.sections import Sections
 
 _ROW_CHARACTERS = 300  # of one offending row; with model.Limits this bounds the file's size
 _MACHINE_COLUMNS = ("run_id", "machine_id", "root")
@@ -62,6 +63,7 @@ def render_html(
     title: str = DEFAULT_TITLE,
     generated: datetime,
     limits: Limits | None = None,
+    sections: Sections | None = None,
 ) -> Iterator[str]:
     """The report as pieces of HTML; encode them as UTF-8.
 
@@ -76,7 +78,12 @@ def render_html(
         generated: when the report is made, with its time zone.
         limits: how many rows lists show; the defaults keep the file below 5 MB for 10,000
             machines.
+        sections: computes what depends on guests' values, and says what it could not.
+
+    Raises:
+        SectionLostError: a section cannot be computed, and no other after it.
     """
+    sections = sections or Sections()
     with attached(connection, results) as db:
         report = build_report(
             db,
@@ -85,16 +92,19 @@ def render_html(
             title=title,
             generated=generated,
             limits=limits,
+            sections=sections,
         )
-    return page(report)
+    return page(report, sections)
 
 
-def page(report: Report) -> Iterator[str]:
+def page(report: Report, sections: Sections | None = None) -> Iterator[str]:
     """A report's values as pieces of HTML."""
+    sections = sections or Sections()
     template = _environment().get_template("report.html.j2")
     context = {
         "report": report,
-        "charts": draw_charts(report),
+        "charts": draw_charts(report, sections),
+        "problems": sections.problems,
         "severities": SEVERITIES,
         "decided": DECIDED,
         "undecided": UNDECIDED,

@@ -15,6 +15,7 @@ from reports.build import DEFAULT_TITLE, build_report
 from reports.database import RESULT_SCHEMA, RESULTS, Database, attached
 from reports.facts import MACHINES_SQL
 from reports.model import SEVERITIES, STATES, Limits, Report, RuleRow, RuleText, Tally
+from reports.sections import SectionLostError, Sections, why
 from reports.text import from_epoch, iso
 from scanner.schema import Kind, Scope
 from scanner.tables import load_tables
@@ -24,6 +25,11 @@ SCHEMA_VERSION = 1
 
 Object = dict[str, Any]
 """A JSON object; ``Any`` stands for the values that JSON has."""
+
+_TEXT_CHARACTERS, _LIST_ITEMS = 4096, 1000
+"""Characters shown of a guest's text, and items of a list."""
+
+_ROWS_A_SIGN = 10_000  # rows after which the section is told of again, as a sign of life
 
 _NO_LISTS = Limits(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
@@ -35,6 +41,7 @@ def render_json(
     rules: Iterable[RuleText] = (),
     title: str = DEFAULT_TITLE,
     generated: datetime,
+    sections: Sections | None = None,
 ) -> Iterator[str]:
     """The report as pieces of one JSON object, in ASCII and without NaN.
 
@@ -42,7 +49,11 @@ def render_json(
     meanwhile.
 
     Args: as :func:`reports.html.render_html`.
+
+    Raises:
+        SectionLostError: a section cannot be computed; what was taken so far is worth nothing.
     """
+    sections = sections or Sections()
     with attached(connection, results) as db:
         report = build_report(
             db,
@@ -51,23 +62,33 @@ def render_json(
             title=title,
             generated=generated,
             limits=_NO_LISTS,
+            sections=sections,
         )
         for number, (name, value) in enumerate(_head(report).items()):
             yield f"{',' if number else '{'}\n{_text(name)}: {_text(value)}"
-        yield from _array("rules", map(_rule, report.rules))
-        yield from _array("results", _results(db))
-        yield from _array("machines", _machines(db))
-        yield from _array("coverage", _table(db, "coverage"))
-        yield from _array("left_out", _table(db, "left_out"))
-        yield from _array("filesystems", _table(db, "filesystems"))
+        yield from _array(sections, "rules", map(_rule, report.rules))
+        yield from _array(sections, "results", _results(db))
+        yield from _array(sections, "machines", _machines(db))
+        yield from _array(sections, "coverage", _table(db, "coverage"))
+        yield from _array(sections, "left_out", _table(db, "left_out"))
+        yield from _array(sections, "filesystems", _table(db, "filesystems"))
         yield "\n}\n"
 
 
-def _array(name: str, rows: Iterable[Object]) -> Iterator[str]:
-    yield f",\n{_text(name)}: ["
-    for number, row in enumerate(rows):
-        yield f"{',' if number else ''}\n{_text(row)}"
-    yield "\n]"
+def _array(sections: Sections, name: str, rows: Iterable[Object]) -> Iterator[str]:
+    if name in sections.problems:
+        yield f",\n{_text(name)}: null"
+        return
+    sections.starting(name)
+    try:
+        yield f",\n{_text(name)}: ["
+        for number, row in enumerate(rows):
+            yield f"{',' if number else ''}\n{_text(row)}"
+            if number % _ROWS_A_SIGN == 0:
+                sections.starting(name)
+        yield "\n]"
+    except Exception as error:
+        raise SectionLostError(name, why(error)) from error
 
 
 def _text(value: object) -> str:
@@ -93,6 +114,7 @@ def _head(report: Report) -> Object:
             "journals_ignored": run.journals_ignored,
         },
         "summary": _summary(report),
+        "problems": dict(report.problems),
     }
 
 
@@ -121,7 +143,9 @@ def _summary(report: Report) -> Object:
             for row in report.severities
         ],
         "coverage": report.coverage,
-        "filesystems": {
+        "filesystems": None
+        if "filesystems" in report.problems
+        else {
             "total": totals.filesystems,
             "machines": totals.machines,
             "size": totals.size,
@@ -205,6 +229,11 @@ def _columns(name: str) -> tuple[str, set[str]]:
             value = f"epoch_us({value}) AS {column.name}"
         elif column.kind is Kind.ENUM:
             value = f"{value}::VARCHAR AS {column.name}"
+        elif column.kind is Kind.STRING:
+            value = f"left({value}, {_TEXT_CHARACTERS}) AS {column.name}"
+        elif column.kind is Kind.STRING_LIST:
+            cut = f"lambda item: left(item, {_TEXT_CHARACTERS})"
+            value = f"list_transform({value}[:{_LIST_ITEMS}], {cut}) AS {column.name}"
         selected.append(value)
     return ", ".join(selected), timestamps
 

@@ -7,7 +7,7 @@ with the fleet are :class:`Top` lists, the worst first, with the number there ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
@@ -62,6 +62,24 @@ class RuleText(Protocol):
     @property
     def references(self) -> Mapping[str, Sequence[str]]:
         """Catalogue, such as CIS, to its entries."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A rule's texts, as :class:`RuleText` asks for them, and nothing else of it."""
+
+    id: str
+    title: str
+    severity: str
+    rationale: str
+    remediation: str
+    references: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, rule: RuleText) -> Words:
+        """The texts of a rule."""
+        texts = (rule.id, rule.title, rule.severity, rule.rationale, rule.remediation)
+        return cls(*texts, rule.references)
 
 
 @dataclass(frozen=True)
@@ -416,6 +434,7 @@ class Report:
         coverage: collectors' outcomes: how many tables of roots and machines are of each status.
         device_errors: disks, volumes, filesystems and mounts that could not be opened.
         left_out: images that are no machines of their own, those of the most machines first.
+        problems: sections that could not be computed, and why; theirs are empty then.
     """
 
     title: str
@@ -439,3 +458,4 @@ class Report:
     package_managers: tuple[PackageManagerRow, ...]
     package_spread: tuple[PackageSpread, ...]
     waivers: Top[WaiverRow]
+    problems: Mapping[str, str] = field(default_factory=dict)

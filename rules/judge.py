@@ -12,7 +12,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import duckdb
@@ -21,6 +21,7 @@ import pyarrow as pa
 from rules import query, subjects
 from rules.query import RuleQuery
 from rules.sql import Select
+from scanner.child import sql_memory
 from scanner.errors import FleetscanError
 from scanner.store.text import printable
 from scanner.tables import load_tables
@@ -38,7 +39,7 @@ class Limits:
     """
 
     seconds: float = 120.0
-    memory: str = "2GiB"
+    memory: str = field(default_factory=sql_memory)
 
 
 class RuleError(FleetscanError):

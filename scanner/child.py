@@ -61,6 +61,11 @@ def memory_limit() -> int:
     return min(MEMORY, total // 4 * 3)
 
 
+def sql_memory() -> str:
+    """What DuckDB may use of it in its own notation: half, as no operator counts all it takes."""
+    return f"{memory_limit() >> 21}MiB"
+
+
 class Child:
     """A child that answers one request at a time; a context manager that ends it.
 
@@ -109,7 +114,7 @@ class Child:
         Args:
             method: its name.
             *args: what can be pickled.
-            seconds: time after which the child is ended.
+            seconds: time after which the child is ended, counted anew when it notes what it does.
 
         Raises:
             ChildLostError: the child died, did not answer in time, or said too much.
@@ -129,6 +134,7 @@ class Child:
                 if kind == _FAILURE:
                     raise _failure(content)
                 self._doing = printable(content.decode("utf-8", "backslashreplace"))
+                deadline = Deadline(seconds, "it")
         except DeadlineError as error:
             raise self._lost(f"it took longer than {seconds:g} seconds") from error
 

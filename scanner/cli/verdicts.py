@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import enum
+import os
 import re
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +24,7 @@ from scanner.errors import FleetscanError, UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from reports.process import Wanted
     from rules.model import Severity
     from rules.results import Results
 
@@ -183,34 +186,30 @@ def report(
     verbose: Verbose = 0,
 ) -> int:
     """Write a report of a run: its machines, what check found on them, and what went wrong."""
-    from reports.html import render_html
-    from reports.json_report import render_json
+    from reports.process import Wanted
     from rules.load import load_packs
-    from scanner.store.views import connect
 
     if not html and not json:
         raise UsageError("there is nothing to write", hint="give --html FILE, --json FILE or both")
     permissions = _permissions(mode)
-    run_id = _run_id(facts, run)
-    results = _results(facts, run_id)
     rules = [rule for one in load_packs(pack or ()) for rule in one.rules]
+    run_id = _run_id(facts, run)
+    _say_when_unchecked(facts, run_id)
     generated = dt.datetime.now(dt.UTC)
-    for target, render in ((html, render_html), (json, render_json)):
+    for target, form in ((html, "html"), (json, "json")):
         if target:
-            with contextlib.closing(connect(facts, run_id)) as connection:
-                pieces = render(connection, results, rules=rules, title=title, generated=generated)
-                _write(target, pieces, permissions)
+            _write(target, Wanted(facts, run_id, form, generated, rules, title), permissions)
     return exits.FINE
 
 
-def _results(facts: Path, run_id: str) -> pa.Table | None:
-    from rules.results import NoResultsError, read_results
+def _say_when_unchecked(facts: Path, run_id: str) -> None:
+    from rules.results import results_path
 
-    try:
-        return read_results(facts, run_id)
-    except NoResultsError as error:
-        output.message(f"fleetscan: the report is of facts alone: {error} ({error.hint})")
-        return None
+    if not results_path(facts, run_id).exists():
+        output.message(
+            f"fleetscan: the report is of facts alone: run {run_id} has no results "
+            "(fleetscan check makes them)"
+        )
 
 
 def _permissions(mode: str | None) -> int:
@@ -222,18 +221,26 @@ def _permissions(mode: str | None) -> int:
     return int(mode, 8)
 
 
-def _write(target: str, pieces: Iterable[str], mode: int) -> None:
-    """Write a document under its name when it is complete; - is standard output."""
+def _write(target: str, wanted: Wanted, mode: int) -> None:
+    """Write a report under its name when it is complete; - is standard output."""
     if target == "-":
-        for piece in pieces:
-            sys.stdout.write(piece)
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as printed:
+            _render(wanted, Path(printed.name))
+            shutil.copyfileobj(printed, sys.stdout)
         return
     try:
         with writing.replacing(Path(target), mode=mode) as stream:
-            stream.writelines(piece.encode() for piece in pieces)
+            _render(wanted, Path(f"/proc/{os.getpid()}/fd/{stream.fileno()}"))
     except OSError as error:
         raise FleetscanError(
             f"{target} cannot be written: {error.strerror}",
             hint="name a file in a directory that is there and may be written to; - prints it",
         ) from error
     output.message(f"wrote {target}")
+
+
+def _render(wanted: Wanted, path: Path) -> None:
+    from reports.process import write_report
+
+    for section, reason in write_report(wanted, path).items():
+        output.message(f"fleetscan: warning: could not be computed: {section} ({reason})")

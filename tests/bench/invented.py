@@ -70,7 +70,7 @@ def generate(facts: Path, run_id: str, size: Size) -> dict[str, int]:
         for name, table in load_tables().items():
             path = layout.part(facts, name, run_id, batch)
             rows[name] += parts.write_part(path, table, _of_machines(base[name], name, lengths))
-    _publish(facts, run_id, size, rows, len(batches))
+    publish(facts, run_id, size, rows, len(batches))
     return rows
 
 
@@ -110,7 +110,8 @@ _CHANGES: dict[str, Callable[[pa.Table, int], pa.Table]] = {
 }
 
 
-def _publish(facts: Path, run_id: str, size: Size, rows: Mapping[str, int], batches: int) -> None:
+def publish(facts: Path, run_id: str, size: Size, rows: Mapping[str, int], batches: int) -> None:
+    """Make what was written a visible run."""
     time_of = dt.datetime.fromtimestamp(_BEGUN, dt.UTC)
     info = RunInfo(
         run_id=run_id,

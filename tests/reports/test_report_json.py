@@ -40,6 +40,7 @@ def test_top_level_keys_keep_their_order(small: dict[str, Any]) -> None:
         "generated",
         "run",
         "summary",
+        "problems",
         "rules",
         "results",
         "machines",
