@@ -167,7 +167,8 @@ def _batches(table: Table, base: Rows, machines: dict[str, Rows]) -> Iterator[pa
             ids = pa.repeat(machine_id, len(common))
             found = common.set_column(0, common.schema.field(0), ids)
         if table.name == "operating_systems" and (rows is base or table.name not in rows):
-            wanted = "windows" if "windows" in machine_id or number % 2 else "linux"
+            is_windows = "windows" in machine_id or (rows is not base and number % 2)
+            wanted = "windows" if is_windows else "linux"
             families = found.column("family").to_pylist()
             found = found.take([families.index(wanted)])
         yield from found.combine_chunks().to_batches()
