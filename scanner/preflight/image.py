@@ -25,6 +25,9 @@ _MAX_TABLE_BYTES = 64 << 20  # a map of 16 TiB in blocks of 1 MiB; QEMU holds su
 _PIECE_BYTES = 1 << 20
 _PIECE_BITS = 4096  # of a bitmap at a time: taking a long number apart costs its length each time
 
+IN_TABLES = "data lies where its tables do"
+"""What is wrong with an image of which a guest would see the tables for its disk."""
+
 Mark = Literal["dirty", "corrupt"]
 ByteOrder = Literal["little", "big"]
 Word = Literal["I", "Q"]  # array typecodes: 4 and 8 bytes on every host that QEMU runs on
@@ -192,15 +195,21 @@ class Blocks:
 
     Attributes:
         first: the first entry; None when it says that the block is not stored.
-        last: the largest entry; None when no block is stored.
+        least, last: the smallest and the largest entry; None when no block is stored.
     """
 
     first: int | None
+    least: int | None
     last: int | None
 
 
 def read_blocks(
-    read: Read, table: Table, absent: frozenset[int], malformed: Malformed, deadline: float
+    read: Read,
+    table: Table,
+    absent: frozenset[int],
+    malformed: Malformed,
+    deadline: float,
+    taken: frozenset[int] = frozenset(),
 ) -> Blocks:
     """Read a table of block positions.
 
@@ -210,16 +219,20 @@ def read_blocks(
         absent: entries that mean "not stored here".
         malformed: for messages.
         deadline: ``time.monotonic()`` at which it is given up.
+        taken: positions where tables lie, and so no blocks.
 
     Raises:
-        PreflightError: as :func:`table_pieces`.
+        PreflightError: as :func:`table_pieces`, or a block lies where a table does.
     """
-    first, last = None, -1
+    first: int | None = None
+    edges: list[int] = []
     for number, entries in enumerate(table_pieces(read, table, malformed, deadline)):
         if number == 0 and entries[0] not in absent:
             first = entries[0]
-        last = max(last, max(set(entries) - absent, default=-1))
-    return Blocks(first, last if last >= 0 else None)
+        if stored := set(entries) - absent:
+            malformed.unless(taken.isdisjoint(stored), IN_TABLES)
+            edges += (min(stored), max(stored))
+    return Blocks(first, min(edges, default=None), max(edges, default=None))
 
 
 def table_pieces(

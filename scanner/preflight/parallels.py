@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 from scanner.preflight.image import (
+    IN_TABLES,
     SECTOR,
     Image,
     Malformed,
@@ -51,7 +52,8 @@ def read_image(read: Read, file_size: int, deadline: float) -> Image:
     _malformed.unless(0 < size <= count * block, f"{count} blocks for {size} bytes")
     unit = SECTOR if magic == MAGIC else block
     found = read_blocks(read, Table(_HEADER.size, count), _ABSENT, _malformed, deadline)
-    if found.last is not None:
+    if found.least is not None and found.last is not None:
+        _malformed.unless(found.least * unit >= _HEADER.size + count * 4, IN_TABLES)
         check_end(found.last * unit + (size % block or block), file_size)
     first = None if found.first is None else found.first * unit
     mark: Mark | None = "dirty" if in_use == _OPENED else None

@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from scanner.preflight.image import (
+    IN_TABLES,
     SECTOR,
     Image,
     Malformed,
@@ -121,6 +122,7 @@ def _header(read: Read) -> _Header:
     _malformed.unless((sector, block, extra) == (SECTOR, _BLOCK_BYTES, 0), f"blocks of {block}")
     _malformed.unless(map_offset % SECTOR == data_offset % SECTOR == 0, "unaligned tables")
     _malformed.unless(map_offset >= SECTOR, f"block map at {map_offset}")
+    _malformed.unless(data_offset >= map_offset + count * 4, IN_TABLES)
     _malformed.unless(0 < size <= count * block, f"{count} blocks for {size} bytes")
     parent = Parent((), link) if differing else None
     return _Header(Table(map_offset, count), data_offset, size, used, own, parent)

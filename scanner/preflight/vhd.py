@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from scanner.errors import PreflightError
 from scanner.preflight.image import (
+    IN_TABLES,
     SECTOR,
     Image,
     Malformed,
@@ -88,7 +89,9 @@ def read_image(read: Read, file_size: int, deadline: float) -> Image:
     header = _header(read, footer)
     found = read_blocks(read, header.table, _ABSENT, _malformed, deadline)
     bitmap = header.bitmap_sectors * SECTOR
-    if found.last is not None:
+    if found.least is not None and found.last is not None:
+        end = header.table.offset + header.table.entries * 4
+        _malformed.unless(found.least * SECTOR >= end, IN_TABLES)
         tail = footer.size % header.block or header.block
         check_end(found.last * SECTOR + bitmap + tail, footer.end)
     first = None if found.first is None else found.first * SECTOR + bitmap

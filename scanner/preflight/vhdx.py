@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from scanner.errors import PreflightError
 from scanner.preflight.image import (
+    IN_TABLES,
     SECTOR,
     Image,
     Malformed,
@@ -66,6 +67,13 @@ class _Layout:
     block: int  # in bytes
     table: Table
     parent: Parent | None
+    regions: tuple[tuple[int, int], ...]  # offset and length of each
+
+    def is_taken(self, position: int) -> bool:
+        """Whether a block that began here would lie in a header or a region."""
+        end = position + self.block
+        places = ((0, _MEBIBYTE), *self.regions)
+        return any(position < at + length and at < end for at, length in places)
 
     @property
     def ratio(self) -> int:
@@ -194,7 +202,8 @@ def _layout(read: Read) -> _Layout:
         entries = -(-count // ratio) * (ratio + 1)
     offset, length = regions[_BAT]
     _malformed.unless(entries * 8 <= length, f"block table of {length} bytes")
-    return _Layout(size, sector, block, Table(offset, entries, word="Q"), parent)
+    table = Table(offset, entries, word="Q")
+    return _Layout(size, sector, block, table, parent, tuple(regions.values()))
 
 
 def _newest_header(read: Read) -> tuple[bytes, bytes]:
@@ -282,6 +291,7 @@ def _blocks(read: Read, layout: _Layout, deadline: float) -> tuple[int | None, i
     for index, entry in _entries(read, layout, deadline):
         stored = entry & _STATE in (_FULLY_PRESENT, _PARTIALLY_PRESENT)
         if index % (layout.ratio + 1) != layout.ratio and stored:
+            _malformed.unless(not layout.is_taken(entry & _POSITION), IN_TABLES)
             last = max(last or 0, entry & _POSITION)
             first = last if index == 0 and entry & _STATE == _FULLY_PRESENT else first
     return first, last

@@ -35,6 +35,7 @@ DESCRIPTOR_MAGIC = b"# Disk DescriptorFile"
 MAX_EXTENTS = 256
 """Most files of one disk: half a terabyte in the usual pieces of 2 GB. QEMU holds them all open."""
 
+_MOST_TABLES = 1 << 16  # whose places are remembered; 2 TiB have as many
 _HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")
 _FOOTER_FROM_END = 1024  # footer, end-of-stream marker
 _AT_END = (1 << 64) - 1
@@ -161,19 +162,30 @@ def _check_grains(read: Read, file_size: int, header: _Header, deadline: float) 
     directory = Table(header.directory * SECTOR, count)
     compressed = bool(header.flags & _COMPRESSED)
     absent = frozenset({0, 1} if header.flags & _ZERO_GRAINS else {0})
+    taken = _taken(read, directory, header, deadline)
     first: int | None = None
     last = 0
     tables = itertools.chain.from_iterable(table_pieces(read, directory, _malformed, deadline))
     for index, table in enumerate(tables):
         if table:
             place = Table(table * SECTOR, header.entries)
-            found = read_blocks(read, place, absent, _malformed, deadline)
+            found = read_blocks(read, place, absent, _malformed, deadline, taken)
             last = max(last, found.last or 0)
             first = found.first if index == 0 else first
     if last:
         tail = header.capacity % header.grain or header.grain
         check_end((last + (1 if compressed else tail)) * SECTOR, file_size)
     return None if first is None or compressed else first * SECTOR
+
+
+def _taken(read: Read, directory: Table, header: _Header, deadline: float) -> frozenset[int]:
+    """Sectors of the grain directory and of the grain tables."""
+    length = -(-header.entries * 4 // SECTOR)
+    pieces = table_pieces(read, directory, _malformed, deadline)
+    starts = itertools.islice(filter(None, itertools.chain.from_iterable(pieces)), _MOST_TABLES)
+    tables = {sector for start in starts for sector in range(start, start + length)}
+    end = header.directory - (-directory.entries * 4 // SECTOR)
+    return frozenset(tables.union(range(header.directory, end)))
 
 
 def _described(text: bytes, file_size: int) -> Image:

@@ -209,6 +209,43 @@ def test_what_qemu_would_misread_is_refused(
         parsed(kind, bytes(data))
 
 
+def number(image: bytes | bytearray, offset: int, length: int = 4) -> int:
+    return int.from_bytes(image[offset : offset + length], "little")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.block and kind.name != "parallels"]
+)
+def test_blocks_that_lie_in_the_images_own_tables_are_refused(
+    kind: Kind, place: int, made: Callable[[Kind], bytes]
+) -> None:
+    image = bytearray(made(kind))
+    if kind.name == "vmdk":
+        directory = number(image, 56, 8)
+        table = number(image, directory * 512)
+        places, at, order = (directory, table, table + 1), table * 512, "<I"
+    elif kind.name == "vhd":
+        places, at, order = (0, 2, 3), 1536, ">I"
+    elif kind.name == "vhdx":
+        places, at, order = (6, 2 << 20 | 6, 3 << 20 | 6), 2 << 20, "<Q"
+    else:
+        places, at, order = (0, 512, number(image, 0x154)), 0x158, "<I"
+    struct.pack_into(order, image, at, places[place])
+    with pytest.raises(PreflightError, match="data lies where its tables do"):
+        parsed(kind, bytes(image))
+
+
+def test_a_parallels_block_that_lies_in_the_block_table_is_refused() -> None:
+    blocks = 512
+    header = struct.pack("<16sIIIIIQ", b"WithoutFreeSpace", 2, 16, 1, 8, blocks, blocks * 8)
+    image = (header.ljust(64, b"\0") + struct.pack("<I", 2)).ljust(1 << 20, b"\0")
+    kind = KINDS[-1]
+    with pytest.raises(PreflightError, match="data lies where its tables do"):
+        parsed(kind, image)
+    parsed(kind, image[:64] + struct.pack("<I", 5) + image[68:])
+
+
 @pytest.mark.parametrize(("index", "offset", "value"), [(0, 72, b"\1"), (7, 44, b"Ynot")])
 def test_an_image_that_was_not_closed_is_marked_dirty(
     made: Callable[[Kind], bytes], index: int, offset: int, value: bytes
