@@ -10,6 +10,8 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,7 @@ class Running:
 
     port: int
     folder: Path
+    processes: tuple[int, ...]
 
     @property
     def address(self) -> str:
@@ -81,16 +84,16 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A command of the guide's on this host and port."""
     script = script.replace("$SCHEDULER", LOOPBACK).replace("8786", str(port))
+    script = f"{commands('export DASK') if encrypted else ''}\nexec {script}"
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(PROJECT),
-        "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": str(encrypted),
         "TMPDIR": str(folder),
     }
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            ["sh", "-c", f"exec {script}"], cwd=folder, env=environment, stdout=log, stderr=log
+            ["sh", "-c", script], cwd=folder, env=environment, stdout=log, stderr=log
         )
         try:
             yield process
@@ -104,10 +107,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = make_certificates(tmp_path_factory.mktemp("cluster") / "certificates")
     port = free_port()
     with (
-        started(folder, commands("dask scheduler"), port),
-        started(folder, commands("dask worker"), port),
+        started(folder, commands("dask scheduler"), port) as scheduler,
+        started(folder, commands("dask worker"), port) as worker,
     ):
-        found = Running(port, folder)
+        found = Running(port, folder, (scheduler.pid, worker.pid))
         until = time.monotonic() + 90
         while not has_worker(found):
             assert time.monotonic() < until, (folder / "log").read_text()
@@ -158,6 +161,32 @@ def test_certificates_may_come_from_dasks_own_configuration(
     }
     with dask.config.set(configured), open_cluster(running.options(None)) as opened:
         assert opened.slots == 1
+
+
+def test_members_listen_where_they_are_told_to_and_serve_no_pages(running: Running) -> None:
+    listening = {port for process in running.processes for port in listeners(process)}
+    assert len(listening) > 2  # the scheduler's and the nanny's ports, and one for pages each
+    for port in listening - {running.port}:
+        for page in ("info/main/workers.html", "status", "metrics", "json/counts.json"):
+            with pytest.raises((urllib.error.URLError, OSError)):
+                urllib.request.urlopen(f"http://{LOOPBACK}:{port}/{page}", timeout=5)
+
+
+def listeners(process: int) -> set[int]:
+    """Ports that a process listens on, all of them on loopback."""
+    sockets = set()
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            sockets.add(str(link.readlink()))
+    ports = set()
+    for family in ("tcp", "tcp6"):
+        for line in Path("/proc/net", family).read_text().splitlines()[1:]:
+            fields = line.split()
+            address, _, port = fields[1].partition(":")
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:  # 0A: TCP_LISTEN
+                assert address == "0100007F", f"{process} listens on {fields[1]}"
+                ports.add(int(port, 16))
+    return ports
 
 
 # -- Who does not belong ---------------------------------------------------------------------
