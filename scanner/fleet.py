@@ -27,7 +27,7 @@ from scanner.findings import Findings
 from scanner.inspect import InspectOptions, MachineSummary, inspect_machine
 from scanner.reuse import EarlierFacts, summary_of
 from scanner.sources.base import Machine
-from scanner.store.arrow import rows_to_arrow
+from scanner.store.arrow import host_rows
 from scanner.store.run import Run
 from scanner.store.staging import RowSink
 from scanner.store.text import printable
@@ -216,7 +216,8 @@ def _reuse(
 
 def _write(sink: RowSink, tables: Mapping[str, Sequence[_Row]], machine_id: str) -> None:
     for name, rows in tables.items():
-        sink.write(name, rows_to_arrow(load_tables()[name], rows, machine_id=machine_id))
+        for some in host_rows(load_tables()[name], rows, machine_id=machine_id):
+            sink.write(name, some)
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ from scanner.preflight.opening import open_disk
 from scanner.schema import MICROSECOND, Origin, Scope, Table
 from scanner.sources.base import Machine
 from scanner.sources.keys import KeySource, KeyUnavailableError, read_keys
-from scanner.store.arrow import decode_rows, rows_to_arrow
+from scanner.store.arrow import decode_rows, host_rows
 from scanner.store.staging import RowSink
 from scanner.tables import load_tables
 from scanner.tables.coverage.spec import Coverage
@@ -421,9 +421,8 @@ class _Inspection:
         name: str,
         rows: Sequence[MachineRow | Coverage | Disk | DiskSnapshot | LeftOut],
     ) -> None:
-        if rows:
-            table = load_tables()[name]
-            self._sink.write(name, rows_to_arrow(table, rows, machine_id=self._machine.machine_id))
+        for some in host_rows(load_tables()[name], rows, machine_id=self._machine.machine_id):
+            self._sink.write(name, some)
 
 
 def _short(text: str, length: int) -> str:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scanner.errors import PreflightError
 from scanner.inspect import MachineSummary
+from scanner.preflight.bounds import resolved
 from scanner.preflight.plan import identity_of
 from scanner.schema import MICROSECOND
 from scanner.sources.base import Machine
@@ -142,7 +144,11 @@ def _is_unchanged(machine: Machine, known: _Known) -> bool:
 def _identity(path: str, others: Sequence[str], scanned_ns: int) -> str | None:
     """The identity of a disk's files as they are now; None when it could not tell a change."""
     files = []
-    for name in (os.path.realpath(path), *others):
+    try:
+        names = (resolved(path), *others)
+    except PreflightError:
+        return None
+    for name in names:
         try:
             status = os.lstat(name)
         except OSError:

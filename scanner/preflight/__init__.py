@@ -18,6 +18,7 @@ from scanner.preflight import bounds, parents
 from scanner.preflight.formats import decide_format, is_certain, read_parent, references
 from scanner.preflight.image import SECTOR, ExtentReference, Parent
 from scanner.preflight.layer import Examined, examine_file, file_identity, reader
+from scanner.preflight.parents import Beside
 from scanner.preflight.plan import (
     DiskPlan,
     Extent,
@@ -31,7 +32,16 @@ from scanner.preflight.plan import (
 )
 from scanner.sources.base import Disk
 
-__all__ = ["DiskPlan", "Layer", "Limits", "Policy", "examine", "open_layer", "referred_files"]
+__all__ = [
+    "Beside",
+    "DiskPlan",
+    "Layer",
+    "Limits",
+    "Policy",
+    "examine",
+    "open_layer",
+    "referred_files",
+]
 
 _BACKING, _EXTENT = "backing file", "extent"
 
@@ -44,7 +54,7 @@ def examine(disk: Disk, policy: Policy) -> DiskPlan:
             bounds; the message names it.
     """
     name, stated = os.path.abspath(disk.path), disk.format  # noqa: PTH100 - ".." before links
-    path = os.path.realpath(name)
+    path = bounds.resolved(name)
     bounds.check_source(name, path, disk.within)
     allowed = bounds.allowed_directories(name, path, policy)
     chain: list[Examined] = []
@@ -66,22 +76,26 @@ def examine(disk: Disk, policy: Policy) -> DiskPlan:
         else:
             stated = found.image.backing_format
             name = bounds.referred_name(below, name, found.layer.path, _BACKING)
-        path = os.path.realpath(name)
+        path = bounds.resolved(name)
         bounds.check_bounds(path, found.layer.path, _BACKING, allowed)
 
 
-def referred_files(disk: Disk) -> tuple[str, ...]:
+def referred_files(disk: Disk, beside: Beside | None = None) -> tuple[str, ...]:
     """The files, symbolic links resolved, that a sound image names: backing file and extents.
 
     For sources that must tell images from the files below them. Reads headers alone; whether the
     image passes preflight is for :func:`examine` to say.
+
+    Args:
+        disk: the image.
+        beside: what is known of the folders of images asked for before.
 
     Returns:
         Nothing for all other disks: unreadable and malformed ones, and those for whose format
         nothing speaks but a header, which their guest may have written.
     """
     try:
-        path = os.path.realpath(disk.path)
+        path = bounds.resolved(disk.path)
         fd = open_checked(path)
         try:
             size, read = file_size(fd), reader(fd)
@@ -92,13 +106,14 @@ def referred_files(disk: Disk) -> tuple[str, ...]:
             parent = read_parent(decided, read, size)
         finally:
             os.close(fd)
+        files = [bounds.joined(name, disk.path) for name in names]
+        if parent is not None:
+            identify = functools.partial(file_identity, image_format=decided)
+            found = (beside or Beside()).find(parent, disk.path, identify)
+            files += [found] if found else []
+        return tuple(bounds.resolved(file) for file in files)
     except (PreflightError, OSError):
         return ()
-    files = [bounds.joined(name, disk.path) for name in names]
-    if parent is not None:
-        identify = functools.partial(file_identity, image_format=decided)
-        files += filter(None, [parents.found_beside(parent, disk.path, identify)])
-    return tuple(os.path.realpath(file) for file in files)
 
 
 def _with_extents(
@@ -120,7 +135,7 @@ def _with_extents(
     files = []
     for reference in found.image.extents:
         file = bounds.referred_name(reference.file, name, found.layer.path, _EXTENT)
-        path = os.path.realpath(file)
+        path = bounds.resolved(file)
         bounds.check_bounds(path, found.layer.path, _EXTENT, allowed)
         files.append(_examine_extent(path, reference, policy, until))
     extents = [

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 
 from scanner.errors import PreflightError
 from scanner.preflight.plan import Policy
+
+
+def resolved(path: str) -> str:
+    """A path with its symbolic links resolved, as far as they lead anywhere.
+
+    The kernel resolves them: it gives up after 40, where `os.path.realpath` would follow a thousand
+    in a row, for each of the files that somebody made of them, and then raise RecursionError.
+
+    Raises:
+        PreflightError: it is no path, or has too many links.
+    """
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise PreflightError(f"{path!r} leads through too many symbolic links") from error
+        return os.path.realpath(path)  # what is there of it; whoever opens it will say the rest
+    except ValueError as error:
+        raise PreflightError(f"{path!r} is no path: {error}") from error
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - as text
+    finally:
+        os.close(fd)
 
 
 def allowed_directories(name: str, path: str, policy: Policy) -> tuple[str, ...]:
@@ -18,7 +42,7 @@ def allowed_directories(name: str, path: str, policy: Policy) -> tuple[str, ...]
         policy: may name more.
     """
     folders = (os.path.dirname(name), os.path.dirname(path), *policy.allowed_directories)  # noqa: PTH120
-    return tuple(os.path.realpath(folder) for folder in folders)
+    return tuple(resolved(folder) for folder in folders)
 
 
 def referred_name(reference: bytes, image: str, shown: str, role: str) -> str:

@@ -40,7 +40,7 @@ def find(parent: Parent, image: str, shown: str, allowed: Sequence[str], identif
     outside = None
     present = False
     for name in _candidates(parent, image, allowed):
-        path = os.path.realpath(name)
+        path = bounds.resolved(name)
         try:
             bounds.check_bounds(path, shown, _ROLE, allowed)
         except PreflightError as error:
@@ -64,29 +64,57 @@ def find(parent: Parent, image: str, shown: str, allowed: Sequence[str], identif
     )
 
 
-def found_beside(parent: Parent, image: str, identify: Identify) -> str | None:
-    """The parent's file where it lies by name, in the image's folder, or in the one above."""
-    folder = Path(image).absolute().parent
-    names = _candidates(parent, image, (str(folder), str(folder.parent)))
-    real = (os.path.realpath(name) for name in names)
-    return next((path for path in real if identify(path) == parent.identity), None)
+class Beside:
+    """Which images lie in a folder, by their identities; each folder is looked into once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], dict[bytes, str]] = {}
+
+    def find(self, parent: Parent, image: str, identify: Identify) -> str | None:
+        """The parent's file where it lies by name, in the image's folder, or in the one above."""
+        folder, suffix = Path(image).absolute().parent, Path(image).suffix.lower()
+        if parent.names:
+            real = (bounds.resolved(name) for name in _named(parent, image))
+            return next((path for path in real if identify(path) == parent.identity), None)
+        found = (self._images(str(place), suffix, identify) for place in (folder, folder.parent))
+        return next(
+            (images[parent.identity] for images in found if parent.identity in images), None
+        )
+
+    def _images(self, folder: str, suffix: str, identify: Identify) -> dict[bytes, str]:
+        if (folder, suffix) not in self._known:
+            images: dict[bytes, str] = {}
+            for name in _alike(folder, suffix):
+                path = bounds.resolved(name)
+                if identity := identify(path):
+                    images.setdefault(identity, path)
+            self._known[folder, suffix] = images
+        return self._known[folder, suffix]
 
 
 def _candidates(parent: Parent, image: str, folders: Sequence[str]) -> Iterator[str]:
     """Paths that the parent may have: its names, else what has the image's suffix."""
     if parent.names:
-        for name in parent.names:
-            if b":" not in name.split(b"/", 1)[0] and b"\0" not in name:
-                yield bounds.joined(name, image)
+        yield from _named(parent, image)
         return
     for folder in dict.fromkeys(folders):
-        try:
-            with os.scandir(folder) as entries:
-                found = sorted(
-                    entry.path
-                    for entry in itertools.islice(entries, _MOST_CANDIDATES)
-                    if Path(entry.name).suffix.lower() == Path(image).suffix.lower()
-                )
-        except OSError:
-            continue
-        yield from found
+        yield from _alike(folder, Path(image).suffix.lower())
+
+
+def _named(parent: Parent, image: str) -> Iterator[str]:
+    for name in parent.names:
+        if b":" not in name.split(b"/", 1)[0] and b"\0" not in name:
+            yield bounds.joined(name, image)
+
+
+def _alike(folder: str, suffix: str) -> list[str]:
+    """Files of a folder with a suffix, so many that looking into them does not take for ever."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.path
+                for entry in itertools.islice(entries, _MOST_CANDIDATES)
+                if Path(entry.name).suffix.lower() == suffix
+            )
+    except OSError:
+        return []

@@ -60,7 +60,7 @@ def archive_disks(disk: Disk) -> tuple[Disk, ...]:
     Raises:
         PreflightError: it cannot be read, is malformed, or holds none.
     """
-    real = os.path.realpath(disk.path)
+    real = bounds.resolved(disk.path)
     bounds.check_source(disk.path, real, disk.within)
     fd = open_checked(real)
     try:

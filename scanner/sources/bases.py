@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from scanner.errors import FleetscanError
-from scanner.preflight import Policy, examine, referred_files
+from scanner.preflight import Beside, Policy, examine, referred_files
 from scanner.sources.base import Bases, Disk, LeftOut, Why
 
 # Formats that refer to other files; opening the others would take most of a listing's time.
@@ -43,7 +43,8 @@ def left_out(
         By the real path of an image, what is left out because of it; an image for which nothing is
         left out is not there.
     """
-    references = {real: _neighbours(path, real, images) for real, path in images.items()}
+    beside = Beside()
+    references = {real: _neighbours(path, real, images, beside) for real, path in images.items()}
     used = {file for files in references.values() for file in files}
     tops = [real for real, files in references.items() if files and real not in used]
     vouched: dict[str, Why] = {}
@@ -59,14 +60,14 @@ def left_out(
     return {top: files for top, files in found.items() if files}
 
 
-def _neighbours(path: str, real: str, images: Mapping[str, str]) -> tuple[str, ...]:
+def _neighbours(path: str, real: str, images: Mapping[str, str], beside: Beside) -> tuple[str, ...]:
     """The images of its own folder that an image refers to, when its word is worth something."""
     if Path(real).suffix.lower() not in _REFERRING:
         return ()
     folder = os.path.dirname(real)  # noqa: PTH120 - as the names are: text
     return tuple(
         file
-        for file in dict.fromkeys(referred_files(Disk(path)))
+        for file in dict.fromkeys(referred_files(Disk(path), beside))
         if file in images and file != real and os.path.dirname(file) == folder  # noqa: PTH120
     )
 

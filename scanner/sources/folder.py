@@ -31,6 +31,7 @@ from pathlib import Path
 
 from scanner.errors import FleetscanError
 from scanner.preflight import Policy, referred_files
+from scanner.preflight.bounds import resolved
 from scanner.sources import ids
 from scanner.sources.archive import machine_of
 from scanner.sources.base import Disk, LeftOut, Machine, SourceOptions, Why
@@ -110,10 +111,11 @@ class _Source:
 
         try:
             disks = machine_disks(folder.path, folder.real, self._bounds[1:])
+            left_out = tuple(_unlisted(folder, disks))
         except FleetscanError as error:
             return self._failed(folder.path, str(error), _unlisted(folder, ()))
         machine = machine_of(self._id(folder.path), disks, self._source, place=folder.path)
-        return replace(machine, left_out=tuple(_unlisted(folder, disks)))
+        return replace(machine, left_out=left_out)
 
     def _bundle(self, folder: Folder) -> Machine:
         descriptor = f"{folder.path}/{BUNDLE}"
@@ -156,7 +158,7 @@ def _rows(
 
 def _unlisted(folder: Folder, disks: Sequence[Disk]) -> Iterator[LeftOut]:
     """The images in or below a folder that its ``machine.yaml`` does not list."""
-    listed = {os.path.realpath(disk.path) for disk in disks}
+    listed = {resolved(disk.path) for disk in disks}
     below = {file for disk in disks for file in referred_files(disk)}
     for image in folder.images:
         if image.real not in listed:

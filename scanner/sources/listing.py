@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scanner.errors import PreflightError
+from scanner.preflight.bounds import resolved
 from scanner.preflight.formats import is_image_name
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ class Listing:
 
 def bounds_of(top: str, allowed: Sequence[str]) -> tuple[str, ...]:
     """Directories, links resolved, that symbolic links in a source may lead to."""
-    return tuple(os.path.realpath(folder) for folder in (top, *allowed))
+    return tuple(resolved(folder) for folder in (top, *allowed))
 
 
 def is_below(path: str, folders: Sequence[str]) -> bool:
@@ -174,7 +176,10 @@ def image_of(entry: os.DirEntry[str], real: str, bounds: Sequence[str]) -> Image
 
 def _linked(path: str, bounds: Sequence[str]) -> Image | None:
     """The image that a symbolic link leads to; nothing outside the bounds is looked at."""
-    real = os.path.realpath(path)
+    try:
+        real = resolved(path)
+    except PreflightError as error:
+        return Image(path, path, error=str(error))
     if not is_below(real, bounds):
         return Image(path, real, error=link_error(path, real))
     if Path(real).is_dir():

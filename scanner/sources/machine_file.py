@@ -16,6 +16,7 @@ import pydantic
 import yaml
 
 from scanner.errors import FleetscanError, UsageError
+from scanner.preflight import bounds
 from scanner.preflight.plan import open_checked
 from scanner.sources.base import Disk
 from scanner.sources.inventory import DiskEntry, validated, yaml_line
@@ -60,7 +61,7 @@ def machine_disks(folder: str, real: str, allowed: Sequence[str]) -> tuple[Disk,
 
 
 def _read(path: Path, within: Sequence[str]) -> str:
-    real = os.path.realpath(path)
+    real = bounds.resolved(str(path))
     if not is_below(real, within):
         raise UsageError(link_error(str(path), real))
     fd = open_checked(real)
@@ -97,7 +98,7 @@ def _disk(entry: DiskEntry, path: Path, folder: str, within: tuple[str, ...]) ->
     if name.is_absolute() or ".." in name.parts:
         raise UsageError(f"{path}: the disk {entry.path!r} does not lie below its folder")
     disk = os.path.join(folder, entry.path)  # noqa: PTH118 - a Path would change the name
-    real = os.path.realpath(disk)
+    real = bounds.resolved(disk)
     if not is_below(real, within):
         raise UsageError(f"{path}: the disk {link_error(disk, real)}")
     return Disk(disk, entry.format, within=within)
@@ -106,7 +107,7 @@ def _disk(entry: DiskEntry, path: Path, folder: str, within: tuple[str, ...]) ->
 def _check_once(disks: Sequence[Disk], path: Path) -> None:
     seen: set[str] = set()
     for disk in disks:
-        real = os.path.realpath(disk.path)
+        real = bounds.resolved(disk.path)
         if real in seen:
             raise UsageError(f"{path}: lists the disk {disk.path!r} twice")
         seen.add(real)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -22,6 +22,10 @@ from scanner.store.text import printable
 MAX_PAYLOAD = 64 << 20
 """Longest payload that is decoded, in bytes: far above a frame of the wire, and below the 2 GiB
 where Arrow's 32-bit offsets and block sizes end."""
+
+_HOST_ROWS = 1000
+"""Rows of ours that are decoded at once: with two paths of PATH_MAX each, all of it escaped, they
+take half of MAX_PAYLOAD."""
 
 MAX_STRING = 1 << 20
 """Longest string, in bytes of UTF-8. Paths end at 4 KiB; some configuration values are long."""
@@ -111,6 +115,16 @@ def rows_to_arrow(
     if not payload:
         return arrow_schema(table).empty_table()
     return decode_rows(table, payload, machine_id=machine_id, root=root)
+
+
+def host_rows(table: Table, rows: Sequence[object], *, machine_id: str) -> Iterator[pa.Table]:
+    """The same for any number of rows of machine scope, some at a time.
+
+    Raises:
+        RowError: a value does not fit its column.
+    """
+    for start in range(0, len(rows), _HOST_ROWS):
+        yield rows_to_arrow(table, rows[start : start + _HOST_ROWS], machine_id=machine_id)
 
 
 def decode_rows(table: Table, payload: bytes, *, machine_id: str, root: str | None) -> pa.Table:

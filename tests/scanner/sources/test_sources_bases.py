@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from scanner import preflight
 from scanner.sources import Machine, SourceOptions, find_machines
+from tests.disk_images import Content, differencing_vdi
 
 
 def raw(path: Path, size: int = 1 << 20) -> Path:
@@ -226,3 +228,23 @@ def test_many_images_over_one_base_take_one_preflight(
     monkeypatch.setattr("scanner.sources.bases.examine", examine)
     assert len(machines(tmp_path)) == 50
     assert len(examined) == 1
+
+
+def test_images_that_know_their_parents_by_identity_alone_are_each_opened_twice_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "vdi", tmp_path / "p.vdi", "1M"], check=True)
+    child = differencing_vdi(tmp_path / "0.vdi", Content(bytes(1 << 20), b""), tmp_path / "p.vdi")
+    for number in range(1, 20):
+        (tmp_path / f"{number}.vdi").write_bytes(child.read_bytes())
+    (tmp_path / "p.vdi").unlink()
+    opened = []
+    true_open = os.open
+
+    def open_counted(path: str, flags: int) -> int:
+        opened.extend([] if flags & os.O_PATH else [path])
+        return true_open(path, flags)
+
+    monkeypatch.setattr(os, "open", open_counted)
+    assert len(machines(tmp_path)) == 20
+    assert len([path for path in opened if path.endswith(".vdi")]) <= 40

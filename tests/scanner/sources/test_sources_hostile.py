@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scanner import preflight
-from scanner.errors import PreflightError, UsageError
+from scanner.errors import FleetscanError, PreflightError, UsageError
+from scanner.inspect import InspectOptions, inspect_machine
 from scanner.preflight import Policy
 from scanner.preflight.plan import open_checked
 from scanner.sources import Disk, Machine, SourceOptions, find_machines, listing
+from scanner.sources.base import LeftOut
 from scanner.sources.ids import id_of
+from scanner.sources.machine_file import machine_disks
+from scanner.store.staging import MemorySink
 
 
 def touch(path: Path) -> Path:
@@ -104,6 +111,24 @@ def test_what_is_wrong_with_a_machine_yaml_is_an_error_of_its_machine(
     ]
 
 
+_WORDS = "disks: - a.img .. / {path: format: raw } ] , keys: id: x &a *a <<: !!set ? \\ud800 | %"
+_PIECES = st.sampled_from([*_WORDS.split(), "disks: [", "\n", "\n  ", " ", '"', "'", "\0", "\t"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.one_of(st.binary(max_size=80), st.lists(_PIECES, max_size=12).map("".join)))
+def test_any_machine_yaml_is_disks_of_its_folder_or_an_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes | str
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any"
+    folder.mkdir(exist_ok=True)
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    (folder / "machine.yaml").write_bytes(data)
+    with contextlib.suppress(FleetscanError):
+        disks = machine_disks(str(folder), str(folder), ())
+        assert all(os.path.realpath(disk.path).startswith(str(folder)) for disk in disks)
+
+
 def test_a_tag_in_a_machine_yaml_means_nothing(fleet: Path) -> None:
     evil = written(fleet, "disks: !!python/object/apply:os.system ['touch owned']\n")
     assert [disk.path for disk in evil.disks] == [str(fleet / "evil" / "touch owned")]
@@ -122,7 +147,7 @@ def test_a_machine_yaml_that_is_no_file_never_hangs(fleet: Path) -> None:
     assert "outside of the source" in str(machines(fleet)["evil"].error)
     evil.unlink()
     evil.symlink_to("machine.yaml")
-    assert "neither a regular file" in str(machines(fleet)["evil"].error)
+    assert "too many symbolic links" in str(machines(fleet)["evil"].error)
 
 
 def test_a_machine_yaml_is_not_read_through_a_link_out_of_the_source(fleet: Path) -> None:
@@ -196,6 +221,42 @@ def test_a_link_into_an_allowed_directory_is_followed(fleet: Path) -> None:
     options = SourceOptions(allowed_directories=(str(fleet.parent / "secret"),))
     (disk,) = machines(fleet, options=options)["evil/link.img"].disks
     assert preflight.examine(disk, Policy()).layers[0].path.endswith("secret/secret.img")
+
+
+def test_links_in_a_row_longer_than_anything_follows_are_errors(fleet: Path) -> None:
+    for number in range(2000):
+        (fleet / "evil" / f"{number:04d}.img").symlink_to(f"{number + 1:04d}.img")
+    (fleet / "evil" / "list").mkdir()
+    (fleet / "evil" / "list" / "machine.yaml").symlink_to("../0000.img")
+    found = machines(fleet)
+    assert "too many symbolic links" in str(found["evil/0000.img"].error)
+    assert "too many symbolic links" in str(found["evil/list"].error)
+    assert found["honest.img"].error is None
+    disk = Disk(str(fleet / "evil" / "0000.img"))
+    assert preflight.referred_files(disk) == ()
+    with pytest.raises(PreflightError, match="too many symbolic links"):
+        preflight.examine(disk, Policy())
+
+
+def test_more_files_left_out_than_one_message_holds_are_all_rows() -> None:
+    path = "x" * 4000
+    files = tuple(LeftOut(f"{number}{path}", "unlisted", path) for number in range(9000))
+    sink = MemorySink()
+    machine = Machine("evil", (), "/srv", "malformed", left_out=files)
+    inspect_machine(machine, InspectOptions(), sink)
+    assert sink.table("left_out").num_rows == 9000
+
+
+def test_names_that_are_not_utf8_stand_in_errors_that_can_be_stored(fleet: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(fleet) + b"/\xff\n\x1b"))
+    folder.mkdir()
+    (folder / "machine.yaml").write_text("[")
+    (evil,) = (machine for name, machine in machines(fleet).items() if name.startswith("\\xff"))
+    sink = MemorySink()
+    inspect_machine(evil, InspectOptions(), sink)
+    (row,) = sink.table("machines").to_pylist()
+    assert row["machine_id"] == "\\xff\n\x1b"
+    assert "not YAML" in row["error"]
 
 
 def test_a_source_that_is_itself_a_link_is_scanned(fleet: Path) -> None:
