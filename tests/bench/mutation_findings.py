@@ -34,6 +34,7 @@ BUGS = (
 """How errors begin that a collector meets and does not raise; the guest sends kind and text."""
 
 _UNDECIDED = ("fail", "unknown", "error")
+_ENDED = ("ApplianceError", "DeadlineError", "WireError")
 
 _Key = tuple[str | None, str]  # root, and a table's or a rule's name
 
@@ -69,7 +70,8 @@ class Finding:
     """Something that must not be, or that somebody has to look at.
 
     Attributes:
-        kind: ``hang``, ``memory``, ``bug`` or ``written``; ``lost`` and ``pass`` are suspicions.
+        kind: ``hang``, ``memory``, ``bug`` or ``written``; ``ended`` (the VM did, or its time),
+            ``lost`` and ``pass`` are suspicions.
         text: what was seen.
     """
 
@@ -79,7 +81,7 @@ class Finding:
     @property
     def certain(self) -> bool:
         """Whether it is wrong whatever the damage means."""
-        return self.kind not in ("lost", "pass")
+        return self.kind not in ("ended", "lost", "pass")
 
 
 def seen(facts: Path, run_id: str) -> dict[str, Seen]:
@@ -110,6 +112,8 @@ def compare(whole: Seen, damaged: Seen, damage: Mutation) -> Iterator[Finding]:
     """What is wrong, or may be, with what was said of a damaged machine."""
     if damaged.error_kind is not None and damaged.error_kind not in OWN_ERRORS:
         yield Finding("bug", f"the machine ended with {damaged.error_kind}: {damaged.error}")
+    if damaged.error_kind in _ENDED and damaged.error_kind != whole.error_kind:
+        yield Finding("ended", f"{damaged.error_kind}: {damaged.error}")
     for (root, table), error in damaged.covered.items():
         if error.startswith(BUGS):
             yield Finding("bug", f"{table} of {root} ended with {error}")

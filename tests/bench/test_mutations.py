@@ -72,6 +72,7 @@ def test_the_same_again_is_no_finding() -> None:
 def test_errors_that_are_none_of_ours_are_bugs() -> None:
     assert kinds(replace(WHOLE, outcome="failed", error_kind="KeyError")) == ["bug"]
     assert kinds(replace(WHOLE, outcome="failed", error_kind="PreflightError")) == []
+    assert kinds(replace(WHOLE, outcome="failed", error_kind="ApplianceError")) == ["ended"]
     covered: dict[tuple[str | None, str], str] = {
         ("/dev/sda", "users"): "KeyError: 'x'",
         ("/dev/sda", "groups"): "ValueError: y",
