@@ -62,7 +62,8 @@ def referred_name(reference: bytes, image: str, shown: str, role: str) -> str:
         raise PreflightError(
             f"{shown!r} names the {role} {os.fsdecode(reference)!r}, "
             "which is not a plain path and is never opened",
-            hint="flatten the image with: qemu-img convert -O qcow2",
+            # qemu-img would open what the image names, whatever that is.
+            hint="if whoever made the image is to be trusted, flatten it there: qemu-img convert",
         )
     return joined(reference, image)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import array
 import functools
 import itertools
+import sys
 import time
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ OFFSET = 0x00FF_FFFF_FFFF_FE00
 COMPRESSED = 1 << 62
 """Bit of an L2 entry that says that its cluster is compressed."""
 
+_ALL = (1 << 64) - 1
 _PIECE_BYTES = 1 << 20
 _EMPTY_BLOCKS_TRIED = 64
 _MOST_TABLES = 1 << 20  # whose places are remembered, in 64 MiB; 512 TiB have as many
@@ -150,45 +152,57 @@ def _last_used(read: Read, tables: Tables) -> int | None:
 
 
 def _check_l2(data: bytes, file_size: int, tables: Tables, taken: set[int]) -> None:
-    plain, packed = entries_of(data)[:: 2 if tables.extended else 1], array.array("Q")
-    if _anded(plain, COMPRESSED):
-        plain, packed = _sorted_out(plain, tables)
+    entries = entries_of(data)[:: 2 if tables.extended else 1]
+    plain, packed, compressed = _sorted_out(entries, tables)
     if _anded(plain, tables.unaligned):
         raise corrupt("data does not begin with a cluster")
     places = _masked(plain, OFFSET)
     if max(max(places, default=0), max(packed, default=0)) >= file_size:
         raise PreflightError("truncated: data lies beyond the end of the file")
-    clusters = [place >> tables.cluster_bits << tables.cluster_bits for place in packed]
-    if 0 in clusters or not (taken.isdisjoint(places) and taken.isdisjoint(clusters)):
+    clusters = array.array("Q", filter(None, _masked(packed, -tables.cluster_size & _ALL)))
+    in_header = len(clusters) < compressed
+    if in_header or not (taken.isdisjoint(places) and taken.isdisjoint(clusters)):
         raise corrupt("data lies where its tables do")
-
-
-def _sorted_out(
-    mixed: array.array[int], tables: Tables
-) -> tuple[array.array[int], array.array[int]]:
-    """Entries of plain clusters, and places of compressed ones, which begin anywhere."""
-    place = (1 << (62 - (tables.cluster_bits - 8))) - 1
-    plain = array.array("Q", [entry for entry in mixed if not entry & COMPRESSED])
-    packed = array.array("Q", [entry & place for entry in mixed if entry & COMPRESSED])
-    return plain, packed
 
 
 # All of a table at once, as one long number: a hundred times as fast as an entry at a time.
 
 
+def _sorted_out(
+    entries: array.array[int], tables: Tables
+) -> tuple[array.array[int], array.array[int], int]:
+    """Entries of plain clusters; places of compressed ones, which begin anywhere; and how many."""
+    marks = _anded(entries, COMPRESSED) >> 62  # a one for each compressed cluster
+    if not marks:
+        return entries, array.array("Q"), 0
+    theirs = _numbers((marks << 62) - marks, len(entries))  # all bits below, in those alone
+    place = (1 << (62 - (tables.cluster_bits - 8))) - 1
+    both = _long(entries) & _long(theirs)
+    plain = _numbers(_long(entries) ^ both, len(entries))
+    return plain, _masked(_numbers(both, len(entries)), place), marks.bit_count()
+
+
 def _masked(numbers: array.array[int], bits: int) -> array.array[int]:
-    masked = array.array("Q")
-    masked.frombytes(_anded(numbers, bits).to_bytes(len(numbers) * 8, "little"))
-    return masked
+    return _numbers(_anded(numbers, bits), len(numbers))
 
 
 def _anded(numbers: array.array[int], bits: int) -> int:
-    return int.from_bytes(numbers.tobytes(), "little") & _repeated(bits, len(numbers))
+    return _long(numbers) & _repeated(bits, len(numbers))
+
+
+def _long(numbers: array.array[int]) -> int:
+    return int.from_bytes(numbers.tobytes(), sys.byteorder)
+
+
+def _numbers(long: int, count: int) -> array.array[int]:
+    numbers = array.array("Q")
+    numbers.frombytes(long.to_bytes(count * 8, sys.byteorder))
+    return numbers
 
 
 @functools.lru_cache(maxsize=8)  # tables have few lengths; a number is as long as a table
 def _repeated(bits: int, count: int) -> int:
-    return int.from_bytes((array.array("Q", [bits]) * count).tobytes(), "little")
+    return _long(array.array("Q", [bits]) * count)
 
 
 def corrupt(what: str) -> PreflightError:
