@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,6 +64,33 @@ def memory_limit() -> int:
 def sql_memory() -> str:
     """What DuckDB may use of it in its own notation: half, as no operator counts all it takes."""
     return f"{memory_limit() >> 21}MiB"
+
+
+@contextlib.contextmanager
+def limited_memory(doing: str) -> Iterator[None]:
+    """Hold this process to what a child may have while the block runs.
+
+    Args:
+        doing: what the block does, for the error's text.
+
+    Raises:
+        FleetscanError: the block wanted more.
+    """
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (min([memory_limit(), *_finite(before)]), before[1]))
+    try:
+        yield
+    except MemoryError as error:
+        raise FleetscanError(
+            f"{doing} takes more than {memory_limit() >> 20} MiB of memory",
+            hint="select fewer rows or columns, or cut long texts with left()",
+        ) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _finite(limits: tuple[int, int]) -> list[int]:
+    return [limit for limit in limits if limit != resource.RLIM_INFINITY]
 
 
 class Child:

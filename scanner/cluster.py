@@ -31,6 +31,10 @@ distributed: Any = typed_in_part
 SLOT_MEMORY = 700 << 20
 """Memory of one slot, in bytes: an appliance of 512 MiB, its QEMU and its worker."""
 
+WORKER_MEMORY = 1536 << 20
+"""Memory, in bytes, at which a worker of ours is killed, its QEMU not counted; its machine is then
+tried again, and failed. An honest machine takes a tenth; what guests send is bounded by frame."""
+
 _RESERVED_MEMORY = 1 << 30  # for the coordinator, the page cache and the host itself
 _CLOSE_SECONDS = 5
 
@@ -44,7 +48,13 @@ _CONFIG: dict[str, object] = {
 }
 
 # Only of workers that run nothing but ours.
-_LEAN: dict[str, object] = {"distributed.worker.preload": ["scanner.lean"]}
+_LEAN: dict[str, object] = {
+    "distributed.worker.preload": ["scanner.lean"],
+    # Short of killing, Dask would only wait for memory that tasks hold here.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+}
 
 # Schedulers and workers serve pages about themselves even without a dashboard.
 _NO_PAGES: dict[str, object] = {
@@ -302,7 +312,7 @@ def _local_cluster(
                 n_workers=slots,
                 threads_per_worker=1,
                 processes=True,
-                memory_limit=0,
+                memory_limit=WORKER_MEMORY,
                 host="127.0.0.1",
                 protocol="tls://",
                 security=security,

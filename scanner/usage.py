@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,9 +17,11 @@ from scanner.store.arrow import rows_to_arrow
 from scanner.tables import load_tables
 from scanner.tables.directory_usage.spec import DirectoryUsage
 
-_DIRECTORIES = 100_000  # more than that are not told apart, but counted at their parent
-_ROWS_AT_ONCE = 10_000
+# More directories, and more bytes of their paths, are not told apart, but counted at their parent.
+_DIRECTORIES, _DIRECTORY_BYTES = 100_000, 32 << 20
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 10_000, 8 << 20
 _LINKED = 1_000_000  # files with several names that are remembered: some 100 MiB
+_LINK_BYTES = 16  # of what is remembered of one, however long its device's name is
 _MAX = 2**64 - 1
 _DIRECTORY, _ONE, _NOTHING = pa.scalar("directory"), pa.scalar(1), pa.scalar(0, pa.uint64())
 
@@ -63,7 +67,9 @@ class DirectoryUsages:
     def __init__(self, depth: int) -> None:
         self._pattern = f"^(?P<key>(?:/[^/]+){{0,{depth}}})"
         self._sums: dict[str, _Sum] = {"": _Sum()}
-        self._linked: set[tuple[object, ...]] = set()  # device and inode
+        self._key_bytes = 0
+        self._linked: set[bytes] = set()  # digests of device and inode
+        self._salt = os.urandom(_LINK_BYTES)
 
     def add(self, files: pa.Table) -> None:
         """Add some rows of the files table."""
@@ -82,12 +88,13 @@ class DirectoryUsages:
         itself = pc.utf8_rtrim(columns["path"], "/")
         holder = pc.if_else(columns["directory"], itself, parent)
         key = pc.struct_field(pc.extract_regex(holder, self._pattern), "key")
-        grouped = pa.table(
-            [key, columns["size"], columns["allocated"]], names=["key", "size", "allocated"]
-        ).group_by("key")
+        numbers = [_summable(columns["size"]), _summable(columns["allocated"])]
+        grouped = pa.table([key, *numbers], names=["key", "size", "allocated"]).group_by("key")
         sums = grouped.aggregate([("size", "sum"), ("allocated", "sum"), ("key", "count")])
         names = ("key", "size_sum", "allocated_sum", "key_count")
-        yield from zip(*(sums[name].to_pylist() for name in names), strict=True)
+        for held, *found in zip(*(sums[name].to_pylist() for name in names), strict=True):
+            size, allocated, entries = map(int, found)
+            yield held, size, allocated, entries
 
     def _again(self, files: pa.Table, is_directory: _Column) -> set[int]:
         """Rows that are further names of files which were counted already."""
@@ -97,24 +104,31 @@ class DirectoryUsages:
         devices = files["device"].take(indices).to_pylist()
         inodes = files["inode"].take(indices).to_pylist()
         again = set()
-        for index, *identity in zip(indices.to_pylist(), devices, inodes, strict=True):
-            name = tuple(identity)
-            if name in self._linked:
+        for index, device, inode in zip(indices.to_pylist(), devices, inodes, strict=True):
+            name = f"{inode} {device}".encode()
+            digest = hashlib.blake2b(name, digest_size=_LINK_BYTES, key=self._salt).digest()
+            if digest in self._linked:
                 again.add(index)
             elif len(self._linked) < _LINKED:
-                self._linked.add(name)
+                self._linked.add(digest)
         return again
 
     def _sum(self, key: str) -> _Sum:
-        while key not in self._sums and len(self._sums) >= _DIRECTORIES:
+        while key not in self._sums and self._is_full(key):
             key = key.rpartition("/")[0]
-        return self._sums.setdefault(key, _Sum())
+        if key not in self._sums:
+            self._key_bytes += len(key)
+            self._sums[key] = _Sum()
+        return self._sums[key]
+
+    def _is_full(self, key: str) -> bool:
+        too_long = self._key_bytes + len(key) > _DIRECTORY_BYTES
+        return too_long or len(self._sums) >= _DIRECTORIES
 
     def tables(self, machine_id: str, root: str) -> Iterator[pa.Table]:
         """Rows of ``directory_usage``, checked, many at once; see :meth:`rows`."""
-        rows = self.rows()
-        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-            table = load_tables()["directory_usage"]
+        table = load_tables()["directory_usage"]
+        for some in _portions(self.rows()):
             yield rows_to_arrow(table, some, machine_id=machine_id, root=root)
 
     def rows(self) -> Iterator[DirectoryUsage]:
@@ -135,6 +149,27 @@ class DirectoryUsages:
                 allocated=min(found.allocated, _MAX),
                 entries=max(0, found.entries - 1),  # the directory itself was counted as well
             )
+
+
+def _summable(sizes: _Column) -> _Column:
+    """Numbers of a type that their sum does not overflow: Arrow's uint64 begins anew at 0."""
+    if (pc.max(sizes).as_py() or 0) * len(sizes) <= _MAX:
+        return sizes
+    return sizes.cast(pa.decimal128(38))
+
+
+def _portions(rows: Iterable[DirectoryUsage]) -> Iterator[list[DirectoryUsage]]:
+    """Rows in lists that are neither long nor large."""
+    some: list[DirectoryUsage] = []
+    size = 0
+    for row in rows:
+        some.append(row)
+        size += len(row.path)
+        if len(some) >= _ROWS_AT_ONCE or size >= _BYTES_AT_ONCE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _upwards(key: str) -> Iterator[str]:

@@ -52,10 +52,16 @@ def query(
 
     The views hold one run; those in the schema `history` hold all of them.
     """
+    from scanner.child import limited_memory, sql_memory
     from scanner.store.views import connect, stream
 
     text = sys.stdin.read() if sql == "-" else sql
-    with contextlib.closing(connect(facts, run, history=True)) as connection:
+    with (
+        limited_memory("the query"),
+        contextlib.closing(
+            connect(facts, run, history=True, memory_limit=sql_memory())
+        ) as connection,
+    ):
         reader = stream(connection, text)
         names = reader.schema.names
         if output_format is QueryOutput.CSV:

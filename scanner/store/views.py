@@ -47,7 +47,8 @@ _SQL_TYPES = {
 # DELETE as the body of a WITH clause, and still calls the whole a SELECT statement.
 _READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 
-_BATCH_ROWS = 1 << 16
+_BATCH_ROWS = 1 << 11
+"""Rows of a result at a time: as many as DuckDB computes at a time, since texts may be long."""
 
 _PART_IN_MESSAGE = re.compile(r"[^\"']*/run=[^/]+/part-\d+\.parquet")
 

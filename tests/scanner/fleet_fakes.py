@@ -1,7 +1,7 @@
 """Stand-ins for ``inspect_machine`` that need no VM; in a module of their own for the workers.
 
-What a fake does is said by its machine's id: ``die``, ``die-once``, ``bug``, ``hang``, ``slow``,
-``partial`` or anything else.
+What a fake does is said by its machine's id: ``die``, ``die-once``, ``greedy``, ``bug``, ``hang``,
+``slow``, ``partial`` or anything else.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def inspect(
     kind = machine.machine_id.split("/", maxsplit=1)[0]
     if kind == "die" or (kind == "die-once" and attempt == 1):
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "greedy":
+        _take_memory()
     if kind == "bug":
         raise ZeroDivisionError("a bug\x1b[31m")
     if kind == "hang":
@@ -34,3 +36,11 @@ def inspect(
         time.sleep(0.3)
     unreadable = Machine(machine.machine_id, (), machine.source, "made up")
     return inspect_machine(unreadable, options, sink, attempt=attempt)
+
+
+def _take_memory() -> None:
+    """Take more and more, up to what the tests' host can bear."""
+    taken = []
+    for _ in range(3 << 30 >> 24):
+        taken.append(b"x" * (1 << 24))
+        time.sleep(0.01)

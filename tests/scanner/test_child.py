@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner.child import Child, ChildLostError, sql_memory
+from scanner.child import Child, ChildLostError, limited_memory, sql_memory
 from scanner.errors import FleetscanError, StoreError
 
 WORK = "tests.scanner.child_work"
@@ -94,6 +95,17 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_block_may_be_held_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanner.child.MEMORY", 2 << 30)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    with pytest.raises(FleetscanError, match="the query takes more than 2048 MiB"):  # noqa: SIM117
+        with limited_memory("the query"):
+            bytearray(3 << 30)
+
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 def test_duckdb_is_given_a_part_of_it() -> None:

@@ -141,6 +141,22 @@ def test_a_machine_that_hangs_past_its_deadline_costs_its_worker_alone(tmp_path:
     assert all(wait_gone(int(pid)) for pid in pids.read_text().split())
 
 
+def test_a_machine_that_takes_too_much_memory_costs_its_worker_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanner.cluster.WORKER_MEMORY", 512 << 20)
+    run = begin(tmp_path, fleet := machines(["greedy/1", "fine/1", "fine/2"]))
+
+    scan_fleet(fleet, run, options(run, retries=0))
+
+    kinds = rows(tmp_path, "select machine_id, error_kind from machines order by all")
+    assert kinds == [
+        ("fine/1", "FleetscanError"),
+        ("fine/2", "FleetscanError"),
+        ("greedy/1", "WorkerLost"),
+    ]
+
+
 def test_a_resumed_run_scans_only_what_is_not_finished(tmp_path: Path) -> None:
     fleet = machines(["a", "b", "c"])
     run = begin(tmp_path, fleet)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from appliance.guest.root import Root
+from rules import facts
 from scanner.store.arrow import rows_to_arrow
 from scanner.tables import load_collector, load_tables
 from scanner.tables.directory_usage.spec import DirectoryUsage
+from scanner.tables.files.spec import File
 from scanner.usage import DirectoryUsages
 
 
@@ -89,3 +94,72 @@ def test_too_many_directories_are_counted_above(
     found = _usage(tree, 9)
     assert found["/"] == whole
     assert len(found) < 7
+
+
+# -- Rows that only a liar sends -------------------------------------------------------------------
+
+
+def lies(number: int, **columns: object) -> pa.Table:
+    """Rows of the table of files, of which every one has the columns given."""
+    row = facts.complete({"files": [{"type": "file", "links": 1}]})["files"][0]
+    own = [column.name for column in load_tables()["files"].columns]
+    plain = {name: row[name] for name in own} | dict.fromkeys(
+        ("accessed", "modified", "changed"), 0
+    )
+    rows = [
+        File(**{**plain, **{name: _of(value, index) for name, value in columns.items()}})
+        for index in range(number)
+    ]
+    return rows_to_arrow(load_tables()["files"], rows, machine_id="m", root="/")
+
+
+def _of(value: object, index: int) -> object:
+    return value(index) if callable(value) else value
+
+
+def peak_of(usages: DirectoryUsages, batches: Iterable[pa.Table]) -> int:
+    """Bytes of Python's at most while they are added up and told."""
+    tracemalloc.start()
+    try:
+        for batch in batches:
+            usages.add(batch)
+        for part in usages.tables("m", "/"):
+            assert part.num_rows
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_sums_past_the_largest_number_stay_there() -> None:
+    usages = DirectoryUsages(1)
+    for _ in range(2):
+        usages.add(lies(3, path="/a/b", size=2**64 - 1, allocated=2**63))
+    sizes = {row.path: (row.size, row.allocated) for row in usages.rows()}
+    assert sizes == {"/": (2**64 - 1, 2**64 - 1), "/a": (2**64 - 1, 2**64 - 1)}
+
+
+def test_names_of_devices_are_not_kept_however_long() -> None:
+    batches = (
+        lies(
+            20,
+            path="/a",
+            links=2,
+            device=lambda index, batch=batch: f"{batch}-{index}".ljust(1 << 17),
+        )
+        for batch in range(40)
+    )
+    assert peak_of(DirectoryUsages(2), batches) < 32 << 20
+
+
+def test_paths_of_directories_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanner.usage._DIRECTORY_BYTES", 1 << 20)
+    monkeypatch.setattr("scanner.usage._BYTES_AT_ONCE", 1 << 18)
+    usages = DirectoryUsages(1)
+    batches = (
+        lies(20, path=lambda index, batch=batch: f"/{batch}-{index}".ljust(1 << 17, "x") + "/y")
+        for batch in range(20)
+    )
+    assert peak_of(usages, batches) < 32 << 20
+    rows = list(usages.rows())
+    assert len(rows) == 1 + 8
+    assert next(row.entries for row in rows if row.path == "/") == 399
