@@ -70,7 +70,8 @@ _HABITS = (
     ),
     Habit(r"x11vnc|vncpasswd", _option("-passwd|-f")),
     Habit(
-        r"curl|wget|https?|etcdctl|lftp", _pair("-u|--user|-U|--proxy-user|-a|--auth", "[:,]")
+        r"curl|wget|https?|etcdctl|lftp",
+        _pair("-[a-zA-Z]{0,6}[uU]|--user|--proxy-user|-a|--auth", "[:,]"),
     ),
     Habit(r"skopeo|podman|buildah|docker|crictl", _pair("--creds|--(?:src|dest)-creds", ":")),
     Habit(
@@ -82,39 +83,45 @@ _HABITS = (
     Habit(r"iscsiadm", r"password\s{1,8}(?:-v|--value)[ =]{1,8}"),
     Habit(
         r"nmcli|debconf[a-z-]*|wpa_cli|netsh",
-        r"\b(?:password|psk|wep-key\d?|key)\s{1,8}(?!password\b)",
+        r"\b(?:password|psk|wep-key\d?|key)(?:\s{1,8}|=)(?!password\b)",
     ),
     Habit(r"wpa_passphrase", r"wpa_passphrase\s{1,8}(?:\"[^\"]{0,64}\"|[^\s\"]{1,64})\s{1,8}"),
     Habit(r"debconf[a-z-]*|echo", r"\spassword\s{1,8}password\s{1,8}"),
     Habit(
         r"net1?",
-        r"\buse\s{1,8}(?:[a-z]:\s{1,8}|\*\s{1,8})?(?:\"\\\\[^\"]{1,256}\"|\\\\[^\s\"]{1,256})"
-        r"\s{1,8}(?![/*])",
+        r"(?i:\buse\s{1,8}(?:[a-z]:\s{1,8}|\*\s{1,8})?(?:\"\\\\[^\"]{1,256}\"|\\\\[^\s\"]{1,256})"
+        r"\s{1,8}(?:/\S{1,256}\s{1,8}){0,4}(?![/*]))",
     ),
-    Habit(r"net1?", r"\buser\s{1,8}(?:\"[^\"]{1,64}\"|[^\s\"/]{1,64})\s{1,8}(?![/*])"),
-    Habit(r"convertto-securestring", r"(?i:securestring)\s{1,8}(?:-string\s{1,8})?(?!-)"),
+    Habit(r"net1?", r"(?i:\buser\s{1,8}(?:\"[^\"]{1,64}\"|[^\s\"/]{1,64})\s{1,8}(?![/*]))"),
+    Habit(r"convertto-securestring", r"(?i:securestring)\s{1,8}(?:(?i:-string)\s{1,8}|(?!-))"),
     Habit(r"runas|cmdkey|winrs|psexec(?:64)?|wmic|net1?|rdesktop", r"(?i:[/-]pass(?:word)?:)"),
     Habit(r"vault", r"\blogin\s{1,8}(?!-)"),
 )  # fmt: skip
 
 _NAMES = "|".join(habit.programs for habit in _HABITS)
-# What a text must hold, in lower case, for a finder of this module to find something: roughly
-# these programs' names, each followed by more than its name.
+# A text that hands a secret to one of these programs holds, in lower case, one of the first, which
+# tell most texts apart at little cost, and one of the second, roughly the programs' names.
+_HINTS = re.compile(
+    r"\s[-/]|\||<<<|\suser?\s|\suse\s|secure|vault\s|psk\s|key\s|password\s|sqlplus|impdp|expdp|sqlldr|rman"
+    r"|imp\s|exp\s|wpa_"
+)
 _SUSPECT = re.compile(
-    r"mysql|mariadb|mycli|percona|xtrabackup|7z|rar|mongo|nuget|cqlsh|psexec|rdesktop"
+    r"mysql|mariadb|mycli|percona|xtrabackup|7z|rar[\s.]|mongo|nuget|cqlsh|psexec|rdesktop"
     r"|ncftp|user(?:add|mod)|influx|schtasks|freerdp|winrs|wmic|dislocker"
     r"|mosquitto|pkcs11-tool|docker|podman|buildah|skopeo|nerdctl|helm|oc\s|az\s|zip|sqlcmd|osql"
     r"|isql|tsql|bcp|ipmitool|keygen|ldap|slap|redis-cli|snmp|keyctl|pdbedit|swaks|plink|pscp"
-    r"|psftp|putty|kitty|sendemail|openssl|x11vnc|vncpasswd|curl|wget|http|etcdctl|lftp|crictl"
+    r"|psftp|putty|kitty|sendemail|openssl|x11vnc|vncpasswd|curl|wget|https?\s|etcdctl|lftp|crictl"
     r"|smb|rpcclient|net\s|net\.exe|net1|winexe|pth-|samba-tool|nmblookup|mount|sqlplus|impdp"
-    r"|expdp|imp\s|exp\s|rman|sqlldr|iscsiadm|nmcli|debconf|wpa_|netsh|runas|cmdkey"
+    r"|expdp|imp\s|exp\s|rman|sqlldr|iscsiadm|nmcli|debconf|wpa_|netsh|runas|cmdkey|passwd"
     r"|vault|echo|printf|reg\s|reg\.exe|securestring|<<<|evil-"
 )
 
 
 def is_suspect(lower: str) -> bool:
     """Whether a text in lower case may hold a command that is handed a secret."""
-    return (" " in lower or "\t" in lower) and _SUSPECT.search(lower) is not None
+    if " " not in lower and "\t" not in lower:
+        return False
+    return _HINTS.search(lower) is not None and _SUSPECT.search(lower) is not None
 
 
 _PROGRAM = re.compile(rf"(?<![\w.-])(?P<name>{_NAMES})(?:\.exe)?(?=[\"']?\s)", re.IGNORECASE)

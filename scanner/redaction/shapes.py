@@ -16,21 +16,27 @@ from scanner.redaction.spans import Span, value_end
 
 Finder = Callable[[str], Iterator[Span]]
 
-# What a text must hold, in lower case, for any finder of this module to find something. It begins
-# with few letters, so that searching it costs little.
-SUSPECT = re.compile(
+# What a text must hold, in lower case, for any finder of this module to find something, a user in
+# a URL aside. Each alternative begins with a letter, so that searching it costs little.
+_SUSPECT = re.compile(
     r"pass|p(?:wd?|sk|in)(?=\d{0,2}[\"'\]\\]{0,4}\s{0,8}[=: \t])|secret|token|cred|communit"
-    r"|cookie|authorization|bearer|setenv|environment|pwd?\b|digital.?product|x-amz|://"
+    r"|cookie|authorization|bearer|setenv|environment|pwd?\b|digital.?product|x-amz|@tcp\(|@unix\("
     r"|key(?=s?\d{0,2}[\"'\]\\]{0,4}\s{0,8}[=: \t])|auth(?=[\"'\]\\]{0,4}\s{0,8}[=:])|sas="
-    r"|(?:iscsi|cifs|smb|ftp):|#(?=[^\s@/:#]{1,64}:)|user(?:name)?=[^\s,%]{1,128}%"
-    r"|sig(?:nature)?=|[?&;](?:key|code|auth|se?cret)="
+    r"|iscsi:|cifs:|smb:|ftp:|#(?=[^\s@/:#]{1,64}:)|user(?:name)?=[^\s,%]{1,128}%"
+    r"|sig(?:nature)?=|code="
     r"|akia|asia|gh[pousr]_|github_pat_|gl(?:pat|dt|rt)-|xox|xapp-|eyj|-----begin|sk_|rk_|aiza"
     r"|npm_|pypi-|hvs\.|dop_v1|dckr_|sg\.|\$[0-9a-z-]{1,13}\$|grub\.pbkdf2|trapconfiguration"
     r"|\{(?:s?md5|s?sha|crypt|pbkdf2|argon2)"
 )
 
+
+def is_suspect(lower: str) -> bool:
+    """Whether a text in lower case may hold a secret that this module finds."""
+    return _SUSPECT.search(lower) is not None or ("@" in lower and "://" in lower)
+
+
 _STEM = (
-    r"pass|pw|psk|pin|secret|token|cred|communit|cookie|authorization|digital.?product|x-amz"
+    r"pass|pw|psk|pin|secret|token|cred|communit|cookie|authorization|digital.?product|x-amz|@tcp\(|@unix\("
     r"|key|auth|sas"
 )
 # A name that may have to do with secrets, and what separates it from a value. It is looked at once
@@ -126,11 +132,17 @@ def assigned(text: str) -> Iterator[Span]:
     """What variables are set to, in options and settings that hand an environment over."""
     position = 0
     while match := _ENVIRONMENT.search(text, position):
-        quote = match[0][-1] if match[0][-1] in ("'", '"') else ""
-        _, position, _ = value_end(text, match.end(), quote)
-        position = max(position, match.end())
+        position = max(_environment_end(text, match), match.end())
         for start, end in _assigned(text[:position], match.end()):
             yield start, min(end, position)
+
+
+def _environment_end(text: str, match: re.Match[str]) -> int:
+    if text[max(0, match.start() - 1) : match.start()] in ("", "\n"):  # a directive: its line
+        end = text.find("\n", match.end())
+        return len(text) if end < 0 else end
+    quote = match[0][-1] if match[0][-1] in ("'", '"') else ""
+    return value_end(text, match.end(), quote)[1]
 
 
 def login_file(text: str) -> Iterator[Span]:
@@ -194,6 +206,12 @@ _SHAPES = tuple(
         (r"grub\.pbkdf2\.sha512\.[0-9]{1,9}\.(?P<value>[^\s\"']{16,})", 0),
         # A private key to its end, or what is left of it.
         (r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----(?P<value>[^-]*)", 0),
+        # XML, and settings of .NET; what Go's driver for MySQL connects to.
+        (r"<[\w:.-]{0,64}(?:passw|pwd|secret|token|api_?key|passphrase)[\w.-]{0,64}>"
+         r"(?P<value>[^<]{1,512})</", re.I),
+        (r"(?:key|name)=[\"'][^\"']{0,64}(?:passw|pwd|secret|token|api_?key)[^\"']{0,64}[\"']\s{1,8}"
+         r"value=[\"'](?P<value>[^\"']+)", re.I),
+        (r"(?<![\w.-])[\w.-]{1,64}:(?P<value>[^\s@]{1,256})@(?:tcp|unix)\(", 0),
         # SNMP of Windows has a community as a key's name.
         (r"\\TrapConfiguration\\(?P<value>[^\\]+)", re.I),
     )
