@@ -138,7 +138,7 @@ def assigned(text: str) -> Iterator[Span]:
 
 
 def _environment_end(text: str, match: re.Match[str]) -> int:
-    if text[max(0, match.start() - 1) : match.start()] in ("", "\n"):  # a directive: its line
+    if text[match.start() - 1 : match.start()] not in (".", "-"):  # a directive, to its line's end
         end = text.find("\n", match.end())
         return len(text) if end < 0 else end
     quote = match[0][-1] if match[0][-1] in ("'", '"') else ""
