@@ -26,6 +26,7 @@ from scanner.tables import load_collector, load_tables, warm_up_collector
 from scanner.words import in_words
 
 _RECEIVE = 1 << 16
+_ROOTS, _WARNINGS = 64, 200  # of a machine, that the host is told of; it takes no more
 
 _NOT_REHEARSED = ("files",)  # a program's work, which would walk through /proc as well
 
@@ -110,10 +111,15 @@ class Agent:
         self._options = ScanOptions(files, packages, tuple(registry))  # type: ignore[arg-type] # our own host's words
         given = [Key(key["selector"], bytes.fromhex(key["secret"])) for key in keys]
         self._machine.discover(disks, self._options, given, self.log)
+        roots, warnings = self._machine.roots, list(self._machine.warnings)
+        if len(roots) > _ROOTS:
+            warnings.insert(0, f"of {len(roots)} systems only the first {_ROOTS} were looked at")
+        if len(warnings) > _WARNINGS:
+            warnings[_WARNINGS - 1 :] = [f"and {len(warnings) - _WARNINGS + 1} more"]
         return {
             "devices": self._machine.devices(),
-            "roots": [schema.escape(root.name) for root in self._machine.roots],
-            "warnings": [_text(warning) for warning in self._machine.warnings],
+            "roots": [schema.escape(root.name) for root in roots[:_ROOTS]],
+            "warnings": [_text(warning) for warning in warnings],
         }
 
     def collect(self, table: str, root: int | None) -> object:

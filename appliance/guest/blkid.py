@@ -15,13 +15,29 @@ _ENTRY_DETAILS = 1 << 2
 
 _FOUND, _NOTHING, _AMBIVALENT = 0, 1, -2
 _ONLY_IN = 2  # BLKID_FLTR_ONLYIN
+_NOT_IN = 1  # BLKID_FLTR_NOTIN
+# What libblkid looks for only where no partition lies, for which it follows the partition table.
+_OUTSIDE_PARTITIONS = (
+    *("zfs_member", "linux_raid_member", "ddf_raid_member", "isw_raid_member", "LVM2_member"),
+    *("lsi_mega_raid_member", "via_raid_member", "silicon_medley_raid_member", "drbd"),
+    *("nvidia_raid_member", "promise_fasttrack_raid_member", "highpoint_raid_member"),
+    *("adaptec_raid_member", "jmicron_raid_member", "LVM1_member", "bcache"),
+)
+_OUTSIDE = (ctypes.c_char_p * (len(_OUTSIDE_PARTITIONS) + 1))(
+    *(name.encode() for name in _OUTSIDE_PARTITIONS), None
+)
 _BITLOCKER = (ctypes.c_char_p * 2)(b"BitLocker", None)
 
 
-def probe(path: str) -> dict[str, str]:
+def probe(path: str, *, partitions: bool = True) -> dict[str, str]:
     """What libblkid says of a device, by its own names (TYPE, UUID, PART_ENTRY_TYPE ...).
 
     Nothing where it recognises nothing, or signatures that contradict each other.
+
+    Args:
+        path: the device.
+        partitions: whether to read partition tables, its own and that which it is part of; and
+            so to look for what lies outside of partitions.
 
     Raises:
         OSError: the device cannot be read.
@@ -34,10 +50,12 @@ def probe(path: str) -> dict[str, str]:
             raise MemoryError("libblkid has no memory for a probe")
         library.blkid_probe_enable_superblocks(handle, 1)
         library.blkid_probe_set_superblocks_flags(handle, _SUPERBLOCKS)
-        library.blkid_probe_enable_partitions(handle, 1)
+        library.blkid_probe_enable_partitions(handle, int(partitions))
         library.blkid_probe_set_partitions_flags(handle, _ENTRY_DETAILS)
         if library.blkid_probe_set_device(handle, descriptor, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "cannot be probed", path)
+        if not partitions:
+            library.blkid_probe_filter_superblocks_type(handle, _NOT_IN, _OUTSIDE)
         outcome = library.blkid_do_safeprobe(handle)
         if outcome == _AMBIVALENT:
             # A removable drive that BitLocker encrypted has a FAT for show, with its unlocker.

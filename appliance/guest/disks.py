@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import time
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from appliance.guest import blkid
+from appliance.guest.partition_table import Table
+from appliance.guest.partition_table import read as read_table
 
 _PLUG_SECONDS = 20.0
 _SECTOR = 512  # the unit of sysfs' start and size, whatever the disk's own sector is
@@ -198,9 +201,34 @@ def probe(devices: Sequence[BlockDevice]) -> None:
     """
     failure = None
     for device in devices:
+        tables = [device.path] if device.partition is None else [device.path, device.members[0]]
         try:
-            device.probe = blkid.probe(device.path)
+            slow = any(_is_slow(path, device.sector_size) for path in tables)
+            device.probe = blkid.probe(device.path, partitions=not slow)
         except OSError as error:
             failure = error
     if failure is not None:
         raise failure
+
+
+@functools.cache
+def _is_slow(path: str, sector: int) -> bool:
+    """Whether libblkid had better not read a device's partition table."""
+    try:
+        return table(path, sector).slow
+    except OSError:
+        return False  # libblkid will say why
+
+
+def table(path: str, sector: int) -> Table:
+    """A disk's or volume's partition table, as far as it is read here.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        return read_table(lambda at, length: os.pread(descriptor, length, at), size, sector)
+    finally:
+        os.close(descriptor)

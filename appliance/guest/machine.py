@@ -19,6 +19,7 @@ from appliance.guest.encryption import Key
 from appliance.guest.filesystems import Filesystem
 from appliance.guest.layers import Layers
 from appliance.guest.lookups import told
+from appliance.guest.partitioning import Partitioning
 from appliance.guest.root import Mount, Root, ScanOptions
 from scanner.schema import NotApplicable
 from scanner.tables.volumes.spec import Volume
@@ -58,6 +59,7 @@ class DiskMachine:
     Attributes:
         disks: the whole disks, in the order they were plugged.
         partitions: their partitions, by disk and number.
+        beyond: partitions that begin behind their disk's end.
         volumes: what was put together or opened of them, and what stayed closed.
         filesystems: what each device that is not further divided holds.
         roots: the operating systems, their trees mounted.
@@ -66,6 +68,7 @@ class DiskMachine:
 
     disks: list[BlockDevice] = field(default_factory=list)
     partitions: list[BlockDevice] = field(default_factory=list)
+    beyond: list[BlockDevice] = field(default_factory=list)
     volumes: list[Volume] = field(default_factory=list)
     filesystems: list[Filesystem] = field(default_factory=list)
     roots: list[Root] = field(default_factory=list)
@@ -98,10 +101,13 @@ class DiskMachine:
             TimeoutError: a disk did not turn up.
         """
         self.disks = disks.wait_for_disks(wanted)
-        for disk in self.disks:
-            self.partitions += disks.partitions(disk, os.path.basename(disk.path))
+        partitioning = Partitioning(self.disks)
+        self.partitions = partitioning.partitions
         with self._warning("partitions and filesystems cannot be told"):
             disks.probe([*self.disks, *self.partitions])
+        partitioning.complete()
+        self.beyond = partitioning.beyond
+        self.warnings += partitioning.warnings
         self._forget_copies()
         self._open_volumes(keys)
         self._open_filesystems()

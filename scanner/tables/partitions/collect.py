@@ -7,6 +7,8 @@ from typing import Literal
 
 from appliance.guest.disks import BlockDevice
 from appliance.guest.machine import GuestMachine, need_disks
+from appliance.guest.partition_table import Copy
+from appliance.guest.partitioning import GPT_DAMAGED, GPT_USED
 from scanner.tables.partitions.spec import Partition
 
 Scheme = Literal["gpt", "mbr", "apm", "bsd", "other"]
@@ -22,13 +24,15 @@ _SCHEMES: Mapping[str, Scheme] = {
     "netbsd": "bsd",
     "openbsd": "bsd",
 }
+_COPIES: Mapping[str, Copy] = {"primary": "primary", "backup": "backup"}
 _GPT_LEGACY_BOOT = 1 << 2  # UEFI specification, GPT partition attributes, bit 2
 _MBR_ACTIVE = 0x80
 
 
 def collect(machine: GuestMachine) -> Iterator[Partition]:
     """One row a partition."""
-    for device in need_disks(machine).partitions:
+    disk_machine = need_disks(machine)
+    for device in (*disk_machine.partitions, *disk_machine.beyond):
         yield to_row(device)
 
 
@@ -52,6 +56,8 @@ def to_row(device: BlockDevice) -> Partition:
         name=probe.get("PART_ENTRY_NAME") or None,
         uuid=probe.get("PART_ENTRY_UUID") or None,
         bootable=_bootable(scheme, int(probe.get("PART_ENTRY_FLAGS", "0"), 16)),
+        gpt_header=_COPIES.get(probe.get(GPT_USED, "")),
+        gpt_damaged=_COPIES.get(probe.get(GPT_DAMAGED, "")),
     )
 
 
