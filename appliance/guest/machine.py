@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import struct
 import subprocess
@@ -18,6 +19,7 @@ from appliance.guest.disks import BlockDevice
 from appliance.guest.encryption import Key
 from appliance.guest.filesystems import Filesystem
 from appliance.guest.layers import Layers
+from appliance.guest.live import LiveImages
 from appliance.guest.lookups import told
 from appliance.guest.partitioning import Partitioning
 from appliance.guest.root import Mount, Root, ScanOptions
@@ -111,6 +113,7 @@ class DiskMachine:
         self._forget_copies()
         self._open_volumes(keys)
         self._open_filesystems()
+        self._open_live_images()
         self._assemble_roots(options)
 
     @contextlib.contextmanager
@@ -166,6 +169,23 @@ class DiskMachine:
                 if opened.error:
                     self.warnings.append(f"{device.path}: {opened.error}")
                 self.volumes += [_as_volume(opened, item) for item in opened.subvolumes]
+
+    def _open_live_images(self) -> None:
+        """Open the systems that live media hold as image files.
+
+        One in which there is no system, such as a layer that is laid over another, is a warning:
+        the medium was read in part.
+        """
+        live = LiveImages(f"{_SYSROOT}/live{number}" for number in itertools.count())
+        for filesystem in self.filesystems:
+            with self._warning(f"{filesystem.device.path} cannot be searched for live systems"):
+                live.open(filesystem)
+        self.filesystems += live.opened
+        self._opened += [opened.device for opened in live.opened]
+        self.warnings += live.warnings
+        for opened in live.opened:
+            if opened.top and not list(systems.find_roots([opened])) and not live.holds(opened):
+                self.warnings.append(f"{opened.device.path}: no system by itself; not looked at")
 
     def _assemble_roots(self, options: ScanOptions) -> None:
         assembler = Assembler(self.filesystems, self.all_devices(), options)
