@@ -90,7 +90,7 @@ class InspectOptions:
         allowed_directories: where backing files may lie, besides the top image's directory.
         memory_mib: memory of the appliance.
         run_id: the run that the facts are written to; empty outside of a run.
-        keys: where keys for encrypted volumes of every machine are to be had.
+        keys: where keys for encrypted volumes of every machine come from.
         template: start from a clone of the host's template; else boot afresh.
         confinement: the layers that must hold before anything of an image is opened.
     """

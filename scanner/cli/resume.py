@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.confinement import Wanted
+from scanner.cli import output
 from scanner.errors import UsageError
 from scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
+    from scanner.sources import Machine
     from scanner.sources.keys import KeySource
     from scanner.store.run import Run
 
@@ -124,3 +127,23 @@ def _check_granted(run_id: str, settings: ScanSettings, granted: Granted) -> Non
             f"run {run_id} was begun with {settings.keys} --key options",
             hint="give the same again: a run does not store where keys come from",
         )
+
+
+def leave(run: Run, machines: Sequence[Machine], granted: Granted) -> None:
+    """Say how an unfinished run goes on; one without any finished machine is not worth it."""
+    finished = len(run.finished())
+    if not finished:
+        run.abandon()
+        output.message("fleetscan: no machine was finished, so nothing was kept")
+        return
+    words = ["fleetscan", "scan"]
+    words += granted.sources if any(machine.keys for machine in machines) else []
+    words += ["--facts", str(run.facts), "--resume", run.run_id]
+    for folder in granted.allowed_directories:
+        words += ["--allow-dir", folder]
+    words += ["--allow-key-commands"] if granted.key_commands else []
+    keys = " and the same --key options" if granted.keys else ""
+    output.message(
+        f"fleetscan: {finished} of {len(run.machine_ids)} machines are finished and kept; resume "
+        f"with: {shlex.join(words)}{keys}"
+    )

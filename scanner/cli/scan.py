@@ -34,7 +34,7 @@ from scanner.cli.options import (
     Verbose,
     examples,
 )
-from scanner.cli.resume import Granted, ScanSettings, resumed
+from scanner.cli.resume import Granted, ScanSettings, leave, resumed
 from scanner.errors import FleetscanError, UsageError
 from scanner.tables.directory_usage.spec import DEPTH
 
@@ -228,7 +228,7 @@ def _scan(
         with FleetProgress(total, output.stderr(), quiet=quiet) as progress:
             summary = scan_fleet(machines, run, options, progress)
     except FleetscanError:
-        _leave(run, machines, granted)
+        leave(run, machines, granted)
         raise
     if output_format is output.Output.JSON:
         output.json_object(_as_json(summary, facts))
@@ -236,7 +236,7 @@ def _scan(
         _print_summary(summary, facts)
         _print_left_out(machines)
     if summary.interrupted:
-        _leave(run, machines, granted)
+        leave(run, machines, granted)
         return exits.INTERRUPTED
     return exits.NOT_SCANNED if summary.outcomes["failed"] else exits.FINE
 
@@ -281,26 +281,6 @@ def _appliance(*, required: bool) -> str | None:
         if required:
             raise  # without an appliance every machine would fail, one by one
         return None
-
-
-def _leave(run: Run, machines: Sequence[Machine], granted: Granted) -> None:
-    """Say how an unfinished run goes on; one without any finished machine is not worth it."""
-    finished = len(run.finished())
-    if not finished:
-        run.abandon()
-        output.message("fleetscan: no machine was finished, so nothing was kept")
-        return
-    words = ["fleetscan", "scan"]
-    words += granted.sources if any(machine.keys for machine in machines) else []
-    words += ["--facts", str(run.facts), "--resume", run.run_id]
-    for folder in granted.allowed_directories:
-        words += ["--allow-dir", folder]
-    words += ["--allow-key-commands"] if granted.key_commands else []
-    keys = " and the same --key options" if granted.keys else ""
-    output.message(
-        f"fleetscan: {finished} of {len(run.machine_ids)} machines are finished and kept; resume "
-        f"with: {shlex.join(words)}{keys}"
-    )
 
 
 def _as_json(summary: FleetSummary, facts: Path) -> dict[str, object]:

@@ -91,15 +91,23 @@ def _below(
 
 def _vouched_by(top: str, images: Mapping[str, str], policy: Policy) -> dict[str, Why]:
     """What an image that passes preflight is made of, as far as it lies beside it."""
-    try:
-        plan = examine(Disk(images[top]), policy)
-    except FleetscanError:
-        return {}
     folder = os.path.dirname(top)  # noqa: PTH120 - as the names are: text
-    files: dict[str, Why] = dict.fromkeys(plan.backing_chain, "base")
-    files |= {file: "extent" for file in plan.extent_files if Path(file).suffix.lower() == _EXTENT}
     return {
         file: why
-        for file, why in files.items()
+        for file, why in parts_of(Disk(images[top]), policy).items()
         if file in images and os.path.dirname(file) == folder  # noqa: PTH120
     }
+
+
+def parts_of(disk: Disk, policy: Policy) -> dict[str, Why]:
+    """The files, links resolved, that a disk is made of besides the one that is named.
+
+    Nothing for a disk that does not pass preflight.
+    """
+    try:
+        plan = examine(disk, policy)
+    except FleetscanError:
+        return {}
+    parts: dict[str, Why] = dict.fromkeys(plan.backing_chain, "base")
+    extents = (file for file in plan.extent_files if Path(file).suffix.lower() == _EXTENT)
+    return parts | dict.fromkeys(extents, "extent")

@@ -23,6 +23,7 @@ that is no machine of its own is a row of the table ``left_out``.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,12 +31,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from scanner.errors import FleetscanError
-from scanner.preflight import Policy, referred_files
+from scanner.preflight import Policy
 from scanner.preflight.bounds import resolved
 from scanner.sources import ids
 from scanner.sources.archive import machine_of
 from scanner.sources.base import Disk, LeftOut, Machine, SourceOptions, Why
-from scanner.sources.bases import left_out
+from scanner.sources.bases import left_out, parts_of
 from scanner.sources.listing import BUNDLE, MARKER, Folder, Image, bounds_of, list_source
 
 _ALL = SourceOptions()
@@ -66,13 +67,14 @@ class _Source:
         self._wanted = wanted
         self._top = str(Path(source).absolute())
         self._bounds = bounds_of(self._top, options.allowed_directories)
+        self._policy = Policy(options.allowed_directories, live=options.live, confirm=False)
 
     def machines(self) -> list[Machine]:
         """The folder's machines, sorted by id."""
         found = list_source(self._top, self._options.allowed_directories)
         machines = [self._failed(image.path, image.error) for image in found.images if image.error]
         machines += self._image_machines([image for image in found.images if not image.error])
-        machines += map(self._marked, found.marked)
+        machines += itertools.chain.from_iterable(map(self._marked, found.marked))
         machines += map(self._bundle, found.bundles)
         # A folder that cannot be listed may hold machines: it must be seen to have failed.
         machines += [self._failed(path, error) for path, error in found.errors]
@@ -92,30 +94,33 @@ class _Source:
         """Machines of the images, without aliases and files that belong to other images."""
         wanted = (image for image in found if self._wanted(self._id(image.path)))
         images, aliases = _without_aliases(wanted)
-        allowed = self._options.allowed_directories
-        policy = Policy(allowed, live=self._options.live, confirm=False)
-        users = left_out(images, policy, self._options.bases)
+        users = left_out(images, self._policy, self._options.bases)
         rows = _rows(images, users, aliases)
         gone = {file.path for files in users.values() for file in files}
         for real, path in images.items():
             if path not in gone:
-                disk = Disk(path, within=self._bounds)
-                machine = machine_of(self._id(path), (disk,), self._source, place=path)
-                yield replace(machine, left_out=tuple(rows.get(real, ())))
+                yield replace(self._machine(path), left_out=tuple(rows.get(real, ())))
+
+    def _machine(self, path: str) -> Machine:
+        disk = Disk(path, within=self._bounds)
+        return machine_of(self._id(path), (disk,), self._source, place=path)
 
     # -- folders -----------------------------------------------------------------------------
 
-    def _marked(self, folder: Folder) -> Machine:
-        """The machine that a folder's ``machine.yaml`` makes of it."""
+    def _marked(self, folder: Folder) -> Iterator[Machine]:
+        """The machine that a ``machine.yaml`` makes of its folder; golden images, where wanted."""
         from scanner.sources.machine_file import machine_disks
 
         try:
             disks = machine_disks(folder.path, folder.real, self._bounds[1:])
-            left_out = tuple(_unlisted(folder, disks))
+            rows = tuple(_unlisted(folder, disks, self._policy))
         except FleetscanError as error:
-            return self._failed(folder.path, str(error), _unlisted(folder, ()))
+            yield self._failed(folder.path, str(error), _unlisted(folder, (), self._policy))
+            return
+        scanned = [row for row in rows if row.why == "base" and self._options.bases == "scan"]
         machine = machine_of(self._id(folder.path), disks, self._source, place=folder.path)
-        return replace(machine, left_out=left_out)
+        yield replace(machine, left_out=tuple(row for row in rows if row not in scanned))
+        yield from (self._machine(row.path) for row in scanned)
 
     def _bundle(self, folder: Folder) -> Machine:
         descriptor = f"{folder.path}/{BUNDLE}"
@@ -156,11 +161,12 @@ def _rows(
     return rows
 
 
-def _unlisted(folder: Folder, disks: Sequence[Disk]) -> Iterator[LeftOut]:
+def _unlisted(folder: Folder, disks: Sequence[Disk], policy: Policy) -> Iterator[LeftOut]:
     """The images in or below a folder that its ``machine.yaml`` does not list."""
     listed = {resolved(disk.path) for disk in disks}
-    below = {file for disk in disks for file in referred_files(disk)}
-    for image in folder.images:
-        if image.real not in listed:
-            why: Why = "base" if image.real in below else "unlisted"
-            yield LeftOut(image.path, why, f"{folder.path}/{MARKER}")
+    images = [image for image in folder.images if image.real not in listed]
+    parts: dict[str, Why] = {}
+    for disk in disks if images else ():
+        parts |= parts_of(disk, policy)
+    for image in images:
+        yield LeftOut(image.path, parts.get(image.real, "unlisted"), f"{folder.path}/{MARKER}")

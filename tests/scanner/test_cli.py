@@ -19,6 +19,9 @@ from appliance.build import Appliance
 from scanner import writing
 from scanner.cli import exits, output, run
 from scanner.cli.app import app
+from scanner.cli.resume import Granted, leave
+from scanner.sources.base import Machine
+from scanner.sources.keys import KeySource
 from scanner.store.runs import Store
 from scanner.tables import load_tables
 from tests.bench.invented import Size, generate
@@ -677,6 +680,19 @@ class TestResume:
         arguments = self.begun(tmp_path, keys=1, allowed_directories=["/srv/pool"])
         again = ["--key", "all:env:KEY", "--allow-dir", "/srv/pool"]
         assert run([*arguments, *again]) == exits.NOT_SCANNED
+
+    def test_an_interrupted_run_says_what_must_be_given_again(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        begun = Store(tmp_path / "facts").begin(["a", "b"], settings={})
+        add_machine(begun, "a")
+        key = KeySource("all", "env", "HUNTER2")
+        granted = Granted(["/srv/fleet.yaml"], ["/srv/my pool"], (key,), key_commands=True)
+        leave(begun, [Machine("a", (), "/srv/fleet.yaml", keys=(key,))], granted)
+        told = capsys.readouterr().err
+        assert f"scan /srv/fleet.yaml --facts {tmp_path}/facts --resume {begun.run_id}" in told
+        assert "--allow-dir '/srv/my pool' --allow-key-commands and the same --key" in told
+        assert "HUNTER2" not in told
 
     def test_other_sources_than_the_plan_has_are_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

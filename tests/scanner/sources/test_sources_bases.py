@@ -69,6 +69,24 @@ def test_golden_images_are_scanned_on_request(tmp_path: Path) -> None:
     assert found["web.qcow2"].left_out == ()
 
 
+def test_golden_images_of_a_machine_of_several_disks_are_scanned_on_request_as_well(
+    tmp_path: Path,
+) -> None:
+    raw(tmp_path / "db" / "golden.img")
+    raw(tmp_path / "db" / "old.img")
+    raw(tmp_path / "db" / "data-flat.vmdk")
+    overlay(tmp_path / "db" / "os.qcow2", "golden.img")
+    descriptor(tmp_path / "db" / "data.vmdk", "data-flat.vmdk")
+    (tmp_path / "db" / "machine.yaml").write_text("disks: [os.qcow2, data.vmdk]\n")
+    others = [("data-flat.vmdk", "extent"), ("old.img", "unlisted")]
+    found = machines(tmp_path)
+    assert list(found) == ["db"]
+    assert sorted(left_out(found["db"])) == [others[0], ("golden.img", "base"), others[1]]
+    found = machines(tmp_path, bases="scan")
+    assert list(found) == ["db", "db/golden.img"]
+    assert sorted(left_out(found["db"])) == others
+
+
 def test_a_chain_is_left_out_by_its_top_alone(tmp_path: Path) -> None:
     raw(tmp_path / "a.img")
     overlay(tmp_path / "b.qcow2", "a.img")
