@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from scanner.errors import PreflightError
 from scanner.preflight.image import Malformed, Read
 
-_BLOCK = 512
+BLOCK = 512
+"""Length of a member's header, and of what its content is filled up to, in bytes."""
+
 _MAX_MEMBERS = 1000
 _MAX_PAX_BYTES = 1 << 16
 _REGULAR, _OLD_REGULAR, _PAX, _PAX_GLOBAL = b"0", b"\0", b"x", b"g"
@@ -55,15 +57,15 @@ def members(read: Read, file_size: int) -> Iterator[Member]:
     """
     offset, pax = 0, dict[str, bytes]()
     for _ in range(_MAX_MEMBERS):
-        header = read(offset, _BLOCK)
+        header = read(offset, BLOCK)
         if offset > 0 and not header.strip(b"\0"):
             return
-        _malformed.unless(len(header) == _BLOCK and is_sound(header), f"no header at {offset}")
-        kind, start = header[156:157], offset + _BLOCK
+        _malformed.unless(len(header) == BLOCK and is_sound(header), f"no header at {offset}")
+        kind, start = header[156:157], offset + BLOCK
         length = _size(header, pax)
         if start + length > file_size:
             raise PreflightError("truncated: a member lies beyond the end of the archive")
-        offset = start + -(-length // _BLOCK) * _BLOCK
+        offset = start + -(-length // BLOCK) * BLOCK
         if kind == _PAX:
             _malformed.unless(length <= _MAX_PAX_BYTES, f"extended header of {length} bytes")
             pax = _pax_records(read(start, length))

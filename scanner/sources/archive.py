@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from scanner.errors import PreflightError
-from scanner.preflight import bounds
-from scanner.preflight.archive import Member, members
+from scanner.preflight import bounds, containers
+from scanner.preflight.archive import BLOCK, Member, is_sound, members
 from scanner.preflight.formats import ARCHIVE_SUFFIX, DISK_SUFFIXES
 from scanner.preflight.layer import reader
 from scanner.preflight.plan import file_size, open_checked
@@ -44,7 +44,7 @@ def machine_of(
     try:
         held = [found for disk in disks for found in _disks_of(disk)]
     except PreflightError as error:
-        return Machine(machine_id, tuple(disks), source, str(error), place=place)
+        return Machine(machine_id, tuple(disks), source, error.told, place=place)
     return Machine(machine_id, tuple(held), source, keys=keys, place=place)
 
 
@@ -74,8 +74,10 @@ def archive_disks(disk: Disk) -> tuple[Disk, ...]:
 
 
 def _disk_names(fd: int) -> list[str]:
-    read = reader(fd)
-    found = list(members(read, file_size(fd)))
+    read, size = reader(fd), file_size(fd)
+    if not is_sound(read(0, BLOCK)):
+        containers.refuse(read, size)  # an archive that was compressed
+    found = list(members(read, size))
     suffixes = {member: Path(member.name).suffix.lower() for member in found}
     for member, suffix in suffixes.items():
         if suffix == ".gz" or suffix[1:].isdigit():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import subprocess
 import tarfile
 from pathlib import Path
@@ -131,6 +132,14 @@ def test_a_broken_archive_is_a_machine_that_failed(content: bytes, tmp_path: Pat
     (machine,) = find_machines([str(tmp_path)])
     assert machine.error
     assert "web.ova" in machine.error
+
+
+def test_a_compressed_archive_is_named_with_what_to_do(disk: Path, tmp_path: Path) -> None:
+    held = archive(tmp_path / "b.ova", [disk])
+    (tmp_path / "a.ova").write_bytes(gzip.compress(held.read_bytes()))
+    (machine,) = find_machines([str(tmp_path / "a.ova")])
+    assert "is gzip-compressed" in str(machine.error)
+    assert "gunzip" in str(machine.error)
 
 
 def test_inventories_may_name_archives(disk: Path, tmp_path: Path) -> None:
