@@ -95,7 +95,9 @@ class Process:
         self.name = name
         self.popen = popen
         self.pid = pid
-        self._handle = os.pidfd_open(pid)
+        self._handle: int | None = None
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and bubblewrap told us
+            self._handle = os.pidfd_open(pid)
 
     @property
     def status(self) -> int | None:
@@ -114,7 +116,8 @@ class Process:
     def kill(self) -> None:
         """Kill it, and do not wait."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            if self._handle is not None:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     def end(self) -> None:
         """Kill and reap it, whatever state it is in; nothing of it is left then.
@@ -124,8 +127,9 @@ class Process:
         """
         end = time.monotonic() + _KILL_SECONDS
         self.kill()
-        ready = _readable(self._handle, _KILL_SECONDS)
-        os.close(self._handle)
+        ready = self._handle is None or _readable(self._handle, _KILL_SECONDS)
+        if self._handle is not None:
+            os.close(self._handle)
         try:
             # The group's other processes, if it could have any, and bubblewrap should it hang.
             # Not once it was waited for: the number could be another group's by then.

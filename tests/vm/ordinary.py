@@ -47,7 +47,8 @@ def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(plain, key=json.dumps)
 
 
-def _become(user: int) -> None:
+def become(user: int) -> None:
+    """Go on as another user, if we are root."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(user, user, user)
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> None:
     os.environ["FLEETSCAN_CACHE"] = cache
     with tempfile.TemporaryDirectory() as empty:
         inspect_directory(Path(empty), InspectOptions(), MemorySink())  # imports what is left
-    _become(int(user))
+    become(int(user))
     json.dump({"uid": os.geteuid(), "tables": facts(Path(image), InspectOptions())}, sys.stdout)
 
 
