@@ -20,6 +20,7 @@ from scanner import writing
 from scanner.cli import exits, output, run
 from scanner.cli.app import app
 from scanner.cli.resume import Granted, leave
+from scanner.errors import FleetscanError
 from scanner.sources.base import Machine
 from scanner.sources.keys import KeySource
 from scanner.store.runs import Store
@@ -794,11 +795,20 @@ class TestScan:
         assert "--allow-dir" in rows[1]["error"]
 
     def test_a_scan_that_cannot_begin_leaves_no_run(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        def no_keys(scratch: Path) -> None:
+            raise FleetscanError("making keys failed")
+
         (tmp_path / "a.img").touch()
         arguments = ["scan", str(tmp_path), "--facts", str(tmp_path / "facts"), "-q"]
-        assert run([*arguments, "--scheduler", "bogus://x"]) == exits.FAILED
+        assert run([*arguments, "--scheduler", "bogus://x"]) == exits.BAD_USAGE
+        assert not (tmp_path / "facts").exists()
+        monkeypatch.setattr("scanner.cluster_tls.of_our_own", no_keys)
+        assert run(arguments) == exits.FAILED
         assert "nothing was kept" in capsys.readouterr().err
         assert not Store(tmp_path / "facts").unfinished()
 
