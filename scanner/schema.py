@@ -330,21 +330,24 @@ def _escaped(value: object) -> object:
 
 @functools.cache
 def redacted_columns(row: type) -> tuple[Column, ...]:
-    """The columns of a row class whose text passes the redactor."""
-    return tuple(column for column in describe("", row).columns if column.may_be_secret)
+    """The columns of a row class whose text passes the redactor, those with a name first."""
+    columns = (column for column in describe("", row).columns if column.may_be_secret)
+    return tuple(sorted(columns, key=lambda column: not column.named_by))
 
 
 def _redact(columns: Iterable[Column], values: dict[str, Any]) -> None:
     """Take the secrets out of a row's values."""
-    redacted = {}
     for column in columns:
-        if value := values.get(column.name):
-            clean = redact
-            if name := next(filter(None, map(values.get, reversed(column.named_by))), ""):
-                clean = functools.partial(redact_named, name)
-            is_text = isinstance(value, str)
-            redacted[column.name] = clean(value) if is_text else tuple(map(clean, value))
-    values.update(redacted)
+        value = values.get(column.name)
+        if not value:
+            continue
+        if type(value) is not str:
+            values[column.name] = tuple(map(redact, value))
+        elif column.named_by:
+            names = (values.get(name) for name in reversed(column.named_by))
+            values[column.name] = redact_named(next(filter(None, names), ""), value)
+        else:
+            values[column.name] = redact(value)
 
 
 def encode_rows(rows: Iterable[object]) -> Iterable[bytes]:

@@ -44,6 +44,12 @@ def redact_named(name: str, text: str) -> str:
     >>> redact_named("main/proxy_password", "hunter2")
     '[redacted]'
     """
+    if len(name) + len(text) <= _REMEMBERED_LENGTH:
+        return _remembered_named(name, text)
+    return _redacted_named(name, text)
+
+
+def _redacted_named(name: str, text: str) -> str:
     if is_secret(name, text):
         return MARKER
     return redact(shapes.by_grammar(name, text[:_LIMIT]) + text[_LIMIT:])
@@ -58,6 +64,7 @@ def _redacted(text: str) -> str:
 
 
 _remembered = functools.lru_cache(_REMEMBERED)(_redacted)
+_remembered_named = functools.lru_cache(_REMEMBERED)(_redacted_named)
 
 
 def _is_suspect(text: str) -> bool:

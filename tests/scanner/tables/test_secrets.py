@@ -105,6 +105,7 @@ def test_a_column_that_is_not_redacted_is_text_and_says_why(table: Table) -> Non
     for column in table.columns:
         assert names.issuperset(column.named_by), column.name
         assert not (column.named_by and column.unredacted), column.name
+        assert not column.named_by or column.kind is Kind.STRING, column.name
 
 
 @pytest.mark.parametrize("name", ENCODED_BY_THEMSELVES)
