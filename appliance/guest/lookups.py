@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 _MOST_LINKS = 40  # as the kernel follows, path_resolution(7)
 _MOST_KNOWN = 4096
+_MOST_UNSEEN = 10
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Lack:
 def told(lacks: Sequence[Lack]) -> str:
     """Missing parts in words."""
     named = (f"{lack.path} ({lack.reason})" for lack in lacks)
-    return f"not mounted: {', '.join(dict.fromkeys(named))}"
+    return f"not mounted: {', '.join(dict.fromkeys(named))}" if lacks else ""
 
 
 @dataclass
@@ -54,21 +55,30 @@ class Lost:
     Attributes:
         lacks: the missing parts that they led into.
         unread: these as prefixes, and the paths that led there by a link.
+        unseen: paths of which it is not known whether there is anything, and why; the first few.
     """
 
     lacks: list[Lack] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
+    unseen: dict[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.lacks)
+        return bool(self.lacks or self.unseen)
 
     def __str__(self) -> str:
-        return told(self.lacks)
+        unseen = [f"{path}: {why}" for path, why in self.unseen.items()]
+        return "; ".join(filter(None, [told(self.lacks), *unseen]))
 
     def add(self, other: Lost) -> None:
         """Add what other lookups did not find."""
         self.lacks += [lack for lack in other.lacks if lack not in self.lacks]
         self.unread |= other.unread
+        for path, why in other.unseen.items():
+            if len(self.unseen) < _MOST_UNSEEN:
+                self.unseen[path] = why
+                self.unread.add(path)
+            elif path not in self.unseen:
+                self.unread.add("/")  # more than are named
 
 
 class Lookups:

@@ -20,6 +20,7 @@ from typing import BinaryIO, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from appliance.guest.lookups import Lack, Lookups, Lost
 from appliance.guest.resolving import openat2
+from scanner.words import reason
 
 READ_LIMIT = 16 << 20
 """Largest file that a collector reads whole, in bytes, unless it asks for another limit."""
@@ -27,6 +28,7 @@ READ_LIMIT = 16 << 20
 _TELLING = frozenset(("windows", "winnt", "etc"))
 _SHELLS = ("bin/sh", "usr/bin/sh", "bin/busybox")
 _WINDOWS_HIVES = ("SYSTEM", "SOFTWARE")
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _READ_FLAGS = os.O_NOCTTY | os.O_NONBLOCK  # a FIFO or a terminal must not hold a collector up
 
 FilesMode = Literal["all", "notable", "none"]
@@ -344,7 +346,10 @@ class Root:
     def _mode(self, path: str, *, follow: bool = True) -> int | None:
         try:
             return self.stat(path, follow=follow).st_mode
-        except OSError:
+        except OSError as error:
+            # What cannot be looked at is not what is not there: whoever asked lacks it.
+            if error.errno not in _ABSENT:
+                self.lookups.add(Lost(unseen={path: reason(error)}))
             return None
 
     def readlink(self, path: str) -> str:

@@ -74,7 +74,7 @@ def _raise_for_missing(root: Root) -> None:
         if lacks := root.lookups.missing(path):
             raise OSError(f"{path}: {told(lacks)}")
     if lacks := [lack for lack in root.lookups.lacks if lack.local]:
-        raise schema.UnreadError(told(lacks), (lack.prefix for lack in lacks))
+        raise schema.incomplete(told(lacks), (lack.prefix for lack in lacks))
 
 
 def _rows(root: Root) -> Iterator[File | bytes]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from appliance.guest.root import Root
-from scanner.schema import UnreadError
+from scanner.schema import incomplete
 from scanner.tables import release as release_files
 from scanner.tables.operating_systems import bsd, elf, inspector, packaging, windows
 from scanner.tables.operating_systems.spec import Family, Form, InitSystem, OperatingSystem
@@ -113,7 +113,7 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
     if problems:
         raise OSError("; ".join([*problems, *([str(lost)] if lost else [])]))
     if lost:
-        raise UnreadError(f"kernels: {lost}", lost.unread)
+        raise incomplete(f"kernels: {lost}", lost.unread)
 
 
 def _named(release: Release, system: Release) -> Release:

@@ -16,6 +16,7 @@ from appliance.guest.root import Mount, Root
 from appliance.wire import FrameKind
 from scanner.schema import Origin, Scope
 from scanner.tables import load_tables
+from tests.appliance.guest.test_mount_table import NODES
 
 
 def lost(path: str) -> Mount:
@@ -176,3 +177,42 @@ def test_what_the_system_starts_without_concerns_only_who_looks_for_it(tmp_path:
         found = errors(debian(tmp_path), mount)
         assert "files" not in found
         assert "ssh_keys" in found
+
+
+def test_more_missing_mounts_than_can_be_named_leave_all_files_open(tmp_path: Path) -> None:
+    mounts = [lost(f"/srv/{number}") for number in range(300)]
+    message, unread = errors(debian(tmp_path), *mounts)["files"]
+    assert message.startswith("not mounted: /srv/0 (why), /srv/1 (why)")
+    assert unread is None
+
+
+# -- Nodes where files should be -------------------------------------------------------------
+
+WELL_KNOWN = {
+    "etc/passwd": "users",
+    "etc/group": "groups",
+    "etc/shadow": "users",
+    "etc/os-release": "operating_systems",
+    "etc/hostname": "operating_systems",
+    "etc/machine-id": "operating_systems",
+    "etc/ssh/sshd_config": "config",
+    "etc/crontab": "scheduled_tasks",
+    "var/lib/dpkg/status": "packages",
+}
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "directory", "loop", "huge"])
+@pytest.mark.parametrize("path", WELL_KNOWN)
+def test_whatever_stands_in_a_files_place_fails_its_table_and_leaves_the_others(
+    tmp_path: Path, path: str, kind: str
+) -> None:
+    debian(tmp_path)
+    (tmp_path / path).unlink(missing_ok=True)
+    NODES[kind][0](tmp_path / path)
+    with Root("r", str(tmp_path)) as root:
+        for table in {WELL_KNOWN[path], "services", "kernel_settings"}:
+            stream = Stream(table)
+            Agent(stream, cast(DirectoryMachine, Machine(root))).serve()
+            name = stream.last["name"] if stream.last else None
+            assert (name not in (None, "NotApplicable")) is (table == WELL_KNOWN[path]), table
+            assert "Errno" not in (stream.last or {"message": ""})["message"]
