@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +39,7 @@ MEMORY = 4 << 30
 _ANSWER_BYTES = 512 << 20
 _TEXT_BYTES = 1 << 16
 _START_SECONDS = 120.0
+_END_SECONDS = 2.0
 _OOM_SCORE = "800"  # of 1000: the first to go when the host's memory ends, as proc(5) says
 _HEADER = struct.Struct(">cQ")
 _ANSWER, _FAILURE, _NOTE = b"A", b"F", b"N"
@@ -120,10 +122,16 @@ class Child:
         self.close()
 
     def close(self) -> None:
-        """End the child, whatever it is doing."""
-        self._process.kill()
+        """End the child: politely, so that it removes its temporary files, if it is idle."""
         with contextlib.suppress(BrokenPipeError):
-            self._process.communicate()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._stderr.close()
 
     def start(self, function: str, *args: object) -> None:
@@ -236,13 +244,13 @@ def serve(module: str, memory: int) -> None:
     _limit(memory)
     _Pipe.out = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no answer
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
     without_pandas()
     served: object = importlib.import_module(module)
     first = True
-    while True:
-        method, args = pickle.loads(requests.get())  # noqa: S301 - our parent made it
+    while (request := requests.get()) is not None:
+        method, args = pickle.loads(request)  # noqa: S301 - our parent made it
         made = _answer(getattr(served, method), args, keep=first)
         if first and made is not None:
             served, first = made, False
@@ -255,11 +263,13 @@ def _limit(memory: int) -> None:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
-def _receive(requests: queue.SimpleQueue[bytes]) -> None:
-    """Take requests; end the process when the parent has gone, whatever it is doing."""
+def _receive(requests: queue.SimpleQueue[bytes | None]) -> None:
+    """Take requests; end the process soon when there are no more, whatever it is doing."""
     stream = sys.stdin.buffer
     while len(header := stream.read(8)) == struct.calcsize(">Q"):
         requests.put(stream.read(struct.unpack(">Q", header)[0]))
+    requests.put(None)
+    time.sleep(_END_SECONDS)
     os._exit(0)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
+import weakref
 
 from scanner import child
 from scanner.errors import StoreError
@@ -58,3 +60,11 @@ class Work:
 
 def make() -> Work:
     return Work()
+
+
+def make_with_files(folder: str) -> Work:
+    """One that has a directory to remove in the end."""
+    work = Work()
+    scratch = tempfile.TemporaryDirectory(dir=folder)
+    weakref.finalize(work, scratch.cleanup)
+    return work

@@ -79,6 +79,14 @@ def test_an_endless_answer_is_not_awaited(work: Child) -> None:
         work.call("lie", seconds=30)
 
 
+def test_it_removes_its_files_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    with Child(WORK, 512 << 20) as child:
+        child.start("make_with_files", str(tmp_path))
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     code = (
         "import sys, time; from scanner.child import Child; "
