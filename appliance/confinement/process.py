@@ -82,6 +82,14 @@ class Needs:
     readable_by: tuple[int | None, int | None] = (None, None)
 
 
+@dataclass(frozen=True)
+class _Ends:
+    """The program's ends of two pipes: where its process id is told, and one that we hold."""
+
+    report: int
+    alive: int
+
+
 class Process:
     """A program that runs.
 
@@ -165,14 +173,21 @@ def confined(
     """
     with contextlib.ExitStack() as stack:
         with contextlib.ExitStack() as ours:
-            report, reported = _pipe(ours)
+            report, reported = os.pipe()
+            ours.callback(os.close, report)
+            alive, held = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            ours.callback(os.close, alive)
+            stack.callback(os.close, held)  # it goes with us, and the program is told by that
             user = _user(stack, needs, layers)
             if user is not None and user[0] == 0 and layers.namespaces:
                 # Since Linux 5.12 whoever has no capability cannot map root into a user namespace.
                 layers = replace(layers, namespaces="root")
-            command, passed = _command(ours, argv, needs, layers, user, reported)
-            popen = _started(command, passed, (stdin, stdout, stderr))
-            os.close(reported)
+            try:
+                ends = _Ends(reported, alive)
+                command, passed = _command(ours, argv, needs, layers, user, ends)
+                popen = _started(command, passed, (stdin, stdout, stderr))
+            finally:
+                os.close(reported)
             try:
                 pid = popen.pid if layers.namespaces is None else _reported(report)
                 process = Process(argv[0], popen, pid)
@@ -206,7 +221,7 @@ def _command(
     needs: Needs,
     layers: Layers,
     user: tuple[int, int, tuple[int, ...]] | None,
-    report: int,
+    ends: _Ends,
 ) -> tuple[list[str], tuple[int, ...]]:
     """What is executed, and the descriptors that it inherits: those of ours are the stack's."""
     inside = layers.namespaces == "root"  # the namespaces are made before the user is changed
@@ -214,7 +229,7 @@ def _command(
     passed = needs.descriptors
     command = list(argv)
     if layers.namespaces is not None:
-        own, command = _wrapped(stack, argv, needs, layers, become, report)
+        own, command = _wrapped(stack, argv, needs, layers, become, ends)
         passed += own
     writes = needs.writes if layers.namespaces is None else max(needs.writes, _STARTER_BYTES)
     limits = Limits(writes, needs.memory_bytes, needs.cpu_seconds, needs.open_files)
@@ -227,21 +242,30 @@ def _wrapped(
     needs: Needs,
     layers: Layers,
     become: tuple[int, int, tuple[int, ...]] | None,
-    report: int,
+    ends: _Ends,
 ) -> tuple[tuple[int, ...], list[str]]:
     """The descriptors and the command of bubblewrap."""
     root = (rootfs.needed if layers.exact_root else rootfs.whole_usr)(argv[0])
-    steps = starter.Steps(needs.writes, layers.landlock, needs.reopened, needs.kvm, become)
+    steps = starter.Steps(
+        needs.writes, ends.alive, layers.landlock, needs.reopened, needs.kvm, become
+    )
     start = _file(stack, "start", starter.program(steps))
-    passed = [report, start]
-    command = [*_bubblewrap(layers, needs, root, become=bool(become)), "--info-fd", str(report)]
+    passed = [ends.report, start]
+    command = [
+        *_bubblewrap(layers, needs, root, become=bool(become)),
+        "--info-fd",
+        str(ends.report),
+    ]
     command += ["--perms", "0555", "--file", str(start), _STARTER]
     command += ["--remount-ro", "/proc", "--remount-ro", "/"]
     if layers.seccomp:
         rules = syscalls.program(kvm=needs.kvm, becoming=bool(become), creating=needs.creates)
         passed.append(_file(stack, "syscalls", rules))
         command += ["--seccomp", str(passed[-1])]
-    starts = [_STARTER] if layers.seccomp or layers.landlock or become else []
+    starts = []
+    if layers.seccomp or layers.landlock or become:
+        starts = [_STARTER]
+        passed.append(ends.alive)
     return tuple(passed), [*command, "--", *starts, root.program, *argv[1:]]
 
 
@@ -318,12 +342,6 @@ def _readable(descriptor: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
-
-
-def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
-    reading, writing = os.pipe()
-    stack.callback(os.close, reading)
-    return reading, writing
 
 
 def _file(stack: contextlib.ExitStack, name: str, content: bytes) -> int:

@@ -32,6 +32,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = (
 )
 _OPENAT, _EXECVE, _EXIT, _PRCTL = 257, 59, 231, 157
 _SETGROUPS, _SETRESUID, _SETRESGID = 116, 117, 119
+_READ, _CLOSE = syscalls.ALLOWED["read"], syscalls.ALLOWED["close"]
 _PRLIMIT, _RLIMIT_FSIZE = syscalls.ALLOWED["prlimit64"], 1
 _AT_FDCWD = 0xFFFFFFFFFFFFFF9C
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
@@ -57,6 +58,8 @@ class Steps:
 
     Attributes:
         writes: how long the files that it writes may become, in bytes.
+        alive: the reading end of a pipe that nobody writes to, and that we have the other end of:
+            once that is closed the program is not executed. None for no such pipe.
         landlock: the kernel's version of Landlock; 0 for no rules.
         readable: descriptors whose files may be opened again, for reading.
         kvm: whether /dev/kvm is there, and may be used.
@@ -64,6 +67,7 @@ class Steps:
     """
 
     writes: int
+    alive: int | None = None
     landlock: int = 0
     readable: Sequence[int] = ()
     kvm: bool = False
@@ -92,6 +96,7 @@ _SYSCALL = b"\x0f\x05"
 _KEEP_STACK = b"\x48\x89\xe5"  # mov rbp, rsp
 _PUSH_RAX, _PUSH_RCX = b"\x50", b"\x51"
 _MOV_RCX = b"\x48\xb9"  # mov rcx, imm64
+_RSI_IS_STACK = b"\x48\x89\xe6"  # mov rsi, rsp
 _RDX_IS_STACK = b"\x48\x89\xe2"  # mov rdx, rsp
 # execve(argv[1], argv + 1, the environment behind them), by the stack as it was at the start
 _RUN = (
@@ -101,6 +106,7 @@ _RUN = (
     b"\x48\x8d\x54\xc5\x10"  # lea rdx, [rbp+rax*8+16]
 )
 _END = b"\xbf" + struct.pack("=I", _FAILED) + _number(_EXIT) + _SYSCALL  # mov edi, imm32
+_IF_NOTHING = b"\x48\x85\xc0\x75"  # test rax, rax; jnz over as many bytes as the next says
 _IF_FAILED = b"\x48\x85\xc0\x79"  # test rax, rax; jns over as many bytes as the next says
 
 
@@ -115,6 +121,8 @@ def program(steps: Steps) -> bytes:
     code.call(_PRLIMIT, 0, _RLIMIT_FSIZE, limit, 0)
     if steps.become is not None:
         _become(code, *steps.become)
+    if steps.alive is not None:
+        _end_if_alone(code, steps.alive)
     if steps.landlock:
         _restrict(code, steps)
     code.put(_RUN, _number(_EXECVE), _SYSCALL, _END)
@@ -152,6 +160,14 @@ def _become(code: _Code, user: int, group: int, groups: tuple[int, ...]) -> None
     code.call(_SETRESGID, group, group, group)
     code.call(_SETRESUID, user, user, user)
     code.call(_PRCTL, _PR_SET_PDEATHSIG, _SIGKILL)
+
+
+def _end_if_alone(code: _Code, alive: int) -> None:
+    """End where we have gone before the signal was set that ends it with us."""
+    code.put(_PUSH_RAX, _RSI_IS_STACK, b"\xbf", struct.pack("=I", alive))  # mov edi, imm32
+    code.put(b"\xba", struct.pack("=I", 1), _number(_READ), _SYSCALL)  # mov edx, imm32
+    code.put(_IF_NOTHING, struct.pack("=B", len(_END)), _END)
+    code.call(_CLOSE, alive)
 
 
 def _restrict(code: _Code, steps: Steps) -> None:

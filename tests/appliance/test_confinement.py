@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,50 @@ def test_the_end_of_bubblewrap_is_the_programs_end() -> None:
         assert eventually(lambda: program.read_text() not in ("bwrap\n", "start\n"))
         os.kill(running.popen.pid, signal.SIGKILL)
         assert eventually(lambda: has_ended(running.pid))
+
+
+STARTING = """
+from appliance.confinement import layers
+from appliance.confinement.process import Needs, confined
+held = layers.current()
+print(flush=True)
+while True:
+    with confined(["sh", "-c", "while :; do :; done"], Needs(), held):
+        pass
+"""
+
+
+def marked(name: str) -> set[int]:
+    """Processes that have the mark and have not ended."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if name.encode() in (folder / "environ").read_bytes() and not has_ended(
+                int(folder.name)
+            ):
+                found.add(int(folder.name))
+    return found
+
+
+@pytest.mark.parametrize("after", [0.0, 0.004, 0.008, 0.012, 0.016, 0.02, 0.03, 0.05])
+def test_who_is_killed_while_starting_one_leaves_no_program(after: float) -> None:
+    mark = f"confinement-test-{os.getpid()}-{after}"
+    environment = {**os.environ, "FLEETSCAN_MARK": mark}
+    argv = [sys.executable, "-c", STARTING]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment) as starting:
+        assert starting.stdout is not None
+        starting.stdout.readline()
+        time.sleep(after)
+        starting.kill()
+    program = rootfs.needed("sh").program.encode()
+
+    def started() -> bool:
+        lines = (Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(mark))
+        return any(line.split(b"\0")[0] == program for line in lines)
+
+    assert eventually(lambda: not started())
+    for pid in marked(mark):  # a bubblewrap that waits for one which was killed at its side
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_the_end_of_the_block_is_the_programs_end() -> None:
