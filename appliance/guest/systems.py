@@ -64,24 +64,35 @@ class Candidate:
 
 
 def find_roots(filesystems: Sequence[Filesystem]) -> Iterator[Candidate]:
-    """The operating systems on mounted filesystems."""
+    """The operating systems on mounted filesystems.
+
+    Raises:
+        OSError: a filesystem is damaged where one would show; raised after all that were found.
+    """
     for filesystem in filesystems:
         if filesystem.top is None or filesystem.device.snapshot:
             continue
-        at_top = _holds_system(filesystem.top, media=filesystem.type in _MEDIA_TYPES)
+        damage: list[str] = []
+        at_top = _holds_system(filesystem.top, damage, media=filesystem.type in _MEDIA_TYPES)
         if at_top:
             yield Candidate(filesystem)
         else:
             yield from _deployed(Candidate(filesystem))
-        yield from _btrfs_roots(filesystem, filesystem.top, at_top=at_top)
+        yield from _btrfs_roots(filesystem, filesystem.top, damage, at_top=at_top)
+        if damage:
+            raise OSError(damage[0])
 
 
-def _btrfs_roots(filesystem: Filesystem, top: str, *, at_top: bool) -> Iterator[Candidate]:
+def _btrfs_roots(
+    filesystem: Filesystem, top: str, damage: list[str], *, at_top: bool
+) -> Iterator[Candidate]:
     """Subvolumes that hold a system; a snapshot counts only when it is what would be started.
 
     Where nothing else holds one, the last snapshot does.
     """
-    holding = [item for item in filesystem.subvolumes if _holds_system(f"{top}/{item.path}")]
+    holding = [
+        item for item in filesystem.subvolumes if _holds_system(f"{top}/{item.path}", damage)
+    ]
     chosen = [
         item for item in holding if not item.parent_uuid or item.id == filesystem.default_subvolume
     ]
@@ -103,19 +114,27 @@ def _deployed(candidate: Candidate) -> Iterator[Candidate]:
             yield replace(candidate, deployment=deployment)
 
 
-def _holds_system(top: str, *, media: bool = False) -> bool:
+def _holds_system(top: str, damage: list[str], *, media: bool = False) -> bool:
+    """Whether a tree is a system's; where that cannot be told, why is added to ``damage``."""
     try:
         root = Root("", top)
     except OSError:
         return False
-    with root:
-        if media and any(map(root.is_file, _MEDIA_FILES)):
-            return True
-        if root.is_link(_NIXOS):
-            return True
-        if any(root.is_file(name) or root.is_link(name) for name in _RELEASE_FILES):
-            return root.is_dir("etc") or root.is_dir("usr")
-        if root.windows:
-            return True
-        has_shell = any(root.is_file(name) or root.is_link(name) for name in _SHELLS)
-        return has_shell and root.is_file("etc/passwd")
+    with root, root.lookups.watching() as lost:
+        found = _is_system(root, media=media)
+    if lost and not found:
+        damage.append(str(lost))
+    return found
+
+
+def _is_system(root: Root, *, media: bool) -> bool:
+    if media and any(map(root.is_file, _MEDIA_FILES)):
+        return True
+    if root.is_link(_NIXOS):
+        return True
+    if any(root.is_file(name) or root.is_link(name) for name in _RELEASE_FILES):
+        return root.is_dir("etc") or root.is_dir("usr")
+    if root.windows:
+        return True
+    has_shell = any(root.is_file(name) or root.is_link(name) for name in _SHELLS)
+    return has_shell and root.is_file("etc/passwd")

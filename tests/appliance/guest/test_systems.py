@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from appliance.guest import assembling
 from appliance.guest.disks import BlockDevice
 from appliance.guest.filesystems import Filesystem, Subvolume, mount_options
-from appliance.guest.systems import find_roots
+from appliance.guest.root import Root
+from appliance.guest.systems import Candidate, find_roots
 
 
 def filesystem(
@@ -45,6 +47,50 @@ def roots(*filesystems: Filesystem) -> list[str]:
 )
 def test_a_release_file_makes_a_system(tmp_path: Path, release: str) -> None:
     assert roots(filesystem(system(tmp_path, release))) == ["/dev/sda2"]
+
+
+@pytest.fixture
+def damaged(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names that no lookup gets past, as in a directory whose blocks are damaged."""
+    names: set[str] = set()
+    really = Root._open_exactly
+
+    def open_exactly(root: Root, name: str, flags: int) -> int:
+        if any(part in name for part in names):
+            raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+        return really(root, name, flags)
+
+    monkeypatch.setattr(Root, "_open_exactly", open_exactly)
+    return names
+
+
+def test_a_damaged_tree_is_not_taken_for_one_without_a_system(
+    tmp_path: Path, damaged: set[str]
+) -> None:
+    damaged.add("etc/")
+    system(tmp_path)
+    with pytest.raises(OSError, match="a checksum does not match"):
+        roots(filesystem(tmp_path))
+
+
+def test_a_system_that_shows_elsewhere_is_found_in_a_damaged_tree(
+    tmp_path: Path, damaged: set[str]
+) -> None:
+    damaged.add("etc/")
+    assert roots(filesystem(system(tmp_path, "usr/lib/os-release"))) == ["/dev/sda2"]
+
+
+def test_a_damaged_subvolume_does_not_take_the_others_with_it(
+    tmp_path: Path, damaged: set[str]
+) -> None:
+    subvolumes = [subvolume(256, "bad"), subvolume(257, "good")]
+    system(tmp_path / "good", "usr/lib/os-release")
+    system(tmp_path / "bad", "etc/os-release")
+    damaged.add("etc/os-release")
+    found: list[Candidate] = []
+    with pytest.raises(OSError, match="a checksum does not match"):
+        found.extend(find_roots([filesystem(tmp_path, subvolumes)]))
+    assert [candidate.name for candidate in found] == ["/dev/sda2[/good]"]
 
 
 def test_a_shell_and_a_passwd_make_one_too(tmp_path: Path) -> None:
