@@ -13,6 +13,7 @@ import pytest
 
 from appliance.guest.root import Root
 from rules import facts
+from scanner import usage
 from scanner.store.arrow import rows_to_arrow
 from scanner.tables import load_collector, load_tables
 from scanner.tables.directory_usage.spec import DirectoryUsage
@@ -163,3 +164,27 @@ def test_paths_of_directories_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyP
     rows = list(usages.rows())
     assert len(rows) == 1 + 8
     assert next(row.entries for row in rows if row.path == "/") == 399
+
+
+@pytest.mark.parametrize(
+    ("paths", "depth", "short"),
+    [
+        (None, 2, None),
+        (("/srv/",), 2, {"/srv/", "/srv", "/"}),
+        (("/srv/a/b/",), 2, {"/srv/a/b/", "/srv/a", "/srv", "/"}),
+        (("/srv/a/b/",), 0, {"/srv/a/b/", "/"}),
+        (("/",), 2, {"/"}),
+    ],
+)
+def test_sums_above_what_is_missing_are_short(
+    paths: tuple[str, ...] | None, depth: int, short: set[str] | None
+) -> None:
+    found = usage.unread(paths, depth)
+    assert (None if found is None else set(found)) == short
+
+
+def test_a_path_that_never_ends_costs_no_more_than_the_depth() -> None:
+    (path,) = paths = ("/a" * 30_000 + "/",)
+    found = usage.unread(paths, 2)
+    assert found is not None
+    assert set(found) == {path, "/", "/a", "/a/a"}
