@@ -63,7 +63,8 @@ class Assembler:
                     device = table.resolve(entry.source, self._devices)
                 mounts.append(self._mount_entry(bare, entry, device, candidate, numbers))
             if bare.windows:
-                mounts += drives.mounts(bare, candidate.filesystem.device.path, self._devices)
+                own = candidate.filesystem.device.path
+                mounts += drives.mounts(bare, own, self._devices, table.problems)
         return Root(
             candidate.name,
             top,

@@ -23,17 +23,18 @@ _GUID_MARK = b"DMIO:ID:"
 _MBR_LENGTH = 12
 
 
-def mounts(root: Root, device: str, devices: Sequence[BlockDevice]) -> Iterator[Mount]:
+def mounts(
+    root: Root, device: str, devices: Sequence[BlockDevice], problems: list[str]
+) -> Iterator[Mount]:
     """A mount for each drive letter whose disk is there, in alphabetical order.
-
-    A hive that cannot be read gives none: collectors that read it will say why.
 
     Args:
         root: the Windows root.
         device: the device it is on.
         devices: every block device of the machine, probed.
+        problems: gets a message for what of the key could not be read.
     """
-    system = hives.read_system(root, "SYSTEM", [Want(_KEY)], [])
+    system = hives.read_system(root, "SYSTEM", [Want(_KEY)], problems)
     key = system.find(_KEY) or hives.Key("")
     for value in sorted(key.values.values(), key=lambda value: value.name):
         letter = _LETTER.fullmatch(value.name)
