@@ -12,26 +12,29 @@ HEAD = """\
 
 <!-- Made by `fleetscan tables --markdown`; its head and its making are in scanner/reference.py. -->
 
-A table is a folder here: `spec.py` is its row class, from which everything below follows,
-`collect.py` gathers its rows inside the appliance, `cases/` holds inputs and the rows they give.
-To add one, add a folder with these three; to see it here, run
-`fleetscan tables --markdown > scanner/tables/README.md`. Nothing else needs to be touched.
+Each folder here is a table: `spec.py` defines its rows, and everything below is generated from it;
+`collect.py` gathers the rows inside the appliance; `cases/` holds inputs and the rows they give.
+To add a table, add a folder with these three. To update this page, run
+`fleetscan tables --markdown > scanner/tables/README.md`. Nothing else needs to change.
 
-Every table begins with `machine_id`, which is stable from run to run, and those about an
-operating system go on with `root`, which says which one of the machine. SQL views have `run_id`
-before them. Text of a guest that is not UTF-8 has its bytes escaped as `\\xNN`. Times are UTC.
-A column is never null unless it says so.
+Every table begins with `machine_id`, which is stable from run to run. Tables about an operating
+system continue with `root`, which identifies the system on its machine. SQL views put `run_id`
+before these columns. Bytes of a guest's text that are not UTF-8 are escaped as `\\xNN`. Times are
+UTC. A column is never null unless its type says so.
 
-A secret is not stored: where a text holds one, `[redacted]` stands in its place and the rest of
-the text is as it was, so that a rule still sees that a password is there. The appliance does that
-to the text of every column, and to errors and logs, before the host gets them
-(`scanner/redaction`). A secret is recognised by the name before it (`password=`, `"api_key": `,
-`--token `), by its place (a URL's `user:PW@`, `mysql -pPW`, a mount's `user=NAME%PW`, what an
-environment is set to), by its form (tokens, password hashes, private keys), and in `config`,
-`registry` and `kernel_settings` by the setting's name. Numbers and switches of policies, such as
-`PASS_MAX_DAYS 90`, paths of key files and references such as `$PASSWORD` are no secrets. A secret
-that nothing tells from ordinary text stays. Columns that can
-hold none, such as paths, say why in their spec (`unredacted`).
+Secrets are not stored. `[redacted]` replaces a secret and the rest of the text stays, so that a
+rule still sees that a password is there. The appliance does this to the text of every column, and
+to errors and logs, before the host gets them (`scanner/redaction`). It recognises a secret
+
+* by the name before it (`password=`, `"api_key": `, `--token `),
+* by its place (`user:PW@` in a URL, `mysql -pPW`, `user=NAME%PW` in a mount, values of environment
+  variables),
+* by its form (tokens, password hashes, private keys),
+* and in `config`, `registry` and `kernel_settings` by the name of the setting.
+
+Numbers and switches of policies, such as `PASS_MAX_DAYS 90`, paths of key files, and references
+such as `$PASSWORD` are not secrets. A secret that looks like ordinary text stays. Columns that
+cannot contain secrets, such as paths, say why in their spec (`unredacted`).
 """
 
 _TYPE_NAMES = {
@@ -58,13 +61,9 @@ def scope_name(table: Table) -> str:
 def markdown() -> str:
     """The whole reference, as scanner/tables/README.md holds it."""
     tables = load_tables().values()
-    index = [f"* [`{table.name}`](#{table.name}): {_lower(table.summary)}" for table in tables]
+    index = [f"* [`{table.name}`](#{table.name}): {table.summary}" for table in tables]
     parts = [HEAD, "\n".join(index) + "\n", *("\n".join(_section(table)) for table in tables)]
     return "\n".join(parts)
-
-
-def _lower(text: str) -> str:
-    return text[0].lower() + text[1:]
 
 
 def _section(table: Table) -> Iterator[str]:

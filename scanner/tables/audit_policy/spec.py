@@ -21,10 +21,10 @@ Category = Literal[
 
 @table()
 class AuditPolicy:
-    """Audit policy of Windows: which events go into its security log.
+    """Audit policy of Windows: which events its security log records.
 
-    It is the policy in force when the system last ran, as ``auditpol /get /category:*`` shows it,
-    wherever it was set. Windows XP and Server 2003 have categories alone.
+    This is the policy in force when the system last ran, as ``auditpol /get /category:*`` shows it,
+    wherever it was set. Windows XP and Server 2003 have only categories.
     """
 
     category: Category = column("Category of the events.")
@@ -32,5 +32,5 @@ class AuditPolicy:
         "Kind of the events, as auditpol names it in English; null for a whole category.",
         example="Special Logon",
     )
-    success: bool = column("Whether what succeeds is recorded.")
-    failure: bool = column("Whether what fails is recorded.")
+    success: bool = column("Whether successes are recorded.")
+    failure: bool = column("Whether failures are recorded.")

@@ -11,10 +11,10 @@ Loader = Literal["grub", "grub-legacy", "bls", "extlinux"]
 
 @table()
 class BootEntry:
-    """Entries of boot loaders' menus: kernels and their command lines.
+    """Boot loader menu entries: kernels and their command lines.
 
-    Read are the menus as they lie on disk; what a loader's script works out at boot is told only
-    where it can be read off. Passwords of menus are left out.
+    Menus are read as they are on disk. What a loader's script computes at boot is included only
+    where it follows from the text. Menu passwords are left out.
     """
 
     loader: Loader = column(
@@ -22,10 +22,12 @@ class BootEntry:
         "Specification, which systemd-boot and GRUB 2 read; extlinux: also SYSLINUX's."
     )
     file: str = column(
-        "File that the entry stands in.", example="/boot/grub/grub.cfg", unredacted=IS_PATH
+        "File that contains the entry.", example="/boot/grub/grub.cfg", unredacted=IS_PATH
     )
-    position: U32 = column("Place in its menu, from 0; submenus' entries follow in order.")
-    title: str = column("Title, after those of its submenus.", example="Debian GNU/Linux")
+    position: U32 = column("Position in its menu, from 0; entries of submenus follow in order.")
+    title: str = column(
+        "Title, preceded by the titles of its submenus.", example="Debian GNU/Linux"
+    )
     entry_id: str | None = column("The entry's own identifier, by which a default may name it.")
     kernel: str | None = column(
         "Kernel, as the entry names it; null for entries that load none.",
@@ -34,9 +36,10 @@ class BootEntry:
     )
     initrds: tuple[str, ...] = column("Initial RAM disks, likewise.", unredacted=IS_PATH)
     command_line: str | None = column(
-        "The kernel's command line; variables that the loader knows stand as written.",
+        "The kernel's command line; variables of the loader are left as written.",
         example="root=/dev/mapper/vg-root ro quiet",
     )
     is_default: bool = column(
-        "Whether it is started when nobody chooses; false for all where that cannot be read off."
+        "Whether it starts if nobody chooses; false for all entries where the file does not show "
+        "that."
     )

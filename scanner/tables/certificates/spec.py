@@ -11,27 +11,27 @@ Kind = Literal["trusted", "added", "server"]
 
 @table()
 class Certificate:
-    """X.509 certificates of the system's trust store, and of servers where they usually lie.
+    """X.509 certificates in the system's trust store and in servers' usual places.
 
-    Of a trust store its bundle is read, so that each certificate is told once, whatever links
-    lead to it. What a certificate claims is told as it stands; no signature is checked.
+    For a trust store the bundle is read, so that each certificate is listed once, however many
+    links lead to it. Rows contain what certificates claim; no signature is checked.
     """
 
     kind: Kind = column(
-        "trusted: in the system's bundle of authorities; added: put there by the site; server: in "
-        "a place where servers keep their own."
+        "trusted: in the system's bundle of authorities; added: added by the site; server: in a "
+        "place where servers keep their own certificates."
     )
     file: str = column(
-        "File that it is in.", example="/etc/ssl/certs/ca-certificates.crt", unredacted=IS_PATH
+        "File that contains it.", example="/etc/ssl/certs/ca-certificates.crt", unredacted=IS_PATH
     )
-    position: U32 = column("Place among the certificates of the file, from 0.")
+    position: U32 = column("Position among the certificates of the file, from 0.")
     subject: str = column(
-        "Whose it is, as RFC 4514 writes names.",
+        "Subject, in the notation of RFC 4514.",
         example="CN=www.example.org,O=Example,C=FR",
         unredacted="a certificate is shown to whoever connects",
     )
     issuer: str = column(
-        "Who issued it, likewise.", unredacted="a certificate is shown to whoever connects"
+        "Issuer, in the same notation.", unredacted="a certificate is shown to whoever connects"
     )
     serial: str = column(
         "Serial number, hexadecimal.",
@@ -41,16 +41,18 @@ class Certificate:
     not_before: Timestamp = column("First instant of its validity.")
     not_after: Timestamp = column("Last instant of its validity.")
     names: tuple[str, ...] = column(
-        "Host names that it holds for.",
+        "Host names that it is valid for.",
         example="www.example.org",
         unredacted="a certificate is shown to whoever connects",
     )
-    key_type: str = column("Kind of its key; an object identifier for others.", example="rsa")
-    key_bits: U32 | None = column("Size of its key; null where it is not known.", unit="bits")
+    key_type: str = column(
+        "Type of its key; an object identifier for types without a name here.", example="rsa"
+    )
+    key_bits: U32 | None = column("Size of its key; null if not known.", unit="bits")
     signature_algorithm: str = column(
-        "How it is signed; an object identifier for what has no name here.",
+        "Signature algorithm; an object identifier for those without a name here.",
         example="sha256WithRSAEncryption",
     )
     sha256: str = column("SHA-256 of the whole certificate, hexadecimal.", unredacted=IS_DIGEST)
-    is_ca: bool = column("Whether it may issue others, by its basic constraints.")
+    is_ca: bool = column("Whether it may issue others, according to its basic constraints.")
     self_signed: bool = column("Whether subject and issuer are the same.")

@@ -7,34 +7,35 @@ from scanner.schema import IS_PATH, U32, column, table
 
 @table()
 class Setting:
-    """Settings as a program would read them, file by file in its reading order.
+    """Settings as a program would read them, file by file, in the program's reading order.
 
-    The OpenSSH server (sshd_config and what it includes), apt's sources and the rules of audit are
-    read as the programs read them. The others have the nodes of Augeas' lenses: PAM and its
+    Settings of the OpenSSH server (sshd_config and the files it includes), apt's sources and audit
+    rules are read as the programs read them. All others are nodes of Augeas' lenses: PAM and its
     faillock, pwhistory and pwquality, sudoers, fstab, login.defs, limits, access, hosts, resolv,
     nsswitch, yum's and zypper's sources, chrony, ntp, auditd, /etc/default/grub and useradd,
-    SELinux, systemd's own settings. Those of the kernel and of cron are in ``kernel_settings`` and
-    ``scheduled_tasks``. Comments are left out; secrets in values are redacted.
+    SELinux, systemd's own settings. Settings of the kernel and of cron are in ``kernel_settings``
+    and ``scheduled_tasks``. Comments are left out; secrets in values are redacted.
     """
 
     file: str = column(
-        "File that the setting stands in.", example="/etc/ssh/sshd_config", unredacted=IS_PATH
+        "File that contains the setting.", example="/etc/ssh/sshd_config", unredacted=IS_PATH
     )
     path: str = column(
-        "The setting: Augeas' path below the file; the OpenSSH server's name in lower case, one "
-        "that holds in a condition only with that before a slash; a source of apt, from 1, and "
-        "its field; an option of auditctl.",
+        "The setting: Augeas' path below the file; for the OpenSSH server the name in lower case, "
+        "preceded by its condition and a slash if it has one; for apt the number of the source, "
+        "from 1, and its field; for audit an option of auditctl.",
         example="match user backup/permitrootlogin",
     )
     value: str = column(
-        "Value as written, for the OpenSSH server without quotes; empty for a setting without one.",
+        "Value as written, for the OpenSSH server without quotes; empty for a setting without a "
+        "value.",
         example="prohibit-password",
         named_by=("path",),
     )
-    line: U32 | None = column("Line of the file, from 1; null where there is a lens.")
+    line: U32 | None = column("Line of the file, from 1; null if the file was read with a lens.")
     position: U32 = column(
-        "Place in the order in which the program reads its settings, from 0; for the OpenSSH "
-        "server the first setting of a name outside conditions is the one in force."
+        "Position in the order in which the program reads its settings, from 0; for the OpenSSH "
+        "server the first setting of a name outside conditions is in force."
     )
     lens: str | None = column(
         "Augeas' lens for the file; null for the OpenSSH server, apt and audit.",

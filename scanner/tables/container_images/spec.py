@@ -11,27 +11,28 @@ from scanner.schema import IS_DIGEST, IS_NAME, IS_PATH, U64, Timestamp, column, 
 class ContainerImage:
     """Container images in the stores of Docker, podman, Buildah, CRI-O and containerd.
 
-    Stores are looked for where the engines put them, those of accounts without privileges as well.
+    Stores are searched for where the engines put them, including those of unprivileged accounts.
     """
 
     engine: Literal["docker", "podman", "containerd"] = column(
-        "Whose store it is; podman: podman's, Buildah's or CRI-O's, who share one kind."
+        "Engine that the store belongs to; podman: podman, Buildah or CRI-O, which share one kind "
+        "of store."
     )
     store: str = column("The store's directory.", example="/var/lib/docker", unredacted=IS_PATH)
     user: str | None = column(
-        "Account that the store belongs to; null for the system's.", unredacted=IS_NAME
+        "Account that the store belongs to; null for the system's store.", unredacted=IS_NAME
     )
     namespace: str | None = column("containerd's namespace.", example="k8s.io")
     id: str | None = column(
-        "The image's id, which is the SHA-256 of its configuration; null where containerd keeps "
-        "names alone.",
+        "The image's id, which is the SHA-256 of its configuration; null if containerd keeps only "
+        "names.",
         example="d137a5449684c14b8f4bcb100aaa4543d0f0fb61d0143da7750c2e1b26058546",
         unredacted=IS_DIGEST,
     )
-    names: tuple[str, ...] = column("Its names with their tags; none for an image without.")
+    names: tuple[str, ...] = column("Its names with their tags; empty for an image without names.")
     digests: tuple[str, ...] = column(
-        "Digests of its manifests, by which registries know it.", unredacted=IS_DIGEST
+        "Digests of its manifests, which identify it in registries.", unredacted=IS_DIGEST
     )
     created: Timestamp | None = column("When it was built; for containerd, when it was stored.")
     architecture: str | None = column("Architecture, as Go names it.", example="amd64")
-    size: U64 | None = column("Size of its layers as unpacked; null when not kept.", unit="bytes")
+    size: U64 | None = column("Size of its unpacked layers; null if not recorded.", unit="bytes")

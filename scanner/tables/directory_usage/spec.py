@@ -10,11 +10,11 @@ DEPTH = 2
 
 @table(origin=Origin.HOST)
 class DirectoryUsage:
-    """What directories hold, themselves and all below them included, as du counts it.
+    """Size of directories with everything below them, as du counts it.
 
-    Worked out from the rows of ``files``, so it needs ``--files all``; ``--usage-depth`` says how
-    deep directories have a row of their own. A file with several names counts once, below the
-    first that was met.
+    Computed from the rows of ``files``, so it needs ``--files all``. Directories down to
+    ``--usage-depth`` have rows of their own. A file with several names counts once, under the name
+    that was met first.
     """
 
     path: str = column("The directory.", example="/var/log", unredacted=IS_PATH)

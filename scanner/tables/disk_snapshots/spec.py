@@ -7,9 +7,9 @@ from scanner.schema import U16, U64, Origin, Scope, Timestamp, column, table
 
 @table(scope=Scope.MACHINE, origin=Origin.HOST)
 class DiskSnapshot:
-    """Snapshots that disk images hold inside; facts are always those of the current state.
+    """Snapshots stored inside disk images; facts always describe the current state.
 
-    Only qcow2 images hold any. Backing files are no snapshots: see disks.backing_chain.
+    Only qcow2 images contain any. Backing files are not snapshots: see disks.backing_chain.
     """
 
     disk: U16 = column("The disk, as in disks.disk.")
@@ -18,5 +18,5 @@ class DiskSnapshot:
     created: Timestamp = column("When it was taken.")
     virtual_size: U64 | None = column("Size of the disk at that time.", unit="bytes")
     state_size: U64 = column(
-        "Length of the running guest's state that was saved with it; 0 without one.", unit="bytes"
+        "Length of the running guest's state saved with it; 0 if none was saved.", unit="bytes"
     )

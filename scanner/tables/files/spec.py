@@ -11,13 +11,14 @@ FileType = Literal["file", "directory", "symlink", "character", "block", "fifo",
 
 @table()
 class File:
-    """Every entry of a root's tree, the filesystems its fstab mounts included.
+    """Every entry of a root's tree, including the filesystems that its fstab mounts.
 
-    ``--files notable`` keeps entries that security rules ask about: set-user-id, set-group-id or
-    sticky bits, capabilities, world-writable, device nodes, owners unknown to the root, and what
-    lies in /etc, /root, /boot and the top of /home directories.
+    ``--files notable`` keeps the entries that security rules need: those with set-user-id,
+    set-group-id or sticky bits, capabilities or world-writable mode, device nodes, entries whose
+    owner the root does not know, and everything in /etc, /root, /boot and the top of /home
+    directories.
 
-    Windows: modes and owners are what a Linux kernel makes of NTFS, and say nothing of rights.
+    Windows: modes and owners are what a Linux kernel makes of NTFS, and say nothing about rights.
     """
 
     path: str = column("Absolute path in the root.", example="/etc/shadow", unredacted=IS_PATH)
@@ -26,10 +27,10 @@ class File:
     uid: U32 = column("Numeric owner.")
     gid: U32 = column("Numeric group.")
     owner: str | None = column(
-        "Owner's name in this root; null when it has none.", example="root", unredacted=IS_NAME
+        "Owner's name in this root; null if it has none.", example="root", unredacted=IS_NAME
     )
     group_name: str | None = column(
-        "Group's name in this root; null when it has none.", unredacted=IS_NAME
+        "Group's name in this root; null if it has none.", unredacted=IS_NAME
     )
     size: U64 = column("Apparent size.", unit="bytes")
     allocated: U64 = column("Space occupied.", unit="bytes")
@@ -41,7 +42,7 @@ class File:
     accessed: Timestamp = column("Last access.")
     modified: Timestamp = column("Last change of content.")
     changed: Timestamp = column("Last change of metadata.")
-    target: str | None = column("What a symbolic link holds.", unredacted=IS_PATH)
+    target: str | None = column("Target of a symbolic link.", unredacted=IS_PATH)
     selinux: str | None = column(
         "SELinux label.",
         example="system_u:object_r:etc_t:s0",

@@ -9,7 +9,7 @@ from scanner.schema import IS_DEVICE, IS_DIGEST, U32, U64, Scope, column, table
 
 @table(scope=Scope.MACHINE)
 class Filesystem:
-    """Filesystems and swap areas, with their usage as df in the guest would say.
+    """Filesystems and swap areas, with their usage as df in the guest would show it.
 
     A block device whose content is known but holds no files (swap, LVM physical volumes, LUKS
     containers) has a row as well, without usage.
@@ -20,17 +20,17 @@ class Filesystem:
     )
     type: str = column("Type as blkid names it.", example="ext4", unredacted="one of blkid's words")
     usage: Literal["filesystem", "swap", "raid", "crypto", "other"] = column(
-        "What the content is for, as blkid classes it."
+        "Purpose of the content, as blkid classifies it."
     )
     version: str | None = column("Version of the format.", example="1.0")
     uuid: str | None = column("UUID or serial, as blkid prints it.", unredacted=IS_DIGEST)
     label: str | None = column("Label.")
     mounted: bool = column("Whether it could be mounted read-only here.")
     journal: Literal["clean", "replayed", "ignored"] | None = column(
-        "clean: nothing to replay; replayed: replayed on a throw-away overlay in the "
-        "appliance's memory, never onto the image; ignored: could not be replayed, so facts "
-        "may be older than the guest's last writes. Null for filesystems without a journal, "
-        "and those that do not tell."
+        "clean: nothing to replay; replayed: replayed on a throw-away overlay in the appliance's "
+        "memory, never onto the image; ignored: could not be replayed, so facts may be older than "
+        "the guest's last writes. Null for filesystems without a journal, and those that do not "
+        "show its state."
     )
     block_size: U32 | None = column("Fundamental block size.", unit="bytes")
     size: U64 | None = column("Size, as df counts it.", unit="bytes")
@@ -38,12 +38,13 @@ class Filesystem:
     free: U64 | None = column("Free space, root's reserve included.", unit="bytes")
     available: U64 | None = column("Free space for ordinary users.", unit="bytes")
     inodes: U64 | None = column(
-        "Inodes in all; 0 where the filesystem makes them as needed; null where it cannot tell."
+        "Total number of inodes; 0 if the filesystem creates them as needed; null if it does not "
+        "report them."
     )
     inodes_used: U64 | None = column("Inodes in use.")
     stack: tuple[str, ...] = column(
-        "Devices that it lies on below its own, nearest first, down to whole disks: "
-        "their rows are in volumes, partitions and disks.",
+        "Devices below its own, nearest first, down to whole disks; their rows are in volumes, "
+        "partitions and disks.",
         example="/dev/sda2",
         unredacted=IS_DEVICE,
     )

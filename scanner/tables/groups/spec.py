@@ -12,8 +12,8 @@ class Group:
     name: str = column("Group name.", example="sudo", unredacted=IS_NAME)
     gid: U32 = column("Numeric id; Windows: the last part of its SID.")
     members: tuple[str, ...] = column(
-        "Accounts listed as members; those with it as primary group are not listed. "
-        "Windows: names of local accounts, SIDs of others.",
+        "Accounts listed as members; accounts that have it as their primary group are not "
+        "included. Windows: names of local accounts, SIDs of others.",
         unredacted=IS_NAME,
     )
     administrators: tuple[str, ...] = column(

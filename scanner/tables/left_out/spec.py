@@ -9,14 +9,17 @@ from scanner.schema import Origin, Scope, column, table
 
 @table(scope=Scope.MACHINE, origin=Origin.RUN)
 class LeftOut:
-    """Files of scanned folders that are no machines of their own, and because of whom.
+    """Files of scanned folders that are not machines of their own, and why.
 
-    A file stands under each machine that it belongs to, so that as many machines as have a row for
-    it are based on it. Only images in its own folder can leave an image out, and only those that
-    passed preflight; `fleetscan scan --bases scan` scans those that others are based on as well.
+    A file has a row under each machine that it belongs to, so the number of its rows is the number
+    of machines that are based on it. An image can be left out only because of images in its own
+    folder that passed preflight. `fleetscan scan --bases scan` also scans images that others are
+    based on.
     """
 
-    path: str = column("The file, as it was found.", example="/srv/images/golden.qcow2")
+    path: str = column(
+        "The file, under the path where it was found.", example="/srv/images/golden.qcow2"
+    )
     why: Literal["base", "extent", "alias", "bundle", "unlisted"] = column(
         "base: other images of its folder are based on it; extent: it holds a part of a disk; "
         "alias: it is another name of an image; bundle: it is part of a Parallels bundle, which "
@@ -24,7 +27,7 @@ class LeftOut:
         "list it."
     )
     named_by: str = column(
-        "The file on whose word it was left out: an image, a machine.yaml, or the descriptor of a "
-        "bundle.",
+        "The file because of which it was left out: an image, a machine.yaml, or the descriptor "
+        "of a bundle.",
         example="/srv/images/web01.qcow2",
     )

@@ -11,12 +11,12 @@ from scanner.schema import F64, IS_DIGEST, U8, U16, Origin, Scope, Timestamp, co
 class Machine:
     """What was scanned, and what became of it.
 
-    Every machine of a run has exactly one row here, also when nothing of it could be read.
+    Every machine of a run has exactly one row here, even if nothing of it could be read.
     """
 
     outcome: Literal["ok", "partial", "failed"] = column(
-        "ok: everything asked for was gathered; partial: some of it, see coverage; "
-        "failed: no operating system could be read, so no rule can pass."
+        "ok: everything requested was gathered; partial: some of it was, see coverage; failed: no "
+        "operating system could be read, so no rule can pass."
     )
     error: str | None = column(
         "Why the outcome is not ok, in one line.",
@@ -24,22 +24,23 @@ class Machine:
     )
     error_kind: str | None = column("The error's class, stable enough to group by.")
     stage: Literal["source", "preflight", "appliance", "discover", "collect"] | None = column(
-        "How far the machine came before the error."
+        "Stage that the machine had reached when the error occurred."
     )
     source: str = column("The source that named the machine.", example="/srv/images")
     disks: U16 = column("Number of disks the machine has.")
     roots: U16 = column("Number of operating systems found on them.")
     started: Timestamp = column("When its scan began.")
-    seconds: F64 = column("Whole time of its scan.", unit="seconds")
+    seconds: F64 = column("Total time of its scan.", unit="seconds")
     seconds_preflight: F64 | None = column("Time for preflight of its disks.", unit="seconds")
     seconds_appliance: F64 | None = column("Time until its appliance was ready.", unit="seconds")
     seconds_discover: F64 | None = column(
         "Time to find volumes, filesystems and roots.", unit="seconds"
     )
     seconds_collect: F64 | None = column("Time for all collectors.", unit="seconds")
-    attempts: U8 = column("How often its scan was begun in this run.")
+    attempts: U8 = column("How often its scan was started in this run.")
     torn: bool = column(
-        "Scanned while in use by a running guest (--live), so rows may not fit together."
+        "Whether it was scanned while a running guest was using it (--live), so that rows may be "
+        "inconsistent."
     )
     accelerator: Literal["kvm", "tcg", "none"] | None = column(
         "What ran the appliance; none for a plain directory; null when none was started."
@@ -48,14 +49,14 @@ class Machine:
         "Content address of the appliance that read it.", unredacted=IS_DIGEST
     )
     confinement: tuple[str, ...] = column(
-        "Layers that held around QEMU and qemu-img on this host: user, namespaces, root, seccomp, "
-        "landlock, cgroup; see the threat model. Empty for a plain directory.",
+        "Layers of confinement that held for QEMU and qemu-img on this host: user, namespaces, "
+        "root, seccomp, landlock, cgroup; see the threat model. Empty for a plain directory.",
         example="namespaces",
         unredacted="made by us",
     )
     identity: str | None = column(
-        "Fingerprint of every file in the machine's backing chains, from which an unchanged "
-        "machine is known.",
+        "Fingerprint of every file in the machine's backing chains, by which fleetscan recognises "
+        "an unchanged machine.",
         unredacted=IS_DIGEST,
     )
     facts_run: str = column(

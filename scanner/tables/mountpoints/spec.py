@@ -7,13 +7,13 @@ from scanner.schema import IS_DEVICE, IS_PATH, U8, column, table
 
 @table()
 class Mountpoint:
-    """Where a root mounts its filesystems, as its own fstab says.
+    """Where a root mounts its filesystems, according to its own fstab.
 
     Windows: its drive letters, as its registry maps them to partitions of the machine.
     """
 
     path: str = column(
-        "Directory; swap for swap areas; drive letters as C: is written.",
+        "Directory; swap for swap areas; drive letters are written as C:.",
         example="/var",
         unredacted=IS_PATH,
     )
@@ -26,11 +26,12 @@ class Mountpoint:
         "First field of the fstab entry; null for a root that fstab does not list.",
         example="UUID=2f1c...",
     )
-    type: str | None = column("Filesystem type, as the entry has it.")
+    type: str | None = column("Filesystem type according to the entry.")
     options: tuple[str, ...] = column("Mount options of the entry.", example="noexec")
     subvolume: str | None = column("btrfs subvolume that is mounted.")
     check_pass: U8 | None = column("Sixth field of the entry: order of checks at boot.")
     mounted: bool = column(
-        "Whether it is part of the tree that was scanned; of Windows' drives only the system's is."
+        "Whether it is part of the tree that was scanned; for Windows that is only the system "
+        "drive."
     )
-    error: str | None = column("Why it could not be.")
+    error: str | None = column("Why it could not be mounted.")

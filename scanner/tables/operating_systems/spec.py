@@ -39,8 +39,8 @@ class OperatingSystem:
 
     family: Family = column("Kind of operating system.")
     form: Form = column(
-        "installed: a system of its own; container: a container's or chroot's files that say so "
-        "themselves; installer, netinst, live: installation or live media."
+        "installed: a system of its own; container: files of a container or chroot that identify "
+        "themselves as such; installer, netinst, live: installation or live media."
     )
     distro: str | None = column(
         "Lower-case identifier, os-release's ID; windows on Windows.", example="debian"
@@ -52,7 +52,7 @@ class OperatingSystem:
     like: tuple[str, ...] = column("Related distributions, os-release's ID_LIKE.")
     product: str | None = column("Full name for people.", example="Debian GNU/Linux 12 (bookworm)")
     version: str | None = column(
-        "Version, as precise as the system states it: os-release's VERSION_ID, or the point "
+        "Version, as precisely as the system states it: os-release's VERSION_ID, or the point "
         "release that extends it in VERSION, DEBIAN_VERSION_FULL, /etc/debian_version or another "
         "release file. Windows: major and minor version, build and revision.",
         example="12.11",
@@ -73,7 +73,7 @@ class OperatingSystem:
     )
     hostname: str | None = column("Static host name.")
     etc_machine_id: str | None = column(
-        "Content of /etc/machine-id; null when it is empty or not yet initialized."
+        "Content of /etc/machine-id; null if it is empty or not yet initialized."
     )
     timezone: str | None = column(
         "Time zone name; Windows has names of its own.", example="Europe/Paris"
@@ -84,14 +84,15 @@ class OperatingSystem:
     )
     package_format: PackageFormat | None = column("Format of the package database.")
     package_manager: PackageManager | None = column(
-        "Program that gets and updates packages, told by what is installed.", example="dnf"
+        "Program that installs and updates packages, inferred from what is installed.",
+        example="dnf",
     )
     build: str | None = column("Windows: build number.", example="19045")
     installed_at: Timestamp | None = column("When it was installed, where the system records it.")
     system_root: str | None = column(
-        "Windows: the directory it is installed in, as it names it itself.", example="C:\\Windows"
+        "Windows: the directory it is installed in, according to itself.", example="C:\\Windows"
     )
     hibernated: bool | None = column(
-        "Windows: whether it sleeps on disk, also by a shutdown that prepares a fast start: what "
-        "it had in memory when it was stopped is not in its files."
+        "Windows: whether it is hibernated, or was shut down for a fast start. What it then had "
+        "in memory is not in its files."
     )

@@ -45,24 +45,24 @@ LANGUAGES: tuple[Manager, ...] = ("python", "npm", "gem", "java", "go")
 
 @table()
 class Package:
-    """Packages on record, in the terms of their own ecosystem.
+    """Installed packages, in the terms of their own ecosystem.
 
-    Those of languages are looked for where the system's own interpreters have them; with
-    ``--packages all`` everywhere, and in Java archives and Go programs as well.
+    Packages of programming languages are searched for where the system's own interpreters keep
+    them; with ``--packages all`` everywhere, and in Java archives and Go programs as well.
     """
 
     manager: Manager = column(
-        "What has it on record: a package manager or a language's tools; windows: programs that "
+        "What has recorded it: a package manager or a language's tools; windows: programs that "
         "can be uninstalled; windows-update: what component based servicing has installed."
     )
     name: str = column("Package name.", example="openssl", unredacted=IS_PUBLISHED)
     version: str = column(
-        "Whole version as the ecosystem's own tool prints it: epoch, upstream version, "
-        "revision or release; empty where it is not on record, as for snaps.",
+        "Full version as the ecosystem's own tool prints it: epoch, upstream version, revision or "
+        "release; empty if it is not recorded, as for snaps.",
         example="1:3.0.15-1~deb12u1",
         unredacted=IS_PUBLISHED,
     )
-    epoch: U32 | None = column("Epoch; null when there is none.")
+    epoch: U32 | None = column("Epoch; null if there is none.")
     upstream_version: str = column(
         "Version without epoch and release.", example="3.0.15", unredacted=IS_PUBLISHED
     )
@@ -75,10 +75,12 @@ class Package:
         "Architecture, as the ecosystem names it.", example="amd64", unredacted=IS_PUBLISHED
     )
     status: Status = column(
-        "State of the package; only dpkg, opkg and xbps know others than installed, and packages "
-        "on record as not-installed have no row."
+        "State of the package; only dpkg, opkg and xbps have states other than installed, and "
+        "packages recorded as not-installed have no row."
     )
-    held: bool = column("Held back by the package manager's own mark, where it has one.")
+    held: bool = column(
+        "Whether the package manager has it marked as held; false for those without such a mark."
+    )
     purl: str = column(
         "Package URL; its type is generic where none is registered for the ecosystem.",
         example="pkg:deb/debian/openssl@3.0.15-1~deb12u1?arch=amd64&distro=debian-12",
@@ -90,21 +92,21 @@ class Package:
     )
     source_version: str | None = column("Version of the source package.", unredacted=IS_PUBLISHED)
     vendor: str | None = column("Vendor, or the maintainer or packager; for snap the channel.")
-    license: str | None = column(
-        "License, where the database records one.", unredacted=IS_PUBLISHED
-    )
+    license: str | None = column("License, if the database records one.", unredacted=IS_PUBLISHED)
     section: str | None = column("Section or group.", example="admin", unredacted=IS_PUBLISHED)
     summary: str | None = column("One-line description.")
     installed_size: U64 | None = column("Size on disk as recorded.", unit="bytes")
     installed_at: Timestamp | None = column(
-        "When it was last installed or upgraded, as recorded; for dpkg and slackware the age of "
-        "its list of files."
+        "When it was last installed or upgraded, as recorded; for dpkg and slackware the time of "
+        "its file list."
     )
     path: str | None = column(
-        "Where a package that no database lists was found; null for those of a system's database.",
+        "Where a package that no database lists was found; null for packages of a system's "
+        "database.",
         unredacted=IS_PATH,
     )
     account: str | None = column(
-        "Profile folder of the only account that has it, for programs installed by a Windows user.",
+        "For programs that a Windows user installed for one account alone, the profile folder of "
+        "that account.",
         unredacted=IS_NAME,
     )

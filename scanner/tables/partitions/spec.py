@@ -11,8 +11,8 @@ from scanner.schema import IS_DEVICE, IS_DIGEST, U16, U32, U64, Scope, column, t
 class Partition:
     """Partitions of the machine's disks and volumes, with their alignment.
 
-    One that lies behind its disk's end, as after a copy that broke off, has a row all the same. Of
-    the logical ones there are at most 251 rows a disk, as the kernel has no more numbers.
+    A partition beyond the end of its disk, as after an interrupted copy, also has a row. A disk has
+    at most 251 rows for logical partitions, as the kernel has no more numbers.
     """
 
     device: str = column(
@@ -43,10 +43,10 @@ class Partition:
     name: str | None = column("GPT partition name.")
     uuid: str | None = column("Partition UUID, as in /dev/disk/by-partuuid.", unredacted=IS_DIGEST)
     gpt_header: Literal["primary", "backup"] | None = column(
-        "Which of a GPT's two headers it was read from: backup when the primary is damaged; null "
+        "Which of a GPT's two headers it was read from: backup if the primary is damaged; null "
         "for other tables and inside volumes."
     )
     gpt_damaged: Literal["primary", "backup"] | None = column(
-        "Which of the two is damaged, or not where it belongs; null for neither."
+        "Which of the two is damaged or misplaced; null if neither is."
     )
     bootable: bool = column("MBR active flag, or GPT legacy-boot attribute.")

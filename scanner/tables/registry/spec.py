@@ -22,42 +22,42 @@ ValueType = Literal[
 
 @table()
 class RegistryValue:
-    r"""Values of the Windows registry, of the keys that security settings live in.
+    r"""Values of the Windows registry, from the keys that hold security settings.
 
-    Unless asked for others: version, log-on, user account control, policies (Windows Update,
-    firewall, event logs, remote desktop, WinRM, PowerShell), autoruns (Run, RunOnce, RunOnceEx,
-    what of them is switched off, Active Setup, AppInit and AppCert libraries, helpers of netsh,
-    print monitors, of the command processor, log-on scripts; per user as well), who logged on
-    last, LSA, SChannel, secure channel, remote desktop, SMB server and client with shares,
+    These are, by default: version, log-on, user account control, policies (Windows Update,
+    firewall, event logs, remote desktop, WinRM, PowerShell), autoruns (Run, RunOnce, RunOnceEx
+    and which of them are switched off, Active Setup, AppInit and AppCert libraries, netsh helpers,
+    print monitors, those of the command processor, log-on scripts; per user as well), who logged
+    on last, LSA, SChannel, secure channel, remote desktop, SMB server and client with shares,
     TCP/IP and DNS, firewall profiles, time, event logs, crash dumps, audit policy, and the tree
-    of scheduled tasks. ``fleetscan scan --registry KEY`` adds a key with all that is below it,
-    such as ``HKLM\SOFTWARE\Vendor``; it may be repeated.
+    of scheduled tasks. ``fleetscan scan --registry KEY`` adds a key and everything below it, such
+    as ``HKLM\SOFTWARE\Vendor``; the option may be repeated.
 
-    Values under names that speak of passwords or other secrets are redacted as a whole.
+    Values whose names suggest passwords or other secrets are redacted as a whole.
     """
 
     key: str = column(
-        "Key, as regedit shows it; CurrentControlSet is the one that starts, HKU is followed by "
-        "the name of the user's profile folder. Windows ignores the case of keys and names: "
-        "compare them in lower case.",
+        "Key, as regedit shows it; CurrentControlSet is the control set that starts, and HKU is "
+        "followed by the name of the user's profile folder. Windows ignores the case of keys and "
+        "names: compare them in lower case.",
         example="HKLM\\SYSTEM\\CurrentControlSet\\Control\\Lsa",
     )
     name: str = column(
         "Value's name; empty for a key's default value.", example="LmCompatibilityLevel"
     )
-    type: ValueType = column("Its type, REG_ left out.")
+    type: ValueType = column("Its type, without REG_.")
     value: str | None = column(
-        "It as text: numbers in decimal, binary data as hex digits, strings of a multi_sz "
-        "separated by a line feed.",
+        "The value as text: numbers in decimal, binary data as hex digits, strings of a multi_sz "
+        "separated by line feeds.",
         example="3",
         named_by=("key", "name"),
     )
     number: U64 | None = column(
-        "It as a number, where it is a dword or qword; null when withheld.", example="3"
+        "The value as a number, if it is a dword or qword; null if withheld.", example="3"
     )
-    size: U32 | None = column("Length of its data; null when withheld.", unit="bytes")
-    truncated: bool = column("Whether only its beginning is given, being longer than 4096 bytes.")
-    withheld: bool = column(
-        "Whether it is redacted as a whole, because its name speaks of a secret."
+    size: U32 | None = column("Length of its data; null if withheld.", unit="bytes")
+    truncated: bool = column(
+        "Whether only its beginning is stored, because it is longer than 4096 bytes."
     )
+    withheld: bool = column("Whether it is redacted as a whole because its name suggests a secret.")
     key_modified: Timestamp | None = column("When its key was last written.")

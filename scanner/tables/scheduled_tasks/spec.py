@@ -13,49 +13,49 @@ Kind = Literal["cron", "periodic", "anacron", "at", "timer", "windows"]
 class ScheduledTask:
     """Commands that run at set times: cron, anacron, at, systemd timers, Windows' tasks.
 
-    What a command is given on its standard input, and the environment that at keeps with each
-    job, may hold secrets and is left out.
+    A command's standard input, and the environment that at stores with each job, may contain
+    secrets and are left out.
     """
 
     kind: Kind = column(
-        "cron: a line of a crontab; periodic: a script in /etc/cron.daily and its like; anacron: "
-        "a line of anacrontab; at: a job that runs once; timer: a systemd timer; windows: a task "
-        "of Windows' scheduler, which may also run when somebody logs on or something happens."
+        "cron: a line of a crontab; periodic: a script in /etc/cron.daily or similar; anacron: a "
+        "line of anacrontab; at: a job that runs once; timer: a systemd timer; windows: a task of "
+        "the Windows scheduler, which may also run when somebody logs on or an event occurs."
     )
     file: str = column(
-        "File that it stands in; the hive for a task of Windows that only its registry has.",
+        "File that contains it; the hive for a Windows task that is only in the registry.",
         example="/etc/cron.d/sysstat",
         unredacted=IS_PATH,
     )
     line: U32 | None = column("Line of a crontab or anacrontab, from 1.")
     name: str | None = column(
-        "Name that it has besides its file: a timer's unit, anacron's job, the path of a task of "
-        "Windows.",
+        "Its name, if it has one besides its file: the unit of a timer, the job of anacron, the "
+        "path of a Windows task.",
         example="logrotate.timer",
     )
     schedule: str = column(
-        "When it runs, in its own language; settings of a timer are joined by semicolons. Of a "
-        "task of Windows its triggers in words, joined by semicolons; empty where nothing but the "
-        "registry has it, or nothing but a program starts it.",
+        "When it runs, in its own notation; settings of a timer are joined by semicolons. "
+        "Windows: its triggers in words, joined by semicolons; empty if the task is only in the "
+        "registry, or if only a program starts it.",
         example="25 6 * * *",
     )
-    runs_at: Timestamp | None = column("When a job of at runs.")
+    runs_at: Timestamp | None = column("When an at job runs.")
     user: str | None = column(
-        "Account that it runs as, a name or SID; null for a timer, whose service says it, and for "
-        "Windows' tasks of XP and 2003, which keep it among their secrets."
+        "Account that it runs as, a name or SID; null for a timer, whose service states it, and "
+        "for tasks of Windows XP and 2003, which store it among their secrets."
     )
     command: str | None = column(
-        "What it runs, up to a percent sign; a timer's unit; the first line of a job of at; of a "
-        "task of Windows its actions with their arguments, joined by semicolons, com: before the "
-        "class of an object that is called.",
+        "Command that it runs, up to a percent sign; for a timer its unit; for an at job its "
+        "first line. Windows: its actions with their arguments, joined by semicolons; the class "
+        "of an object that is called is preceded by com:.",
         example="test -x /usr/sbin/anacron",
     )
     enabled: bool = column(
-        "Whether it runs by itself: false for a timer that nothing starts, and for files that "
-        "cron passes over for their name or, in /etc/cron.daily and its like, their mode; for a "
-        "task of Windows that is switched off, or that the registry does not know."
+        "Whether it runs automatically. False for a timer that nothing starts; for files that "
+        "cron skips because of their name or, in /etc/cron.daily and similar, their mode; and for "
+        "a Windows task that is disabled or not in the registry."
     )
     elevated: bool | None = column(
-        "Whether it runs with its account's highest privileges; null where there is no such choice."
+        "Whether it runs with its account's highest privileges; null if there is no such choice."
     )
-    last_run: Timestamp | None = column("When it last ran, where Windows' registry tells.")
+    last_run: Timestamp | None = column("When it last ran, if the Windows registry records it.")

@@ -27,25 +27,25 @@ State = Literal[
 
 @table()
 class Service:
-    """systemd units, SysV scripts and Windows services, and whether they start by themselves.
+    """systemd units, SysV scripts and Windows services, and whether they start automatically.
 
-    Units are those of the system manager that lie on disk; generators and /run are not looked
-    at, as they are empty until a system runs. Instances of templates have a row when something
-    pulls them in. A SysV script whose name a systemd unit also has is left out, as systemd leaves
-    it out.
+    Units are those of the system manager that are on disk. Generators and /run are not read, as
+    they are empty until a system runs. Instances of templates have a row if something pulls them
+    in. A SysV script with the same name as a systemd unit is left out, as systemd ignores it.
 
-    Windows: services and drivers of the control set that starts, as its registry has them.
+    Windows: services and drivers of the control set that starts, from its registry.
     """
 
     name: str = column(
         "Unit name with its suffix, or script name.", example="ssh.service", unredacted=IS_NAME
     )
     manager: Literal["systemd", "sysv", "windows"] = column("What starts it.")
-    kind: Kind = column("Unit type; SysV scripts are services; driver is Windows' only.")
+    kind: Kind = column("Unit type; SysV scripts are services; only Windows has drivers.")
     state: State = column(
-        "Enablement in systemctl is-enabled's words; SysV: enabled when a start link exists in "
-        "run levels 2 to 5 or S, else disabled; Windows: enabled when it starts by itself, manual "
-        "when others start it, disabled, or bad for a start type that there is not."
+        "Enablement, in the words of systemctl is-enabled. SysV: enabled if a start link exists "
+        "in run levels 2 to 5 or S, otherwise disabled. Windows: enabled if it starts "
+        "automatically, manual if others start it, disabled, or bad for a start type that does "
+        "not exist."
     )
     path: str = column(
         "File, or registry key, that defines it.",
@@ -58,7 +58,7 @@ class Service:
     command: str | None = column(
         "First command it starts with (ExecStart), without systemd's prefixes; Windows: ImagePath."
     )
-    run_as: str | None = column("Account it runs as, when not root or LocalSystem.")
+    run_as: str | None = column("Account it runs as, if not root or LocalSystem.")
     wanted_by: tuple[str, ...] = column(
         "Units that pull it in by a link (SysV: run levels it starts in).",
         example="multi-user.target",

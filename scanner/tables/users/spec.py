@@ -37,7 +37,7 @@ class User:
     comment: str | None = column("GECOS field; Windows: the full name, or else the description.")
     home: str | None = column("Home directory.", unredacted=IS_PATH)
     shell: str | None = column(
-        "Login shell; empty means /bin/sh and is given as such; null on Windows.",
+        "Login shell; an empty field means /bin/sh and is stored as /bin/sh; null on Windows.",
         unredacted=IS_PATH,
     )
     password: PasswordState = column(
@@ -47,12 +47,12 @@ class User:
     )
     password_algorithm: Algorithm | None = column(
         "Hash algorithm, from its crypt(5) prefix; unknown for a prefix that crypt(5) does not "
-        "list; null when there is no hash.",
+        "list; null if there is no hash.",
         example="yescrypt",
     )
     password_changed: Timestamp | None = column(
         "Day of the last password change; 1970-01-01 means that the next login must change it. "
-        "Windows: the very time."
+        "Windows: the exact time."
     )
     password_min_days: I64 | None = column("Days before it may be changed.", unit="days")
     password_max_days: I64 | None = column("Days after which it must be changed.", unit="days")
@@ -68,9 +68,9 @@ class User:
         example="password_never_expires",
     )
     last_login: Timestamp | None = column(
-        "Last login on record: lastlog, lastlog2 or the end of wtmp; the registry of Windows. Null "
-        "for none."
+        "Last recorded login, from lastlog, lastlog2 or the end of wtmp, or from the Windows "
+        "registry. Null if none is recorded."
     )
     last_login_from: str | None = column(
-        "Host that it came from, or else its terminal.", example="10.0.0.17"
+        "Host that it came from, or otherwise its terminal.", example="10.0.0.17"
     )
