@@ -12,8 +12,8 @@ from scanner.cli.options import examples
 
 app = typer.Typer(
     name="fleetscan",
-    help="Scan fleets of disk images: each machine is opened read-only in a VM of its own, and "
-    "becomes rows of fact tables that rules and reports read.",
+    help="Scan fleets of disk images. Each machine's disks are opened read-only in a VM of their "
+    "own; what is found is stored in fact tables, which rules and reports read.",
     epilog=examples(
         "fleetscan doctor",
         "fleetscan appliance build",
@@ -44,7 +44,9 @@ def fleetscan(
     context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Without a command, show the help."""

@@ -40,17 +40,21 @@ _QUERY_EXAMPLES = examples(
 
 @app.command(epilog=_QUERY_EXAMPLES)
 def query(
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; - reads it from stdin.")],
+    sql: Annotated[
+        str,
+        typer.Argument(metavar="SQL", help="One SELECT statement; - reads it from standard input."),
+    ],
     facts: Facts,
     run: RunId = None,
     output_format: Annotated[
-        QueryOutput, typer.Option("--output", help="How rows are printed.")
+        QueryOutput, typer.Option("--output", help="How to print rows.")
     ] = QueryOutput.TABLE,
     verbose: Verbose = 0,
 ) -> int:
-    """Ask the facts: every fact table is a view, as `fleetscan tables` describes it.
+    """Query the facts with SQL.
 
-    The views hold one run; those in the schema `history` hold all of them.
+    Every fact table is a view, as `fleetscan tables` describes it. The views show one run; those in
+    the schema `history` show all runs.
     """
     from scanner.child import limited_memory, sql_memory
     from scanner.store.views import connect, stream
@@ -83,12 +87,13 @@ def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:  # Any: Ar
 def tables(
     name: Annotated[str | None, typer.Argument(help="A fact table.")] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The whole reference, for scanner/tables/README.md.")
+        bool,
+        typer.Option("--markdown", help="Print the whole reference, for scanner/tables/README.md."),
     ] = False,
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """Say which fact tables there are, and what their columns mean."""
+    """List the fact tables, or describe one with its columns."""
     from scanner.reference import markdown as reference
     from scanner.tables import load_tables
 
@@ -97,7 +102,7 @@ def tables(
         sys.stdout.write(reference())
         return exits.FINE
     if name is not None and name not in known:
-        raise UsageError(f"there is no table {name!r}", hint=f"there are {', '.join(known)}")
+        raise UsageError(f"there is no table {name!r}", hint=f"the tables are {', '.join(known)}")
     if output_format is output.Output.JSON:
         output.json_object([_described(known[one]) for one in ([name] if name else known)])
     elif name is None:
@@ -154,7 +159,7 @@ def runs(
     facts: Facts,
     publish: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Make an unfinished run visible with what it has."),
+        typer.Option(metavar="RUN", help="Publish an unfinished run with its finished machines."),
     ] = None,
     abandon: Annotated[
         str | None, typer.Option(metavar="RUN", help="Remove an unfinished run.")
@@ -166,7 +171,10 @@ def runs(
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """List the runs that a facts directory holds, after doing to them what is asked for."""
+    """List the runs in a facts directory.
+
+    Options that publish, abandon or delete runs take effect before the list is printed.
+    """
     from scanner.store.runs import Store
 
     store = Store(facts)

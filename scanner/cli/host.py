@@ -15,17 +15,19 @@ from scanner.cli.options import OutputFormat, Verbose, examples
 if TYPE_CHECKING:
     from appliance.build import Appliance
 
-appliance = typer.Typer(help="The small system in which machines are opened.", no_args_is_help=True)
+appliance = typer.Typer(help="Build, show, export and import the appliance.", no_args_is_help=True)
 app.add_typer(appliance, name="appliance")
 
 
 @appliance.command(epilog=examples("fleetscan appliance build"))
 def build(
-    force: Annotated[bool, typer.Option("--force", help="Build anew though one is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build the appliance again even if it exists.")
+    ] = False,
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """Build the appliance from Debian's packages, unless it is there already."""
+    """Build the appliance from Debian packages, unless it already exists."""
     from appliance.build import build as build_appliance
 
     made = build_appliance(force=force, log=output.message if verbose else lambda line: None)
@@ -35,7 +37,7 @@ def build(
 
 @appliance.command(epilog=examples("fleetscan appliance info --output json"))
 def info(output_format: OutputFormat = output.Output.TEXT, verbose: Verbose = 0) -> int:
-    """Say which appliance this host uses."""
+    """Show which appliance this host uses."""
     from appliance.build import find
 
     _print(find(), output_format)
@@ -60,7 +62,7 @@ def import_appliance(
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """Take over an appliance that another host exported."""
+    """Import an appliance that another host exported."""
     from appliance.build import import_from
 
     _print(import_from(file), output_format)
@@ -77,7 +79,10 @@ def _print(made: Appliance, output_format: output.Output) -> None:
 
 @app.command(epilog=examples("fleetscan doctor"))
 def doctor(output_format: OutputFormat = output.Output.TEXT, verbose: Verbose = 0) -> int:
-    """Check everything that a scan needs by using it, and say what to do about what fails."""
+    """Try every part that a scan needs.
+
+    For each part that fails, say how to fix it.
+    """
     from appliance.doctor import run_checks
 
     checks = []

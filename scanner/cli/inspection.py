@@ -52,15 +52,21 @@ _EXAMPLES = examples(
 def inspect(
     disks: Annotated[
         list[Path] | None,
-        typer.Option("-a", metavar="DISK", help="A disk; repeat it for a machine of several."),
+        typer.Option(
+            "-a", metavar="DISK", help="A disk; may be repeated for a machine with several disks."
+        ),
     ] = None,
     disk_format: Annotated[
         str | None,
-        typer.Option("--format", metavar="FORMAT", help="Format of the disks; else probed."),
+        typer.Option(
+            "--format", metavar="FORMAT", help="Format of the disks; detected if not given."
+        ),
     ] = None,
     directory: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A mounted tree instead; read by this very host."),
+        typer.Option(
+            metavar="DIR", help="A mounted tree instead of disks; this host reads it, without a VM."
+        ),
     ] = None,
     files: FilesMode = Files.ALL,
     packages: PackagesMode = Packages.KNOWN,
@@ -75,9 +81,9 @@ def inspect(
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """Look into one machine and print its facts.
+    """Inspect one machine and print its facts.
 
-    JSON is one object: the name of each fact table, and the list of its rows.
+    JSON output is one object that maps the name of each fact table to the list of its rows.
     """
     from appliance.confinement import layers
     from scanner.inspect import InspectOptions

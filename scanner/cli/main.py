@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # a bug: told like other failures, with more under -v
         output.error(
             f"this is a bug: {type(error).__name__}: {error}",
-            "run it again with -v, and report what it says",
+            "run the command again with -v and report its output",
         )
         output.trace(error)
         return exits.FAILED
@@ -66,5 +66,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def _bad_usage(error: Any) -> int:  # Any: a class of click's, see above
     command = error.ctx.command_path if error.ctx else "fleetscan"
-    output.error(error.format_message(), f"{command} --help says how it is used")
+    output.error(error.format_message(), f"run {command} --help to see how it is used")
     return exits.BAD_USAGE

@@ -43,22 +43,23 @@ def _registry_keys(keys: list[str] | None) -> list[str] | None:
     for key in keys or ():
         if not _REGISTRY_KEY.fullmatch(key):
             raise UsageError(
-                f"{key!r} is no registry key that can be listed",
-                hint="begin with HKLM\\SOFTWARE\\, HKLM\\SYSTEM\\, or HKU\\ for every user",
+                f"{key!r} is not a registry key that fleetscan can list",
+                hint="keys begin with HKLM\\SOFTWARE\\, HKLM\\SYSTEM\\, or HKU\\ for every user",
             )
     return keys
 
 
 Facts = Annotated[
     Path,
-    typer.Option(
-        "--facts", metavar="DIR", envvar="FLEETSCAN_FACTS", help="The directory that holds facts."
-    ),
+    typer.Option("--facts", metavar="DIR", envvar="FLEETSCAN_FACTS", help="The facts directory."),
 ]
 RunId = Annotated[
-    str | None, typer.Option("--run", metavar="RUN", help="The run; the newest if not given.")
+    str | None,
+    typer.Option("--run", metavar="RUN", help="The run to use; the newest if not given."),
 ]
-OutputFormat = Annotated[output.Output, typer.Option("--output", help="For people or programs.")]
+OutputFormat = Annotated[
+    output.Output, typer.Option("--output", help="Output for people (text) or programs (json).")
+]
 Verbose = Annotated[
     int,
     typer.Option(
@@ -68,17 +69,19 @@ Verbose = Annotated[
         metavar="",
         show_default=False,
         callback=output.configure,
-        help="Say what happens, and how errors came about; -vv says more.",
+        help="Log what happens, and show where errors come from; -vv logs more.",
     ),
 ]
 FilesMode = Annotated[
-    Files, typer.Option("--files", help="Which directory entries to list: see `tables files`.")
+    Files,
+    typer.Option("--files", help="Which directory entries to list; see `fleetscan tables files`."),
 ]
 PackagesMode = Annotated[
     Packages,
     typer.Option(
         "--packages",
-        help="Look for languages' packages where their tools put them, or in all files: dear.",
+        help="Search for packages of programming languages where their tools put them, or in all "
+        "files (slow).",
     ),
 ]
 RegistryKeys = Annotated[
@@ -87,7 +90,7 @@ RegistryKeys = Annotated[
         "--registry",
         metavar="KEY",
         callback=_registry_keys,
-        help="A Windows registry key to list as well, with all below it; may be repeated.",
+        help="Another Windows registry key to list, with everything below it; may be repeated.",
     ),
 ]
 UsageDepth = Annotated[
@@ -97,20 +100,24 @@ UsageDepth = Annotated[
         metavar="N",
         min=0,
         max=16,
-        help="Add up what directories hold down to this depth: see `tables directory_usage`.",
+        help="Depth down to which directory sizes are listed; see `fleetscan tables "
+        "directory_usage`.",
     ),
 ]
 Deadline = Annotated[
-    float, typer.Option("--deadline", metavar="SECONDS", min=1, help="Most time for one machine.")
+    float, typer.Option("--deadline", metavar="SECONDS", min=1, help="Time limit for one machine.")
 ]
 Live = Annotated[
-    bool, typer.Option("--live", help="Read images in use; their rows are marked as torn.")
+    bool,
+    typer.Option(
+        "--live", help="Read images even if they are in use; their rows are marked as torn."
+    ),
 ]
 Template = Annotated[
     bool,
     typer.Option(
         "--template/--no-template",
-        help="Clone the host's booted appliance for each machine, or boot it anew each time.",
+        help="Clone a booted appliance for each machine, or boot a new one each time (slower).",
     ),
 ]
 Confinement = Annotated[
@@ -118,7 +125,7 @@ Confinement = Annotated[
     typer.Option(
         "--confinement",
         envvar="FLEETSCAN_CONFINEMENT",
-        help="Layers of confinement that must hold for QEMU: see `fleetscan doctor`.",
+        help="Layers of confinement that must hold for QEMU; see `fleetscan doctor`.",
     ),
 ]
 Keys = Annotated[
@@ -126,7 +133,7 @@ Keys = Annotated[
     typer.Option(
         "--key",
         metavar="SELECTOR:file:PATH",
-        help="A key for encrypted volumes, or env:NAME or command:WORDS instead of file:PATH; "
+        help="A key for encrypted volumes; env:NAME or command:WORDS may replace file:PATH; "
         "SELECTOR is all, a UUID or a device; may be repeated.",
     ),
 ]
@@ -135,27 +142,29 @@ AllowedDirectories = Annotated[
     typer.Option(
         "--allow-dir",
         metavar="DIR",
-        help="Backing files may lie here too, not only beside their image, and links in a source "
-        "may lead here; may be repeated.",
+        help="A directory where backing files may lie besides their image's own, and where links "
+        "in a source may lead; may be repeated.",
     ),
 ]
 BasesMode = Annotated[
     Bases,
     typer.Option(
         "--bases",
-        help="Leave images that others of their folder are based on to those, or scan them too.",
+        help="Leave out images that others in their folder are based on, or scan them too.",
     ),
 ]
 KeyCommands = Annotated[
     bool,
     typer.Option(
-        "--allow-key-commands", help="Run the commands that inventories name to print keys."
+        "--allow-key-commands", help="Run the commands that inventories give for printing keys."
     ),
 ]
 Packs = Annotated[
     list[str] | None,
     typer.Option(
-        "--pack", metavar="NAME|DIR", help="A rule pack; may be repeated; all ours if not given."
+        "--pack",
+        metavar="NAME|DIR",
+        help="A rule pack; may be repeated; all packs of fleetscan if not given.",
     ),
 ]
 

@@ -94,8 +94,8 @@ def resumed(facts: Path, run_id: str, granted: Granted) -> tuple[Run, ScanSettin
 
 def _other_version(run_id: str) -> UsageError:
     return UsageError(
-        f"run {run_id} was begun by another version of fleetscan",
-        hint="resume it with that version, or scan anew",
+        f"run {run_id} was started by another version of fleetscan",
+        hint="resume it with that version, or start a new scan",
     )
 
 
@@ -105,7 +105,7 @@ def _check_owner(run: Run) -> None:
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
         raise UsageError(
             f"the plan of run {run.run_id}, {run.plan_file}, could have been written by others",
-            hint="resume it as the user who began it, or scan anew",
+            hint="resume it as the user who started it, or start a new scan",
         )
 
 
@@ -114,18 +114,18 @@ def _check_granted(run_id: str, settings: ScanSettings, granted: Granted) -> Non
     if granted.sources and granted.sources != settings.sources:
         raise UsageError(
             f"run {run_id} scans other sources: {shlex.join(settings.sources)}",
-            hint="leave them out, or name the same",
+            hint="leave out the sources, or give the same ones",
         )
     if set(granted.allowed_directories) != set(settings.allowed_directories):
         folders = [word for name in settings.allowed_directories for word in ("--allow-dir", name)]
         raise UsageError(
-            f"run {run_id} was begun with other --allow-dir options",
-            hint=f"give the same again: {shlex.join(folders) or 'none'}",
+            f"run {run_id} was started with other --allow-dir options",
+            hint=f"give the same options again: {shlex.join(folders) or 'none'}",
         )
     if len(granted.keys) != settings.keys:
         raise UsageError(
-            f"run {run_id} was begun with {settings.keys} --key options",
-            hint="give the same again: a run does not store where keys come from",
+            f"run {run_id} was started with {settings.keys} --key options",
+            hint="give the same options again: a run does not store where keys come from",
         )
 
 

@@ -15,7 +15,7 @@ from scanner.errors import UsageError
 if TYPE_CHECKING:
     from rules.model import Pack, Rule
 
-rules = typer.Typer(help="Look at rules, and test them.", no_args_is_help=True)
+rules = typer.Typer(help="List, show and test rules.", no_args_is_help=True)
 app.add_typer(rules, name="rules")
 
 
@@ -44,7 +44,7 @@ def show(
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """Say what a rule asks for, why, and what to do about a failure."""
+    """Show what a rule requires, why, and what to do if it fails."""
     from rules.load import load_packs
 
     for one in load_packs(pack or ()):
@@ -81,7 +81,10 @@ def run_tests(
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """Evaluate the cases that rules carry, and say which do not get the states they expect."""
+    """Run the rules' own cases.
+
+    Cases that do not get the states they expect are listed.
+    """
     from rules.cases import run_cases
     from rules.load import load_packs
 

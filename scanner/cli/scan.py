@@ -52,7 +52,7 @@ _EXAMPLES = examples(
     "fleetscan scan /srv/images --facts facts --exclude 'templates/*'",
     "fleetscan scan --facts facts --resume 20260131T020304Z-3f9a1c",
     "",
-    "An inventory is a list of machines, as YAML or JSON, or as CSV with id, path, format:",
+    "An inventory lists machines, as YAML or JSON, or as CSV with id, path, format:",
     "  - id: web01",
     "    disks: [/srv/web01.qcow2, {path: data.img, format: raw}]",
 )
@@ -67,7 +67,12 @@ def scan(
     ] = None,
     slots: Annotated[
         int | None,
-        typer.Option("-P", metavar="N", min=1, help="Machines at a time; by CPUs and memory."),
+        typer.Option(
+            "-P",
+            metavar="N",
+            min=1,
+            help="Machines to scan at a time; depends on CPUs and memory if not given.",
+        ),
     ] = None,
     files: FilesMode = Files.ALL,
     packages: PackagesMode = Packages.KNOWN,
@@ -81,11 +86,11 @@ def scan(
     bases: BasesMode = Bases.LEAVE,
     include: Annotated[
         list[str] | None,
-        typer.Option(metavar="GLOB", help="Only machines whose id matches; may be repeated."),
+        typer.Option(metavar="GLOB", help="Scan only machines whose id matches; may be repeated."),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="GLOB", help="No machines whose id matches; may be repeated."),
+        typer.Option(metavar="GLOB", help="Skip machines whose id matches; may be repeated."),
     ] = None,
     rescan: Annotated[
         bool,
@@ -95,7 +100,7 @@ def scan(
     confinement: Confinement = Wanted.LEAST,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Resume a run that was interrupted."),
+        typer.Option(metavar="RUN", help="Resume an interrupted run."),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -103,30 +108,38 @@ def scan(
     ] = None,
     tls_ca: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Who signed the certificates of that cluster, as PEM."),
+        typer.Option(
+            metavar="FILE",
+            help="Certificate of the authority that signed that cluster's certificates, as PEM.",
+        ),
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Our certificate for that cluster, as PEM.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The client's certificate for that cluster, as PEM."),
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The private key of our certificate.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The private key of the client's certificate, as PEM."),
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option("--insecure", help="Use a cluster on other hosts without TLS: tcp://."),
+        typer.Option("--insecure", help="Use a cluster on other hosts without TLS (tcp://)."),
     ] = False,
     dashboard: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Show Dask's dashboard, at 127.0.0.1:8787 perhaps."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Serve Dask's dashboard at this address, such as 127.0.0.1:8787.",
+        ),
     ] = None,
     output_format: OutputFormat = output.Output.TEXT,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
     verbose: Verbose = 0,
 ) -> int:
-    """Scan machines, each in a VM of its own, into a directory of facts.
+    """Scan machines, each in its own VM, and store their facts.
 
-    A folder's machines are its image files, at any depth; a sub-folder with a machine.yaml that
-    lists disks is one machine of several.
+    In a folder, each image file at any depth is a machine; a sub-folder with a machine.yaml that
+    lists disks is one machine with several disks.
     """
     from scanner.cluster import ClusterOptions, check_options
     from scanner.sources.keys import parse_key
@@ -176,7 +189,7 @@ def _certificates(
     if ca and certificate and key:
         return Certificates(ca.absolute(), certificate.absolute(), key.absolute())
     if ca or certificate or key:
-        raise UsageError("--tls-ca, --tls-cert and --tls-key are given together")
+        raise UsageError("--tls-ca, --tls-cert and --tls-key must be given together")
     return None
 
 
@@ -250,7 +263,7 @@ def _machines(settings: ScanSettings, granted: Granted) -> list[Machine]:
     from scanner.sources import SourceOptions, find_machines
 
     if not settings.sources:
-        raise UsageError("there is nothing to scan", hint="name a folder, image or inventory file")
+        raise UsageError("no source was given", hint="give a folder, image or inventory file")
     options = SourceOptions(
         include=tuple(settings.include),
         exclude=tuple(settings.exclude),
@@ -262,8 +275,8 @@ def _machines(settings: ScanSettings, granted: Granted) -> list[Machine]:
     machines = find_machines(settings.sources, options)
     if not granted.sources and any(machine.keys for machine in machines):
         raise UsageError(
-            "machines of this run have keys, which a resumed run does not take from its plan",
-            hint=f"name its sources again: {shlex.join(settings.sources)}",
+            "machines of this run have keys, and a resumed run does not take keys from its plan",
+            hint=f"give the sources again: {shlex.join(settings.sources)}",
         )
     return machines
 
@@ -300,7 +313,9 @@ def _print_summary(summary: FleetSummary, facts: Path) -> None:
     outcomes = ", ".join(f"{summary.outcomes[name]} {name}" for name in ("ok", "partial", "failed"))
     output.line(f"run {summary.run_id} in {facts}: {outcomes}")
     if summary.unchanged:
-        output.line(f"{summary.unchanged} unchanged since an earlier run, whose facts serve again")
+        output.line(
+            f"{summary.unchanged} unchanged since an earlier run, whose facts are used again"
+        )
     if summary.scanned:
         rate = summary.scanned / max(summary.seconds, 0.001) * 60
         output.line(

@@ -55,19 +55,24 @@ def check(
     run: RunId = None,
     pack: Packs = None,
     waivers: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Failures that someone answers for.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Accepted risks; failures that match are reported as waived."
+        ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Rules deselected here, and their parameters."),
+        typer.Option(
+            metavar="FILE", help="Your site's settings: deselected rules, and parameters of rules."
+        ),
     ] = None,
     fail_on: Annotated[
-        FailOn, typer.Option(help="Exit with 2 when a rule of this severity or graver fails.")
+        FailOn, typer.Option(help="Exit with status 2 if a rule of this severity or above fails.")
     ] = FailOn.HIGH,
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """Evaluate rules over the facts of a run, and keep the results beside them."""
+    """Evaluate rules over a run's facts and store the results."""
     from rules.evaluate import evaluate_run
     from rules.load import load_config, load_packs, load_waivers
     from rules.process import JudgingProcess
@@ -169,28 +174,33 @@ def report(
     facts: Facts,
     run: RunId = None,
     html: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A page that needs nothing else; - prints.")
+        str | None,
+        typer.Option(metavar="FILE", help="Write a self-contained HTML page; - prints it."),
     ] = None,
     json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The same for programs; - prints it.")
+        str | None, typer.Option(metavar="FILE", help="Write JSON for programs; - prints it.")
     ] = None,
     pack: Packs = None,
-    title: Annotated[str, typer.Option(help="The report's heading.")] = "Fleet report",
+    title: Annotated[str, typer.Option(help="Heading of the report.")] = "Fleet report",
     mode: Annotated[
         str | None,
         typer.Option(
             metavar="MODE",
-            help="Permissions of the files, such as 644; by the umask, at most 640, if not given.",
+            help="Permissions of the files, such as 644; if not given, the umask decides, and they "
+            "are at most 640.",
         ),
     ] = None,
     verbose: Verbose = 0,
 ) -> int:
-    """Write a report of a run: its machines, what check found on them, and what went wrong."""
+    """Write a report on a run as HTML, JSON or both.
+
+    It shows the machines, the results of check, and what went wrong.
+    """
     from reports.process import Wanted
     from rules.load import load_packs
 
     if not html and not json:
-        raise UsageError("there is nothing to write", hint="give --html FILE, --json FILE or both")
+        raise UsageError("no report was requested", hint="give --html FILE, --json FILE or both")
     permissions = _permissions(mode)
     rules = [rule for one in load_packs(pack or ()) for rule in one.rules]
     run_id = _run_id(facts, run)
@@ -207,8 +217,8 @@ def _say_when_unchecked(facts: Path, run_id: str) -> None:
 
     if not results_path(facts, run_id).exists():
         output.message(
-            f"fleetscan: the report is of facts alone: run {run_id} has no results "
-            "(fleetscan check makes them)"
+            f"fleetscan: the report shows facts alone: run {run_id} has no results yet "
+            "(run fleetscan check to get them)"
         )
 
 
@@ -217,7 +227,9 @@ def _permissions(mode: str | None) -> int:
     if mode is None:
         return 0o640 & ~writing.umask()
     if not re.fullmatch("0?[0-7]{3}", mode):
-        raise UsageError(f"{mode!r} is no file mode", hint="give three octal digits, such as 644")
+        raise UsageError(
+            f"{mode!r} is not a file mode", hint="give three octal digits, such as 644"
+        )
     return int(mode, 8)
 
 
@@ -234,7 +246,7 @@ def _write(target: str, wanted: Wanted, mode: int) -> None:
     except OSError as error:
         raise FleetscanError(
             f"{target} cannot be written: {error.strerror}",
-            hint="name a file in a directory that is there and may be written to; - prints it",
+            hint="give a file in an existing directory that you can write to; - prints the report",
         ) from error
     output.message(f"wrote {target}")
 

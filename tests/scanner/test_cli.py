@@ -152,7 +152,7 @@ class TestEnding:
         assert run(["tables", "--markdown"]) == exits.FAILED
         assert capsys.readouterr().err == (
             "fleetscan: this is a bug: ZeroDivisionError: integer division or modulo by zero\n"
-            "hint: run it again with -v, and report what it says\n"
+            "hint: run the command again with -v and report its output\n"
         )
 
     def test_an_interruption_is_a_shells_130(

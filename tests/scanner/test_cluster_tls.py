@@ -333,7 +333,7 @@ def test_tls_without_certificates_says_how_to_get_them(
     assert run(arguments) == exits.BAD_USAGE
     assert "examples/README.md shows how" in capsys.readouterr().err
     assert run([*arguments, "--tls-ca", "ca.pem"]) == exits.BAD_USAGE
-    assert "are given together" in capsys.readouterr().err
+    assert "must be given together" in capsys.readouterr().err
     files = ["--tls-ca", "ca.pem", "--tls-cert", "c.pem", "--tls-key", "c.key"]
     assert run([*arguments, *files]) == exits.BAD_USAGE
     assert "c.pem" in capsys.readouterr().err
