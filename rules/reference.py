@@ -18,9 +18,9 @@ def _pack_lines(pack: Pack) -> Iterator[str]:
     yield pack.info.description.strip()
     yield ""
     if pack.info.applies_to:
-        yield f"For systems with `{pack.info.applies_to}`; does not apply to others."
+        yield f"For systems where `{pack.info.applies_to}`; not applicable to others."
         yield ""
-    yield "Made from the rule files by `rules.reference`; a test keeps it up to date."
+    yield "Generated from the rule files by `rules.reference`; a test checks that it is up to date."
     yield ""
     yield "| rule | severity | what must hold |"
     yield "| --- | --- | --- |"
@@ -48,7 +48,7 @@ def _rule_lines(rule: Rule) -> Iterator[str]:
     if rule.applies_to:
         yield f"* applies where `{' '.join(rule.applies_to.split())}`"
     for name, value in sorted(rule.parameters.items()):
-        yield f"* parameter `{name}`, by default {_value(value)}"
+        yield f"* parameter `{name}`, default {_value(value)}"
     for catalogue, entries in sorted(rule.references.items()):
         yield f"* {catalogue}: {'; '.join(entries)}"
 
