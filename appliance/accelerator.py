@@ -15,14 +15,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance import privileges, qemu_args
-from appliance.build import Appliance, cache_directory
-from appliance.confinement import layers
-from appliance.confinement.process import Needs, Process, confined
-from appliance.open_files import memory_copy
-from appliance.qemu_args import Accelerator, VMOptions
-from scanner import trust, writing
-from scanner.errors import ApplianceError
+from fleetscan.appliance import privileges, qemu_args
+from fleetscan.appliance.build import Appliance, cache_directory
+from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.confinement.process import Needs, Process, confined
+from fleetscan.appliance.open_files import memory_copy
+from fleetscan.appliance.qemu_args import Accelerator, VMOptions
+from fleetscan.scanner import trust, writing
+from fleetscan.scanner.errors import ApplianceError
 
 KVM = privileges.KVM
 

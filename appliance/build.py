@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance import initrd
-from appliance.verified import open_verified
-from scanner import trust, writing
-from scanner.errors import ApplianceError, CommandError
+from fleetscan.appliance import initrd
+from fleetscan.appliance.verified import open_verified
+from fleetscan.scanner import trust, writing
+from fleetscan.scanner.errors import ApplianceError, CommandError
 
 HERE = Path(__file__).resolve().parent
 SUITE = "trixie"

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance import accelerator, build
-from appliance.confinement import layers
-from appliance.qemu_args import VMOptions
-from appliance.session import Limits
-from appliance.vm import ApplianceVM
-from scanner import writing
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError, FleetscanError
+from fleetscan.appliance import accelerator, build
+from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.qemu_args import VMOptions
+from fleetscan.appliance.session import Limits
+from fleetscan.appliance.vm import ApplianceVM
+from fleetscan.scanner import writing
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError, FleetscanError
 
 SLOT_MIB = 700
 """Memory that one scan at a time needs: the appliance's own and a worker's."""

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+"""Folder of the four packages: the repository, or ``fleetscan`` where it is installed."""
+
+_PACKAGE = "fleetscan"  # what they are imported from
 
 # What the agent needs of this project, besides the fact tables. All of it is guest-safe.
 _AGENT_FILES = (
@@ -24,7 +27,7 @@ _AGENT_FILES = (
 _START = b"""\
 import sys
 sys.path[:] = ["/run/agent", *sys.path, "/usr/lib/python3/dist-packages"]
-from appliance.guest.__main__ import boot
+from fleetscan.appliance.guest.__main__ import boot
 boot()
 """
 
@@ -69,7 +72,7 @@ def agent_files() -> dict[str, bytes]:
     paths += sorted((PROJECT / "appliance" / "guest").glob("*.py"))
     paths += sorted((PROJECT / "scanner" / "redaction").glob("*.py"))
     paths += sorted((PROJECT / "scanner" / "tables").glob("**/*.py"))
-    files = {str(path.relative_to(PROJECT)): path.read_bytes() for path in paths}
+    files = {f"{_PACKAGE}/{path.relative_to(PROJECT)}": path.read_bytes() for path in paths}
     files["start.py"] = _START
     return files
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError, DeadlineError
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError, DeadlineError
 
 
 class Monitor:

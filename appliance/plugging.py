@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from appliance import qemu_args
-from appliance.monitor import Monitor
-from appliance.open_files import memory_file, reopened
-from appliance.qemu_args import OpenLayer, OpenNode
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError, ForeignFileError, LockedError
+from fleetscan.appliance import qemu_args
+from fleetscan.appliance.monitor import Monitor
+from fleetscan.appliance.open_files import memory_file, reopened
+from fleetscan.appliance.qemu_args import OpenLayer, OpenNode
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError, ForeignFileError, LockedError
 
 _WRONG_KEY = "Invalid password"  # QEMU's crypto/block-luks.c, for what fits no key slot
 _MOST_WORDS = 300
@@ -71,7 +71,7 @@ class Plugger:
     def plug(
         self, index: int, chain: Sequence[PluggedLayer], deadline: Deadline, sector_size: int
     ) -> None:
-        """As :meth:`appliance.vm.ApplianceVM.plug`."""
+        """As :meth:`fleetscan.appliance.vm.ApplianceVM.plug`."""
         layers = [self._open_layer(layer, deadline) for layer in chain]
         name = f"disk{index}"
         device = qemu_args.disk_device(name, index, sector_size)

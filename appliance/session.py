@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from appliance import wire
-from appliance.wire import Frame, FrameKind
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError, GuestError, WireError
-from scanner.schema import UNREAD_FILES, UNREAD_LENGTH, unescape
+from fleetscan.appliance import wire
+from fleetscan.appliance.wire import Frame, FrameKind
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError, GuestError, WireError
+from fleetscan.scanner.schema import UNREAD_FILES, UNREAD_LENGTH, unescape
 
 log = logging.getLogger(__name__)
 

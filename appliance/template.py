@@ -29,16 +29,16 @@ from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
 
-from appliance import accelerator, qemu_args
-from appliance.build import Appliance, cache_directory, trusted, verify
-from appliance.initrd import agent_id
-from appliance.qemu_args import VMOptions
-from appliance.session import Limits
-from appliance.verified import identity
-from appliance.vm import ApplianceVM
-from scanner import trust, writing
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError
+from fleetscan.appliance import accelerator, qemu_args
+from fleetscan.appliance.build import Appliance, cache_directory, trusted, verify
+from fleetscan.appliance.initrd import agent_id
+from fleetscan.appliance.qemu_args import VMOptions
+from fleetscan.appliance.session import Limits
+from fleetscan.appliance.verified import identity
+from fleetscan.appliance.vm import ApplianceVM
+from fleetscan.scanner import trust, writing
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError
 
 log = logging.getLogger(__name__)
 
@@ -304,7 +304,7 @@ def clone(
 ) -> Iterator[ApplianceVM]:
     """A fresh clone of a template, its agent ready.
 
-    Raises: as :class:`appliance.vm.ApplianceVM`.
+    Raises: as :class:`fleetscan.appliance.vm.ApplianceVM`.
     """
     state = os.memfd_create("fleetscan-state", os.MFD_CLOEXEC)
     try:

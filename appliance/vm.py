@@ -21,20 +21,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from appliance import initrd, qemu_args
-from appliance.build import Appliance
-from appliance.cgroup import memory_group
-from appliance.confinement import layers
-from appliance.confinement.process import Needs, confined
-from appliance.monitor import Monitor
-from appliance.open_files import memory_copy, memory_file, reopened
-from appliance.plugging import PluggedLayer, Plugger
-from appliance.privileges import CONSOLE_BYTES, bound_to_us, running
-from appliance.qemu_args import Descriptors, RanBy, VMOptions
-from appliance.session import Limits, RowsHandler, Session, printable
-from appliance.wire import PROTOCOL
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError, DeadlineError, WireError
+from fleetscan.appliance import initrd, qemu_args
+from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.cgroup import memory_group
+from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.confinement.process import Needs, confined
+from fleetscan.appliance.monitor import Monitor
+from fleetscan.appliance.open_files import memory_copy, memory_file, reopened
+from fleetscan.appliance.plugging import PluggedLayer, Plugger
+from fleetscan.appliance.privileges import CONSOLE_BYTES, bound_to_us, running
+from fleetscan.appliance.qemu_args import Descriptors, RanBy, VMOptions
+from fleetscan.appliance.session import Limits, RowsHandler, Session, printable
+from fleetscan.appliance.wire import PROTOCOL
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError, DeadlineError, WireError
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Agent(Protocol):
     def call(
         self, op: str, deadline: Deadline, on_rows: RowsHandler | None = None, **args: object
     ) -> Any:
-        """As :meth:`appliance.session.Session.call`."""
+        """As :meth:`fleetscan.appliance.session.Session.call`."""
 
     @property
     def accelerator(self) -> RanBy:
@@ -248,7 +248,7 @@ class ApplianceVM:
     def call(
         self, op: str, deadline: Deadline, on_rows: RowsHandler | None = None, **args: object
     ) -> Any:
-        """As :meth:`appliance.session.Session.call`."""
+        """As :meth:`fleetscan.appliance.session.Session.call`."""
         return self._session.call(op, deadline, on_rows, **args)
 
     def _what_happened(self) -> str:
@@ -275,7 +275,7 @@ class LocalAppliance:
     """
 
     accelerator: RanBy = "none"
-    agent: Sequence[str] = (sys.executable, "-m", "appliance.guest")
+    agent: Sequence[str] = (sys.executable, "-m", "fleetscan.appliance.guest")
 
     def __init__(self, directory: Path, deadline: Deadline, limits: Limits) -> None:
         self._directory = directory
@@ -312,7 +312,7 @@ class LocalAppliance:
     def call(
         self, op: str, deadline: Deadline, on_rows: RowsHandler | None = None, **args: object
     ) -> Any:
-        """As :meth:`appliance.session.Session.call`."""
+        """As :meth:`fleetscan.appliance.session.Session.call`."""
         return self._session.call(op, deadline, on_rows, **args)
 
 

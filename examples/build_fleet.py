@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
-from appliance import build
 from examples.builder import commands, genuine, million, sources, trees, vm
 from examples.builder.images import SETS, TREES, Disk, Image
-from scanner.errors import ApplianceError, FleetscanError
+from fleetscan.appliance import build
+from fleetscan.scanner.errors import ApplianceError, FleetscanError
 
 HERE = Path(__file__).resolve().parent
 BUILDER = HERE / "builder"
@@ -136,7 +136,7 @@ class Build:
         try:
             build.find()
         except ApplianceError:
-            command = [sys.executable, "-m", "scanner.cli", "appliance", "build"]
+            command = [sys.executable, "-m", "fleetscan.scanner.cli", "appliance", "build"]
             task = functools.partial(
                 commands.run, "building the appliance", command, seconds=_APPLIANCE_SECONDS
             )

@@ -111,6 +111,8 @@ install_project() {
     say "installing fleetscan and what it needs into .venv"
     .venv/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev]' ||
         fail "pip could not install the project"
+    mkdir -p .venv/namespace/fleetscan # the package as it is installed, for what reads its sources
+    ln -sfn ../../../{scanner,rules,reports,appliance} .venv/namespace/fleetscan
     printf '%s\n' "$wanted" >"$stamp"
 }
 

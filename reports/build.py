@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from reports import facts, verdicts
-from reports.database import Database
-from reports.model import FilesystemTotals, Limits, Report, RuleText, Top
-from reports.sections import Sections
+from fleetscan.reports import facts, verdicts
+from fleetscan.reports.database import Database
+from fleetscan.reports.model import FilesystemTotals, Limits, Report, RuleText, Top
+from fleetscan.reports.sections import Sections
 
 DEFAULT_TITLE = "Fleet report"
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import altair as alt
 import vl_convert
 
-from reports.model import UNDECIDED, Report
-from reports.sections import Sections
-from reports.text import chart_text, count, percent
+from fleetscan.reports.model import UNDECIDED, Report
+from fleetscan.reports.sections import Sections
+from fleetscan.reports.text import chart_text, count, percent
 
 _SYSTEMS_SHOWN = 7
 _FILESYSTEMS_SHOWN = 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.database import RESULTS, Database, sql_list
-from reports.model import (
+from fleetscan.reports.database import RESULTS, Database, sql_list
+from fleetscan.reports.model import (
     DECIDED,
     SEVERITIES,
     UNDECIDED,
@@ -23,7 +23,7 @@ from reports.model import (
     SystemRow,
     Top,
 )
-from reports.text import from_epoch
+from fleetscan.reports.text import from_epoch
 
 _ERROR_CHARACTERS = 300
 _TEXT = 300

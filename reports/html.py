@@ -12,12 +12,12 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
-from reports import text
-from reports.build import DEFAULT_TITLE, build_report
-from reports.charts import draw_charts
-from reports.database import attached
-from reports.model import DECIDED, SEVERITIES, UNDECIDED, Limits, Report, RuleText
-from reports.sections import Sections
+from fleetscan.reports import text
+from fleetscan.reports.build import DEFAULT_TITLE, build_report
+from fleetscan.reports.charts import draw_charts
+from fleetscan.reports.database import attached
+from fleetscan.reports.model import DECIDED, SEVERITIES, UNDECIDED, Limits, Report, RuleText
+from fleetscan.reports.sections import Sections
 
 _ROW_CHARACTERS = 300  # of one offending row; with model.Limits this bounds the file's size
 _MACHINE_COLUMNS = ("run_id", "machine_id", "root")
@@ -71,8 +71,8 @@ def render_html(
 
     Args:
         connection: one view for every fact table, holding the rows of one run.
-        results: columns as in :data:`reports.database.RESULT_SCHEMA`; None when no rule was
-            evaluated, which the report then says.
+        results: columns as in :data:`fleetscan.reports.database.RESULT_SCHEMA`; None when no
+            rule was evaluated, which the report then says.
         rules: texts of the rules.
         title: the report's heading.
         generated: when the report is made, with its time zone.
@@ -116,7 +116,7 @@ def page(report: Report, sections: Sections | None = None) -> Iterator[str]:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("reports"),
+        loader=jinja2.PackageLoader("fleetscan.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -11,14 +11,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from reports.build import DEFAULT_TITLE, build_report
-from reports.database import RESULT_SCHEMA, RESULTS, Database, attached
-from reports.facts import MACHINES_SQL
-from reports.model import SEVERITIES, STATES, Limits, Report, RuleRow, RuleText, Tally
-from reports.sections import SectionLostError, Sections, why
-from reports.text import from_epoch, iso
-from scanner.schema import Kind, Scope
-from scanner.tables import load_tables
+from fleetscan.reports.build import DEFAULT_TITLE, build_report
+from fleetscan.reports.database import RESULT_SCHEMA, RESULTS, Database, attached
+from fleetscan.reports.facts import MACHINES_SQL
+from fleetscan.reports.model import SEVERITIES, STATES, Limits, Report, RuleRow, RuleText, Tally
+from fleetscan.reports.sections import SectionLostError, Sections, why
+from fleetscan.reports.text import from_epoch, iso
+from fleetscan.scanner.schema import Kind, Scope
+from fleetscan.scanner.tables import load_tables
 
 SCHEMA_VERSION = 1
 """Raised when a field is renamed, removed or changes its meaning; new fields do not raise it."""
@@ -48,7 +48,7 @@ def render_json(
     Rows are read while pieces are taken; the connection must not be used for anything else
     meanwhile.
 
-    Args: as :func:`reports.html.render_html`.
+    Args: as :func:`fleetscan.reports.html.render_html`.
 
     Raises:
         SectionLostError: a section cannot be computed; what was taken so far is worth nothing.

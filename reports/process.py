@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from reports.build import DEFAULT_TITLE
-from reports.html import render_html
-from reports.json_report import render_json
-from reports.model import RuleText, Words
-from reports.sections import SectionLostError, Sections
-from rules.results import NoResultsError, read_results
-from scanner import child
-from scanner.child import Child, ChildLostError
-from scanner.errors import FleetscanError
-from scanner.store.views import connect
+from fleetscan.reports.build import DEFAULT_TITLE
+from fleetscan.reports.html import render_html
+from fleetscan.reports.json_report import render_json
+from fleetscan.reports.model import RuleText, Words
+from fleetscan.reports.sections import SectionLostError, Sections
+from fleetscan.rules.results import NoResultsError, read_results
+from fleetscan.scanner import child
+from fleetscan.scanner.child import Child, ChildLostError
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.store.views import connect
 
 _RENDERERS = {"html": render_html, "json": render_json}
 

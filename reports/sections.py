@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import duckdb
 
-from scanner.errors import FleetscanError
-from scanner.store.text import printable
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.store.text import printable
 
 log = logging.getLogger(__name__)
 

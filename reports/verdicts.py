@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.database import RESULTS, Database, sql_list
-from reports.model import (
+from fleetscan.reports.database import RESULTS, Database, sql_list
+from fleetscan.reports.model import (
     SEVERITIES,
     STATES,
     UNDECIDED,

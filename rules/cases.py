@@ -14,12 +14,12 @@ from typing import Any
 
 from pydantic import Field
 
-from rules import facts, source
-from rules.evaluate import evaluate
-from rules.facts import DEVICE, MACHINE, FactError
-from rules.model import Config, Pack, Parameter, Rule, State, Strict, Text
-from rules.source import Document, Problem, SourceError
-from scanner.tables import load_tables
+from fleetscan.rules import facts, source
+from fleetscan.rules.evaluate import evaluate
+from fleetscan.rules.facts import DEVICE, MACHINE, FactError
+from fleetscan.rules.model import Config, Pack, Parameter, Rule, State, Strict, Text
+from fleetscan.rules.source import Document, Problem, SourceError
+from fleetscan.scanner.tables import load_tables
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 """The time at which cases are evaluated, unless they say another."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scanner.tables.packages.spec import LANGUAGES
+from fleetscan.scanner.tables.packages.spec import LANGUAGES
 
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 """Names or shell patterns: ``*`` matches slashes too, ``?`` and ``[...]`` as usual."""

@@ -32,13 +32,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from rules import isolate
-from rules import waivers as waiving
-from rules.judge import Judge, Judging, Limits
-from rules.model import Config, Pack, Waiver
-from rules.process import JudgingProcess
-from rules.query import rule_query
-from rules.results import SCHEMA, Results
+from fleetscan.rules import isolate
+from fleetscan.rules import waivers as waiving
+from fleetscan.rules.judge import Judge, Judging, Limits
+from fleetscan.rules.model import Config, Pack, Waiver
+from fleetscan.rules.process import JudgingProcess
+from fleetscan.rules.query import rule_query
+from fleetscan.rules.results import SCHEMA, Results
 
 
 @dataclass(frozen=True)

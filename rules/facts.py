@@ -11,10 +11,10 @@ from typing import Any
 
 import duckdb
 
-from scanner.schema import Column, Kind, Scope, Table
-from scanner.store.arrow import all_columns
-from scanner.store.views import sql_type
-from scanner.tables import load_tables
+from fleetscan.scanner.schema import Column, Kind, Scope, Table
+from fleetscan.scanner.store.arrow import all_columns
+from fleetscan.scanner.store.views import sql_type
+from fleetscan.scanner.tables import load_tables
 
 Row = Mapping[str, Any]
 """Some columns of a row as YAML has them; ``Any`` because the spec, not the type, checks them."""

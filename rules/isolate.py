@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from rules.judge import Judging, RuleError
-from rules.query import RuleQuery
+from fleetscan.rules.judge import Judging, RuleError
+from fleetscan.rules.query import RuleQuery
 
 log = logging.getLogger(__name__)
 

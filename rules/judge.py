@@ -18,13 +18,13 @@ from typing import Any, Protocol
 import duckdb
 import pyarrow as pa
 
-from rules import query, subjects
-from rules.query import RuleQuery
-from rules.sql import Select
-from scanner.child import sql_memory
-from scanner.errors import FleetscanError
-from scanner.store.text import printable
-from scanner.tables import load_tables
+from fleetscan.rules import query, subjects
+from fleetscan.rules.query import RuleQuery
+from fleetscan.rules.sql import Select
+from fleetscan.scanner.child import sql_memory
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.store.text import printable
+from fleetscan.scanner.tables import load_tables
 
 _BATCH_ROWS = 1 << 16
 

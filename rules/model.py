@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from rules.checks import PREFIX, Check
-from rules.sql import Select, SqlError, parse_predicate, parse_select
+from fleetscan.rules.checks import PREFIX, Check
+from fleetscan.rules.sql import Select, SqlError, parse_predicate, parse_select
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)

@@ -10,12 +10,12 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from rules.judge import Judge, Limits, RuleError
-from rules.query import STATES, RuleQuery
-from scanner import child
-from scanner.child import Child, ChildLostError
-from scanner.errors import FleetscanError
-from scanner.store.views import connect
+from fleetscan.rules.judge import Judge, Limits, RuleError
+from fleetscan.rules.query import STATES, RuleQuery
+from fleetscan.scanner import child
+from fleetscan.scanner.child import Child, ChildLostError
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.store.views import connect
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from rules.sql import Select
+from fleetscan.rules.sql import Select
 
 if TYPE_CHECKING:
-    from rules.model import CompiledRule, Config, Pack, Rule
+    from fleetscan.rules.model import CompiledRule, Config, Pack, Rule
 
 EVIDENCE_ROWS = 20
 """Offending rows kept a result; ``violations`` counts all of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rules.model import SEVERITIES, Pack, Rule
+from fleetscan.rules.model import SEVERITIES, Pack, Rule
 
 
 def render_pack(pack: Pack) -> str:

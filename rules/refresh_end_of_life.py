@@ -1,6 +1,7 @@
 """Makes data/end_of_life.csv from two kept sources, so that no date in it is anybody's memory.
 
-``python -m rules.refresh_end_of_life --endoflife products DATE --distro-info FOLDER DATE``
+``python -m fleetscan.rules.refresh_end_of_life --endoflife products DATE --distro-info FOLDER
+DATE``
 
 endoflife.date keeps a file a product (YAML between two lines of dashes, key ``releases``);
 distro-info-data, a Debian package, a CSV file each for Debian and Ubuntu. DATE is the day of
@@ -21,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from rules.end_of_life import COLUMNS, Release
+from fleetscan.rules.end_of_life import COLUMNS, Release
 
 Name = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 """From a release as endoflife.date has it to the (distro, release) of operating_systems."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rules.model import SEVERITIES, Severity, State, Waiver
-from scanner.errors import StoreError
-from scanner.store import files
+from fleetscan.rules.model import SEVERITIES, Severity, State, Waiver
+from fleetscan.scanner.errors import StoreError
+from fleetscan.scanner.store import files
 
 _REPEATED = pa.dictionary(pa.int32(), pa.string())
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from scanner.errors import UsageError
+from fleetscan.scanner.errors import UsageError
 
 MAX_BYTES = 2 << 20
 """Longest file, in bytes: sixteen thousand waivers, or a hundred times the longest of our packs.

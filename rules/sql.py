@@ -142,7 +142,7 @@ def _tables(sql: str) -> frozenset[str]:
 
 @functools.cache
 def _fact_tables() -> frozenset[str]:
-    from scanner.tables import load_tables
+    from fleetscan.scanner.tables import load_tables
 
     return frozenset(load_tables())
 

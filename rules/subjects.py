@@ -18,10 +18,10 @@ from dataclasses import astuple
 
 import duckdb
 
-from rules.end_of_life import load_end_of_life
-from rules.query import MESSAGE_TEXT
-from scanner.schema import Scope
-from scanner.tables import load_tables
+from fleetscan.rules.end_of_life import load_end_of_life
+from fleetscan.rules.query import MESSAGE_TEXT
+from fleetscan.scanner.schema import Scope
+from fleetscan.scanner.tables import load_tables
 
 OWN_BOOKS = frozenset({"machines", "coverage", "left_out"})
 """Tables that the run itself keeps for every machine, and that are therefore always there."""

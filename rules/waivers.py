@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import duckdb
 
-from rules.model import Waiver
+from fleetscan.rules.model import Waiver
 
 # Of several waivers that match, a live one counts before an expired one, then the one that
 # lasts longest, then the one that stands first in its file.

@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from scanner import errors
-from scanner.deadline import Deadline
-from scanner.errors import DeadlineError, FleetscanError
-from scanner.lean import without_pandas
-from scanner.store.text import printable
+from fleetscan.scanner import errors
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import DeadlineError, FleetscanError
+from fleetscan.scanner.lean import without_pandas
+from fleetscan.scanner.store.text import printable
 
 MEMORY = 4 << 30
 """Most memory of a child, in bytes, as far as the host has it; see :func:`memory_limit`."""

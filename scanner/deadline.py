@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from scanner.errors import DeadlineError
+from fleetscan.scanner.errors import DeadlineError
 
 
 class Deadline:

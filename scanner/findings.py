@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from appliance.qemu_args import RanBy
-from scanner.errors import FleetscanError
-from scanner.preflight import DiskPlan
-from scanner.preflight.image import Snapshot
-from scanner.schema import MICROSECOND, Origin, Scope, microseconds
-from scanner.sources.base import Disk as SourceDisk
-from scanner.sources.base import Machine
-from scanner.tables import load_tables
-from scanner.tables.coverage.spec import Coverage
-from scanner.tables.disk_snapshots.spec import DiskSnapshot
-from scanner.tables.disks.spec import Disk
-from scanner.tables.left_out.spec import LeftOut
-from scanner.tables.machines.spec import Machine as MachineRow
+from fleetscan.appliance.qemu_args import RanBy
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.preflight import DiskPlan
+from fleetscan.scanner.preflight.image import Snapshot
+from fleetscan.scanner.schema import MICROSECOND, Origin, Scope, microseconds
+from fleetscan.scanner.sources.base import Disk as SourceDisk
+from fleetscan.scanner.sources.base import Machine
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.disk_snapshots.spec import DiskSnapshot
+from fleetscan.scanner.tables.disks.spec import Disk
+from fleetscan.scanner.tables.left_out.spec import LeftOut
+from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
 
 Stage = Literal["source", "preflight", "appliance", "discover", "collect"]
 Status = Literal["ok", "not_applicable", "failed", "empty"]

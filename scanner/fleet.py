@@ -21,20 +21,20 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Protocol
 
-from scanner.cluster import Cluster, ClusterOptions, Task, WorkerLostError, open_cluster
-from scanner.errors import DeadlineError, FleetscanError, StoreError
-from scanner.findings import Findings
-from scanner.inspect import InspectOptions, MachineSummary, inspect_machine
-from scanner.reuse import EarlierFacts, summary_of
-from scanner.sources.base import Machine
-from scanner.store.arrow import host_rows
-from scanner.store.run import Run
-from scanner.store.staging import RowSink
-from scanner.store.text import printable
-from scanner.tables import load_tables
-from scanner.tables.coverage.spec import Coverage
-from scanner.tables.left_out.spec import LeftOut
-from scanner.tables.machines.spec import Machine as MachineRow
+from fleetscan.scanner.cluster import Cluster, ClusterOptions, Task, WorkerLostError, open_cluster
+from fleetscan.scanner.errors import DeadlineError, FleetscanError, StoreError
+from fleetscan.scanner.findings import Findings
+from fleetscan.scanner.inspect import InspectOptions, MachineSummary, inspect_machine
+from fleetscan.scanner.reuse import EarlierFacts, summary_of
+from fleetscan.scanner.sources.base import Machine
+from fleetscan.scanner.store.arrow import host_rows
+from fleetscan.scanner.store.run import Run
+from fleetscan.scanner.store.staging import RowSink
+from fleetscan.scanner.store.text import printable
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.left_out.spec import LeftOut
+from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
 
 log = logging.getLogger(__name__)
 

@@ -23,17 +23,17 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from appliance import accelerator, build, template
-from appliance.build import Appliance
-from appliance.confinement import Wanted, layers
-from appliance.guest.root import FilesMode, PackagesMode
-from appliance.initrd import agent_id
-from appliance.qemu_args import VMOptions
-from appliance.session import Limits, printable
-from appliance.vm import Agent, ApplianceVM, LocalAppliance
-from scanner import preflight, usage
-from scanner.deadline import Deadline
-from scanner.errors import (
+from fleetscan.appliance import accelerator, build, template
+from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.confinement import Wanted, layers
+from fleetscan.appliance.guest.root import FilesMode, PackagesMode
+from fleetscan.appliance.initrd import agent_id
+from fleetscan.appliance.qemu_args import VMOptions
+from fleetscan.appliance.session import Limits, printable
+from fleetscan.appliance.vm import Agent, ApplianceVM, LocalAppliance
+from fleetscan.scanner import preflight, usage
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import (
     ApplianceError,
     FleetscanError,
     GuestError,
@@ -42,20 +42,20 @@ from scanner.errors import (
     RowError,
     WireError,
 )
-from scanner.findings import Findings, Status
-from scanner.preflight.opening import open_disk
-from scanner.schema import MICROSECOND, Origin, Scope, Table
-from scanner.sources.base import Machine
-from scanner.sources.keys import KeySource, KeyUnavailableError, read_keys
-from scanner.store.arrow import decode_rows, host_rows
-from scanner.store.staging import RowSink
-from scanner.tables import load_tables
-from scanner.tables.coverage.spec import Coverage
-from scanner.tables.directory_usage.spec import DEPTH
-from scanner.tables.disk_snapshots.spec import DiskSnapshot
-from scanner.tables.disks.spec import Disk
-from scanner.tables.left_out.spec import LeftOut
-from scanner.tables.machines.spec import Machine as MachineRow
+from fleetscan.scanner.findings import Findings, Status
+from fleetscan.scanner.preflight.opening import open_disk
+from fleetscan.scanner.schema import MICROSECOND, Origin, Scope, Table
+from fleetscan.scanner.sources.base import Machine
+from fleetscan.scanner.sources.keys import KeySource, KeyUnavailableError, read_keys
+from fleetscan.scanner.store.arrow import decode_rows, host_rows
+from fleetscan.scanner.store.staging import RowSink
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.directory_usage.spec import DEPTH
+from fleetscan.scanner.tables.disk_snapshots.spec import DiskSnapshot
+from fleetscan.scanner.tables.disks.spec import Disk
+from fleetscan.scanner.tables.left_out.spec import LeftOut
+from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scanner.schema import Column, Kind, Scope, Table
-from scanner.tables import load_tables
+from fleetscan.scanner.schema import Column, Kind, Scope, Table
+from fleetscan.scanner.tables import load_tables
 
 HEAD = """\
 # Fact tables

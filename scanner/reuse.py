@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scanner.errors import PreflightError
-from scanner.inspect import MachineSummary
-from scanner.preflight.bounds import resolved
-from scanner.preflight.plan import identity_of
-from scanner.schema import MICROSECOND
-from scanner.sources.base import Machine
-from scanner.store import views
-from scanner.store.runs import Store
-from scanner.tables.machines.spec import Machine as MachineRow
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.inspect import MachineSummary
+from fleetscan.scanner.preflight.bounds import resolved
+from fleetscan.scanner.preflight.plan import identity_of
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.sources.base import Machine
+from fleetscan.scanner.store import views
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
 
 # A file that was written to this shortly before its scan may have been written to once more within
 # the same tick of its filesystem's clock, without its time showing it.

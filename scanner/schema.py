@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
-from scanner.redaction import redact, redact_named
+from fleetscan.scanner.redaction import redact, redact_named
 
 
 class Kind(enum.Enum):

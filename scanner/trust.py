@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from scanner.errors import FleetscanError
+from fleetscan.scanner.errors import FleetscanError
 
 _MOST_LINKS = 40  # as path_resolution(7)
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH

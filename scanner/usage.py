@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanner import schema
-from scanner.store.arrow import rows_to_arrow
-from scanner.tables import load_tables
-from scanner.tables.directory_usage.spec import DirectoryUsage
+from fleetscan.scanner import schema
+from fleetscan.scanner.store.arrow import rows_to_arrow
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.directory_usage.spec import DirectoryUsage
 
 # More directories, and more bytes of their paths, are not told apart, but counted at their parent.
 _DIRECTORIES, _DIRECTORY_BYTES = 100_000, 32 << 20

@@ -20,12 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from appliance import cgroup
-from appliance.build import cache_directory
-from appliance.confinement import Wanted, rootfs, starter, syscalls
-from appliance.confinement.process import Layers, Needs, confined
-from scanner import trust, writing
-from scanner.errors import ApplianceError
+from fleetscan.appliance import cgroup
+from fleetscan.appliance.build import cache_directory
+from fleetscan.appliance.confinement import Wanted, rootfs, starter, syscalls
+from fleetscan.appliance.confinement.process import Layers, Needs, confined
+from fleetscan.scanner import trust, writing
+from fleetscan.scanner.errors import ApplianceError
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Literal
 
-from appliance.confinement import identity, rootfs, starter, syscalls
-from appliance.open_files import memory_file
-from appliance.privileges import CONSOLE_BYTES, KVM, Limits, environment, kvm_group, limited
-from scanner.errors import ApplianceError
+from fleetscan.appliance.confinement import identity, rootfs, starter, syscalls
+from fleetscan.appliance.open_files import memory_file
+from fleetscan.appliance.privileges import (
+    CONSOLE_BYTES,
+    KVM,
+    Limits,
+    environment,
+    kvm_group,
+    limited,
+)
+from fleetscan.scanner.errors import ApplianceError
 
 _KILL_SECONDS = 10
 _START_SECONDS = 30

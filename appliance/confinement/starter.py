@@ -25,7 +25,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from appliance.confinement import syscalls
+from fleetscan.appliance.confinement import syscalls
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = (
     syscalls.ALLOWED[f"landlock_{name}"] for name in ("create_ruleset", "add_rule", "restrict_self")

@@ -15,15 +15,15 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Protocol
 
-from appliance import wire
-from appliance.guest.encryption import Key
-from appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
-from appliance.guest.root import Root, ScanOptions
-from appliance.wire import FrameKind
-from scanner import schema
-from scanner.redaction import redact
-from scanner.tables import load_collector, load_tables, warm_up_collector
-from scanner.words import in_words
+from fleetscan.appliance import wire
+from fleetscan.appliance.guest.encryption import Key
+from fleetscan.appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
+from fleetscan.appliance.guest.root import Root, ScanOptions
+from fleetscan.appliance.wire import FrameKind
+from fleetscan.scanner import schema
+from fleetscan.scanner.redaction import redact
+from fleetscan.scanner.tables import load_collector, load_tables, warm_up_collector
+from fleetscan.scanner.words import in_words
 
 _RECEIVE = 1 << 16
 _ROOTS, _WARNINGS = 64, 200  # of a machine, that the host is told of; it takes no more
@@ -80,7 +80,7 @@ class Agent:
 
     def warm_up(self) -> object:
         """Touch what every scan needs, before this machine is saved as a template."""
-        from appliance.guest import setup
+        from fleetscan.appliance.guest import setup
 
         setup.warm_up()
         for table in load_tables().values():
@@ -235,7 +235,7 @@ class _Port:
 
 def boot() -> None:
     """Be the appliance's first process."""
-    from appliance.guest import setup
+    from fleetscan.appliance.guest import setup
 
     setup.mount_pseudo_filesystems()
     setup.limit_memory()

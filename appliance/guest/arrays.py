@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from glob import glob
 
-from appliance.guest import mapping
-from appliance.guest.disks import BlockDevice
-from appliance.guest.tools import ToolError, run
-from scanner.tables.volumes.spec import Volume
+from fleetscan.appliance.guest import mapping
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.tools import ToolError, run
+from fleetscan.scanner.tables.volumes.spec import Volume
 
 MEMBER = "linux_raid_member"
 """What blkid calls a member of an array."""

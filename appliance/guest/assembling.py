@@ -6,14 +6,19 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-from appliance.guest import drives, fstab, mount_table
-from appliance.guest.disks import BlockDevice
-from appliance.guest.filesystems import TOP_SUBVOLUME, Filesystem, Subvolume, mount_options
-from appliance.guest.mounting import READ_ONLY, bind, mount
-from appliance.guest.ostree import Deployment
-from appliance.guest.root import Mount, Root, ScanOptions
-from appliance.guest.systems import Candidate
-from scanner.words import reason
+from fleetscan.appliance.guest import drives, fstab, mount_table
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.filesystems import (
+    TOP_SUBVOLUME,
+    Filesystem,
+    Subvolume,
+    mount_options,
+)
+from fleetscan.appliance.guest.mounting import READ_ONLY, bind, mount
+from fleetscan.appliance.guest.ostree import Deployment
+from fleetscan.appliance.guest.root import Mount, Root, ScanOptions
+from fleetscan.appliance.guest.systems import Candidate
+from fleetscan.scanner.words import reason
 
 _NOT_MOUNTED: Mapping[fstab.Kind, str] = {
     "network": "a network filesystem, which is not on the machine's disks",

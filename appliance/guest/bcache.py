@@ -12,10 +12,10 @@ import os
 import struct
 from collections.abc import Mapping
 
-from appliance.guest import mapping
-from appliance.guest.disks import BlockDevice, read_at
-from appliance.guest.tools import ToolError
-from scanner.tables.volumes.spec import Volume
+from fleetscan.appliance.guest import mapping
+from fleetscan.appliance.guest.disks import BlockDevice, read_at
+from fleetscan.appliance.guest.tools import ToolError
+from fleetscan.scanner.tables.volumes.spec import Volume
 
 MEMBER = "bcache"
 """What blkid calls both the devices that are cached and the caches."""

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from appliance.guest import blkid
-from appliance.guest.partition_table import Table
-from appliance.guest.partition_table import read as read_table
+from fleetscan.appliance.guest import blkid
+from fleetscan.appliance.guest.partition_table import Table
+from fleetscan.appliance.guest.partition_table import read as read_table
 
 _PLUG_SECONDS = 20.0
 _SECTOR = 512  # the unit of sysfs' start and size, whatever the disk's own sector is

@@ -12,10 +12,10 @@ import struct
 import uuid
 from collections.abc import Iterator, Sequence
 
-from appliance.guest.disks import BlockDevice
-from appliance.guest.root import Mount, Root
-from scanner.tables import hives
-from scanner.tables.hivereader import Want
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.root import Mount, Root
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.hivereader import Want
 
 _KEY = "MountedDevices"
 _LETTER = re.compile(r"\\DosDevices\\([A-Z]:)", re.IGNORECASE)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from appliance.guest.disks import BlockDevice
-from appliance.guest.tools import ToolError, run
-from scanner.tables.volumes.spec import Volume
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.tools import ToolError, run
+from fleetscan.scanner.tables.volumes.spec import Volume
 
 Kind = Literal["luks", "bitlocker"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from appliance.guest.disks import BlockDevice
-from appliance.guest.mdadm_conf import Array, device_name, digits
-from appliance.guest.mdadm_conf import find as find_array
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.mdadm_conf import Array, device_name, digits
+from fleetscan.appliance.guest.mdadm_conf import find as find_array
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _BLANKS = re.compile(r"[ \t]+")

@@ -8,12 +8,12 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
-from appliance.guest import arrays, bcache, disks, encryption, ldm, ldm_database, mapping
-from appliance.guest.disks import BlockDevice
-from appliance.guest.encryption import Key
-from appliance.guest.lvm import LogicalVolumes
-from scanner.tables.volumes.spec import Volume
-from scanner.words import in_words
+from fleetscan.appliance.guest import arrays, bcache, disks, encryption, ldm, ldm_database, mapping
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.encryption import Key
+from fleetscan.appliance.guest.lvm import LogicalVolumes
+from fleetscan.scanner.tables.volumes.spec import Volume
+from fleetscan.scanner.words import in_words
 
 _MOST_LAYERS = 8  # deeper than anybody builds; an image may try to go on for ever
 

@@ -11,9 +11,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from appliance.guest import mapping
-from appliance.guest.disks import BlockDevice
-from appliance.guest.ldm_database import (
+from fleetscan.appliance.guest import mapping
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.ldm_database import (
     DATA_PARTITION,
     METADATA_PARTITION,
     RAID5,
@@ -26,8 +26,8 @@ from appliance.guest.ldm_database import (
     header_offset,
     parse_header,
 )
-from appliance.guest.tools import ToolError
-from scanner.tables.volumes.spec import Volume
+from fleetscan.appliance.guest.tools import ToolError
+from fleetscan.scanner.tables.volumes.spec import Volume
 
 _SECTOR = 512
 _MAX_PIECES = 1024

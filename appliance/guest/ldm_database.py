@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.disks import BlockDevice
 
 METADATA_PARTITION = "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3"
 DATA_PARTITION = "af9b60a0-1431-4f62-bc68-3311714a69ad"

@@ -9,12 +9,12 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from appliance.guest import mapping
-from appliance.guest.disks import BlockDevice
-from appliance.guest.lvm_metadata import NotPlainError
-from appliance.guest.plain_lvm import open_plain
-from appliance.guest.tools import ToolError, run
-from scanner.tables.volumes.spec import Volume
+from fleetscan.appliance.guest import mapping
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.lvm_metadata import NotPlainError
+from fleetscan.appliance.guest.plain_lvm import open_plain
+from fleetscan.appliance.guest.tools import ToolError, run
+from fleetscan.scanner.tables.volumes.spec import Volume
 
 # No udev, no daemon, no device file of an earlier system: lvm makes its nodes itself and looks at
 # every device. It could not write if it tried: the disks are read-only.

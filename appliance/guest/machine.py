@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from appliance.guest import arrays, disks, filesystems, systems
-from appliance.guest.assembling import Assembler
-from appliance.guest.disks import BlockDevice
-from appliance.guest.encryption import Key
-from appliance.guest.filesystems import Filesystem
-from appliance.guest.layers import Layers
-from appliance.guest.live import LiveImages
-from appliance.guest.lookups import told
-from appliance.guest.partitioning import Partitioning
-from appliance.guest.root import Mount, Root, ScanOptions
-from scanner.schema import NotApplicable
-from scanner.tables.volumes.spec import Volume
-from scanner.words import in_words
+from fleetscan.appliance.guest import arrays, disks, filesystems, systems
+from fleetscan.appliance.guest.assembling import Assembler
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.encryption import Key
+from fleetscan.appliance.guest.filesystems import Filesystem
+from fleetscan.appliance.guest.layers import Layers
+from fleetscan.appliance.guest.live import LiveImages
+from fleetscan.appliance.guest.lookups import told
+from fleetscan.appliance.guest.partitioning import Partitioning
+from fleetscan.appliance.guest.root import Mount, Root, ScanOptions
+from fleetscan.scanner.schema import NotApplicable
+from fleetscan.scanner.tables.volumes.spec import Volume
+from fleetscan.scanner.words import in_words
 
 _SYSROOT = "/sysroot"
 _RNDADDENTROPY = 0x40085203  # linux/random.h

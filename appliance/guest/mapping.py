@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from appliance.guest.tools import WORK, run
+from fleetscan.appliance.guest.tools import WORK, run
 
 _OVERLAY_BYTES = 256 << 20  # as a sparse file in memory; a replay touches a journal's worth
 _CHUNK_SECTORS = 8

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.disks import BlockDevice
 
 PATHS = ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf")
 """Debian's place, and everybody else's."""

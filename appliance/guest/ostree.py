@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from appliance.guest.root import Root
+from fleetscan.appliance.guest.root import Root
 
 _TOP = "ostree/deploy"
 _ENTRIES = "boot/loader/entries"

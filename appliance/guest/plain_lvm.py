@@ -14,10 +14,16 @@ import os
 import stat
 from collections.abc import Mapping
 
-from appliance.guest.devicemapper import DeviceMapper, Line
-from appliance.guest.disks import BlockDevice
-from appliance.guest.lvm_metadata import LogicalVolume, NotPlainError, Target, read, text_on
-from scanner.tables.volumes.spec import Volume
+from fleetscan.appliance.guest.devicemapper import DeviceMapper, Line
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.lvm_metadata import (
+    LogicalVolume,
+    NotPlainError,
+    Target,
+    read,
+    text_on,
+)
+from fleetscan.scanner.tables.volumes.spec import Volume
 
 _SECTOR = 512
 

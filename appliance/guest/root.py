@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, Protocol, TypeVar, cast, runtime_checkable
 
-from appliance.guest.lookups import Lack, Lookups, Lost
-from appliance.guest.resolving import openat2
-from scanner.words import reason
+from fleetscan.appliance.guest.lookups import Lack, Lookups, Lost
+from fleetscan.appliance.guest.resolving import openat2
+from fleetscan.scanner.words import reason
 
 READ_LIMIT = 16 << 20
 """Largest file that a collector reads whole, in bytes, unless it asks for another limit."""

@@ -10,10 +10,10 @@ import resource
 import time
 from glob import glob
 
-from appliance.guest import blkid, resident
-from appliance.guest.lvm import LVM_CONFIG
-from appliance.guest.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
-from appliance.guest.tools import WORK, run
+from fleetscan.appliance.guest import blkid, resident
+from fleetscan.appliance.guest.lvm import LVM_CONFIG
+from fleetscan.appliance.guest.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
+from fleetscan.appliance.guest.tools import WORK, run
 
 _WORK_OPTIONS = "size=320m,mode=700"
 _PORT_SECONDS = 10.0

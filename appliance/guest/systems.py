@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from appliance.guest import ostree
-from appliance.guest.filesystems import Filesystem, Subvolume
-from appliance.guest.ostree import Deployment
-from appliance.guest.root import Root
+from fleetscan.appliance.guest import ostree
+from fleetscan.appliance.guest.filesystems import Filesystem, Subvolume
+from fleetscan.appliance.guest.ostree import Deployment
+from fleetscan.appliance.guest.root import Root
 
 _RELEASE_FILES = (
     "etc/os-release",

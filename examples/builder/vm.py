@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance import accelerator, initrd
-from appliance.build import Appliance
-from appliance.privileges import bound_to_us
 from examples.builder import commands
-from scanner.errors import CommandError
+from fleetscan.appliance import accelerator, initrd
+from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.privileges import bound_to_us
+from fleetscan.scanner.errors import CommandError
 
 HERE = Path(__file__).resolve().parent
 _REPORT_BYTES = 512 << 20  # sparse; holds the names of a million files

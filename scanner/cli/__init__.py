@@ -5,6 +5,6 @@ What is heavy to import is imported inside the commands, so that help and errors
 
 from __future__ import annotations
 
-from scanner.cli.main import main, run
+from fleetscan.scanner.cli.main import main, run
 
 __all__ = ["main", "run"]

@@ -1,7 +1,7 @@
-"""``python -m scanner.cli`` is ``fleetscan``."""
+"""``python -m fleetscan.scanner.cli`` is ``fleetscan``."""
 
 from __future__ import annotations
 
-from scanner.cli.main import main
+from fleetscan.scanner.cli.main import main
 
 main()

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from scanner.cli import output
-from scanner.cli.options import examples
+from fleetscan.scanner.cli import output
+from fleetscan.scanner.cli.options import examples
 
 app = typer.Typer(
     name="fleetscan",

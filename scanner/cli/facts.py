@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanner.cli import exits, output
-from scanner.cli.app import app
-from scanner.cli.options import Facts, OutputFormat, RunId, Verbose, examples
-from scanner.errors import UsageError
+from fleetscan.scanner.cli import exits, output
+from fleetscan.scanner.cli.app import app
+from fleetscan.scanner.cli.options import Facts, OutputFormat, RunId, Verbose, examples
+from fleetscan.scanner.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from scanner.schema import Table
-    from scanner.store.runs import Store
+    from fleetscan.scanner.schema import Table
+    from fleetscan.scanner.store.runs import Store
 
 
 class QueryOutput(enum.StrEnum):
@@ -56,8 +56,8 @@ def query(
     Every fact table is a view, as `fleetscan tables` describes it. The views show one run; those in
     the schema `history` show all runs.
     """
-    from scanner.child import limited_memory, sql_memory
-    from scanner.store.views import connect, stream
+    from fleetscan.scanner.child import limited_memory, sql_memory
+    from fleetscan.scanner.store.views import connect, stream
 
     text = sys.stdin.read() if sql == "-" else sql
     with (
@@ -94,8 +94,8 @@ def tables(
     verbose: Verbose = 0,
 ) -> int:
     """List the fact tables, or describe one with its columns."""
-    from scanner.reference import markdown as reference
-    from scanner.tables import load_tables
+    from fleetscan.scanner.reference import markdown as reference
+    from fleetscan.scanner.tables import load_tables
 
     known = load_tables()
     if markdown:
@@ -113,7 +113,7 @@ def tables(
 
 
 def _described(table: Table) -> dict[str, object]:
-    from scanner.store.arrow import all_columns
+    from fleetscan.scanner.store.arrow import all_columns
 
     return {
         "name": table.name,
@@ -134,8 +134,8 @@ def _described(table: Table) -> dict[str, object]:
 
 
 def _print_table(table: Table) -> None:
-    from scanner.reference import scope_name, type_name
-    from scanner.store.arrow import all_columns
+    from fleetscan.scanner.reference import scope_name, type_name
+    from fleetscan.scanner.store.arrow import all_columns
 
     output.paragraph(f"{table.name}: {table.summary} Rows for {scope_name(table)}.")
     for part in table.description.split("\n\n"):
@@ -175,7 +175,7 @@ def runs(
 
     Options that publish, abandon or delete runs take effect before the list is printed.
     """
-    from scanner.store.runs import Store
+    from fleetscan.scanner.store.runs import Store
 
     store = Store(facts)
     if publish:

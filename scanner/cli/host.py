@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanner.cli import exits, output
-from scanner.cli.app import app
-from scanner.cli.options import OutputFormat, Verbose, examples
+from fleetscan.scanner.cli import exits, output
+from fleetscan.scanner.cli.app import app
+from fleetscan.scanner.cli.options import OutputFormat, Verbose, examples
 
 if TYPE_CHECKING:
-    from appliance.build import Appliance
+    from fleetscan.appliance.build import Appliance
 
 appliance = typer.Typer(help="Build, show, export and import the appliance.", no_args_is_help=True)
 app.add_typer(appliance, name="appliance")
@@ -28,7 +28,7 @@ def build(
     verbose: Verbose = 0,
 ) -> int:
     """Build the appliance from Debian packages, unless it already exists."""
-    from appliance.build import build as build_appliance
+    from fleetscan.appliance.build import build as build_appliance
 
     made = build_appliance(force=force, log=output.message if verbose else lambda line: None)
     _print(made, output_format)
@@ -38,7 +38,7 @@ def build(
 @appliance.command(epilog=examples("fleetscan appliance info --output json"))
 def info(output_format: OutputFormat = output.Output.TEXT, verbose: Verbose = 0) -> int:
     """Show which appliance this host uses."""
-    from appliance.build import find
+    from fleetscan.appliance.build import find
 
     _print(find(), output_format)
     return exits.FINE
@@ -49,7 +49,7 @@ def export_appliance(
     file: Annotated[Path, typer.Argument(metavar="FILE")], verbose: Verbose = 0
 ) -> int:
     """Write the appliance to one file, for hosts that cannot build it."""
-    from appliance.build import export_to
+    from fleetscan.appliance.build import export_to
 
     export_to(file)
     output.message(f"wrote {file}")
@@ -63,7 +63,7 @@ def import_appliance(
     verbose: Verbose = 0,
 ) -> int:
     """Import an appliance that another host exported."""
-    from appliance.build import import_from
+    from fleetscan.appliance.build import import_from
 
     _print(import_from(file), output_format)
     return exits.FINE
@@ -83,7 +83,7 @@ def doctor(output_format: OutputFormat = output.Output.TEXT, verbose: Verbose = 
 
     For each part that fails, say how to fix it.
     """
-    from appliance.doctor import run_checks
+    from fleetscan.appliance.doctor import run_checks
 
     checks = []
     for check in run_checks():

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from appliance.confinement import Wanted
-from scanner.cli import exits, output
-from scanner.cli.app import app
-from scanner.cli.options import (
+from fleetscan.appliance.confinement import Wanted
+from fleetscan.scanner.cli import exits, output
+from fleetscan.scanner.cli.app import app
+from fleetscan.scanner.cli.options import (
     AllowedDirectories,
     Confinement,
     Deadline,
@@ -29,13 +29,13 @@ from scanner.cli.options import (
     Verbose,
     examples,
 )
-from scanner.errors import UsageError
-from scanner.scratch import scratch_directory
-from scanner.tables.directory_usage.spec import DEPTH
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.scratch import scratch_directory
+from fleetscan.scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
-    from scanner.inspect import InspectOptions
-    from scanner.store.staging import StagedMachine
+    from fleetscan.scanner.inspect import InspectOptions
+    from fleetscan.scanner.store.staging import StagedMachine
 
 Row = dict[str, Any]
 """A row by column name; ``Any`` stands for the values that Arrow gives."""
@@ -85,10 +85,10 @@ def inspect(
 
     JSON output is one object that maps the name of each fact table to the list of its rows.
     """
-    from appliance.confinement import layers
-    from scanner.inspect import InspectOptions
-    from scanner.preflight.formats import FORMATS
-    from scanner.sources.keys import parse_key
+    from fleetscan.appliance.confinement import layers
+    from fleetscan.scanner.inspect import InspectOptions
+    from fleetscan.scanner.preflight.formats import FORMATS
+    from fleetscan.scanner.sources.keys import parse_key
 
     if bool(disks) == bool(directory):
         raise UsageError("give either disks with -a or a tree with --directory")
@@ -126,11 +126,11 @@ def _inspect(
     directory: Path | None,
     options: InspectOptions,
 ) -> StagedMachine:
-    from scanner.inspect import inspect_directory, inspect_machine
-    from scanner.schema import escape
-    from scanner.sources.archive import machine_of
-    from scanner.sources.base import Disk
-    from scanner.store.staging import MachineWriter, staged_machine
+    from fleetscan.scanner.inspect import inspect_directory, inspect_machine
+    from fleetscan.scanner.schema import escape
+    from fleetscan.scanner.sources.archive import machine_of
+    from fleetscan.scanner.sources.base import Disk
+    from fleetscan.scanner.store.staging import MachineWriter, staged_machine
 
     machine_id = escape(str(directory) if directory else disks[0].name)
     named = tuple(Disk(str(disk.absolute()), disk_format) for disk in disks)
@@ -152,7 +152,7 @@ def rows(staged: StagedMachine, table_name: str) -> Iterator[Row]:
 
 
 def _print_json(staged: StagedMachine) -> None:
-    from scanner.tables import load_tables
+    from fleetscan.scanner.tables import load_tables
 
     for number, name in enumerate(load_tables()):
         sys.stdout.write(f"{',' if number else '{'}\n{output.json_text(name)}: ")

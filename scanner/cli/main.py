@@ -10,14 +10,14 @@ from typing import Any
 
 import typer
 
-from scanner.cli import exits, output
-from scanner.cli.app import app
-from scanner.errors import ADVICE, FleetscanError, UsageError
-from scanner.lean import without_pandas
+from fleetscan.scanner.cli import exits, output
+from fleetscan.scanner.cli.app import app
+from fleetscan.scanner.errors import ADVICE, FleetscanError, UsageError
+from fleetscan.scanner.lean import without_pandas
 
 # In the order in which the help lists what they add.
 for _name in ("scan", "inspection", "verdicts", "facts", "rules", "host"):
-    importlib.import_module(f"scanner.cli.{_name}")
+    importlib.import_module(f"fleetscan.scanner.cli.{_name}")
 
 # Typer's releases carry click's classes under different names; these are the same in all.
 _BadUsage: Any = typer.BadParameter.__base__

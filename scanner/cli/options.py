@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from appliance.confinement import Wanted
-from scanner.cli import output
-from scanner.errors import UsageError
+from fleetscan.appliance.confinement import Wanted
+from fleetscan.scanner.cli import output
+from fleetscan.scanner.errors import UsageError
 
 
 class Files(enum.StrEnum):

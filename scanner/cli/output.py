@@ -1,7 +1,7 @@
 """How commands print: results to standard output, everything else to standard error.
 
 Text that came from guests, images or inventories never reaches a terminal raw: it passes
-:func:`scanner.store.text.printable`, is escaped by JSON, or is written as CSV to a file.
+:func:`fleetscan.scanner.store.text.printable`, is escaped by JSON, or is written as CSV to a file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scanner.store.text import printable
+from fleetscan.scanner.store.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +59,12 @@ def configure(verbose: int) -> int:
     root = logging.getLogger()
     root.handlers = [_StderrHandler()]
     root.setLevel(logging.WARNING)  # of libraries, warnings alone
-    for name in ("scanner", "appliance", "rules", "reports"):
+    for name in (
+        "fleetscan.scanner",
+        "fleetscan.appliance",
+        "fleetscan.rules",
+        "fleetscan.reports",
+    ):
         logging.getLogger(name).setLevel(level)
     return verbose
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.confinement import Wanted
-from scanner.cli import output
-from scanner.errors import UsageError
-from scanner.tables.directory_usage.spec import DEPTH
+from fleetscan.appliance.confinement import Wanted
+from fleetscan.scanner.cli import output
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
-    from scanner.sources import Machine
-    from scanner.sources.keys import KeySource
-    from scanner.store.run import Run
+    from fleetscan.scanner.sources import Machine
+    from fleetscan.scanner.sources.keys import KeySource
+    from fleetscan.scanner.store.run import Run
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def resumed(facts: Path, run_id: str, granted: Granted) -> tuple[Run, ScanSettin
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from scanner.store.runs import Store
+    from fleetscan.scanner.store.runs import Store
 
     run = Store(facts).resume(run_id)
     _check_owner(run)

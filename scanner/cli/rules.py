@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanner.cli import exits, output
-from scanner.cli.app import app
-from scanner.cli.options import OutputFormat, Packs, Verbose, examples
-from scanner.errors import UsageError
+from fleetscan.scanner.cli import exits, output
+from fleetscan.scanner.cli.app import app
+from fleetscan.scanner.cli.options import OutputFormat, Packs, Verbose, examples
+from fleetscan.scanner.errors import UsageError
 
 if TYPE_CHECKING:
-    from rules.model import Pack, Rule
+    from fleetscan.rules.model import Pack, Rule
 
 rules = typer.Typer(help="List, show and test rules.", no_args_is_help=True)
 app.add_typer(rules, name="rules")
@@ -26,7 +26,7 @@ def list_rules(
     verbose: Verbose = 0,
 ) -> int:
     """List the rules of packs."""
-    from rules.load import load_packs
+    from fleetscan.rules.load import load_packs
 
     packs = load_packs(pack or ())
     if output_format is output.Output.JSON:
@@ -45,7 +45,7 @@ def show(
     verbose: Verbose = 0,
 ) -> int:
     """Show what a rule requires, why, and what to do if it fails."""
-    from rules.load import load_packs
+    from fleetscan.rules.load import load_packs
 
     for one in load_packs(pack or ()):
         for rule in one.rules:
@@ -85,8 +85,8 @@ def run_tests(
 
     Cases that do not get the states they expect are listed.
     """
-    from rules.cases import run_cases
-    from rules.load import load_packs
+    from fleetscan.rules.cases import run_cases
+    from fleetscan.rules.load import load_packs
 
     outcomes = run_cases(load_packs(pack or ()))
     failed = [outcome for outcome in outcomes if not outcome.passed]

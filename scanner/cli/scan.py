@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.confinement import Wanted
-from scanner.cli import exits, output
-from scanner.cli.app import app
-from scanner.cli.options import (
+from fleetscan.appliance.confinement import Wanted
+from fleetscan.scanner.cli import exits, output
+from fleetscan.scanner.cli.app import app
+from fleetscan.scanner.cli.options import (
     AllowedDirectories,
     Bases,
     BasesMode,
@@ -34,16 +34,16 @@ from scanner.cli.options import (
     Verbose,
     examples,
 )
-from scanner.cli.resume import Granted, ScanSettings, leave, resumed
-from scanner.errors import FleetscanError, UsageError
-from scanner.tables.directory_usage.spec import DEPTH
+from fleetscan.scanner.cli.resume import Granted, ScanSettings, leave, resumed
+from fleetscan.scanner.errors import FleetscanError, UsageError
+from fleetscan.scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
-    from scanner.cluster import ClusterOptions
-    from scanner.cluster_tls import Certificates
-    from scanner.fleet import FleetSummary
-    from scanner.sources import Machine
-    from scanner.store.run import Run
+    from fleetscan.scanner.cluster import ClusterOptions
+    from fleetscan.scanner.cluster_tls import Certificates
+    from fleetscan.scanner.fleet import FleetSummary
+    from fleetscan.scanner.sources import Machine
+    from fleetscan.scanner.store.run import Run
 
 
 _EXAMPLES = examples(
@@ -141,8 +141,8 @@ def scan(
     In a folder, each image file at any depth is a machine; a sub-folder with a machine.yaml that
     lists disks is one machine with several disks.
     """
-    from scanner.cluster import ClusterOptions, check_options
-    from scanner.sources.keys import parse_key
+    from fleetscan.scanner.cluster import ClusterOptions, check_options
+    from fleetscan.scanner.sources.keys import parse_key
 
     granted = Granted(
         sources=[str(Path(source).absolute()) for source in sources or ()],
@@ -184,7 +184,7 @@ def scan(
 def _certificates(
     ca: Path | None, certificate: Path | None, key: Path | None
 ) -> Certificates | None:
-    from scanner.cluster_tls import Certificates
+    from fleetscan.scanner.cluster_tls import Certificates
 
     if ca and certificate and key:
         return Certificates(ca.absolute(), certificate.absolute(), key.absolute())
@@ -204,12 +204,12 @@ def _scan(
     quiet: bool,
     rescan: bool,
 ) -> int:
-    from appliance.confinement import layers
-    from scanner.fleet import FleetOptions, scan_fleet
-    from scanner.inspect import InspectOptions
-    from scanner.progress import FleetProgress
-    from scanner.reuse import EarlierFacts
-    from scanner.store.runs import Store
+    from fleetscan.appliance.confinement import layers
+    from fleetscan.scanner.fleet import FleetOptions, scan_fleet
+    from fleetscan.scanner.inspect import InspectOptions
+    from fleetscan.scanner.progress import FleetProgress
+    from fleetscan.scanner.reuse import EarlierFacts
+    from fleetscan.scanner.store.runs import Store
 
     if cluster.scheduler is None:  # workers elsewhere see to it themselves
         layers.require(granted.confinement)
@@ -260,7 +260,7 @@ def _machines(settings: ScanSettings, granted: Granted) -> list[Machine]:
     Raises:
         UsageError: there are none, or keys of an inventory that only a plan names.
     """
-    from scanner.sources import SourceOptions, find_machines
+    from fleetscan.scanner.sources import SourceOptions, find_machines
 
     if not settings.sources:
         raise UsageError("no source was given", hint="give a folder, image or inventory file")
@@ -283,8 +283,8 @@ def _machines(settings: ScanSettings, granted: Granted) -> list[Machine]:
 
 def _appliance(*, required: bool) -> str | None:
     """Content address of this host's appliance; workers elsewhere have their own."""
-    from appliance import build
-    from scanner.inspect import appliance_address
+    from fleetscan.appliance import build
+    from fleetscan.scanner.inspect import appliance_address
 
     try:
         appliance = build.find()
@@ -308,7 +308,7 @@ def _print_left_out(machines: Sequence[Machine]) -> None:
 
 
 def _print_summary(summary: FleetSummary, facts: Path) -> None:
-    from scanner.progress import duration
+    from fleetscan.scanner.progress import duration
 
     outcomes = ", ".join(f"{summary.outcomes[name]} {name}" for name in ("ok", "partial", "failed"))
     output.line(f"run {summary.run_id} in {facts}: {outcomes}")

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanner import writing
-from scanner.cli import exits, output
-from scanner.cli.app import app
-from scanner.cli.options import Facts, OutputFormat, Packs, RunId, Verbose, examples
-from scanner.errors import FleetscanError, UsageError
+from fleetscan.scanner import writing
+from fleetscan.scanner.cli import exits, output
+from fleetscan.scanner.cli.app import app
+from fleetscan.scanner.cli.options import Facts, OutputFormat, Packs, RunId, Verbose, examples
+from fleetscan.scanner.errors import FleetscanError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from reports.process import Wanted
-    from rules.model import Severity
-    from rules.results import Results
+    from fleetscan.reports.process import Wanted
+    from fleetscan.rules.model import Severity
+    from fleetscan.rules.results import Results
 
 _BATCH_ROWS = 1000
 
@@ -73,11 +73,11 @@ def check(
     verbose: Verbose = 0,
 ) -> int:
     """Evaluate rules over a run's facts and store the results."""
-    from rules.evaluate import evaluate_run
-    from rules.load import load_config, load_packs, load_waivers
-    from rules.process import JudgingProcess
-    from rules.results import results_path, write_results
-    from scanner.store.files import check_writable
+    from fleetscan.rules.evaluate import evaluate_run
+    from fleetscan.rules.load import load_config, load_packs, load_waivers
+    from fleetscan.rules.process import JudgingProcess
+    from fleetscan.rules.results import results_path, write_results
+    from fleetscan.scanner.store.files import check_writable
 
     with JudgingProcess() as process:
         packs = load_packs(pack or ())
@@ -99,13 +99,13 @@ def check(
 
 
 def _severity(fail_on: FailOn) -> Severity:
-    from rules.model import SEVERITIES
+    from fleetscan.rules.model import SEVERITIES
 
     return next(severity for severity in SEVERITIES if severity == fail_on.value)
 
 
 def _run_id(facts: Path, run: str | None) -> str:
-    from scanner.store.runs import Store
+    from fleetscan.scanner.store.runs import Store
 
     return (Store(facts).run(run) if run else Store(facts).latest()).run_id
 
@@ -127,7 +127,7 @@ def _print_json(results: Results, run_id: str) -> None:
 
 
 def _print_text(results: Results, run_id: str) -> None:
-    from rules.model import SEVERITIES, STATES
+    from fleetscan.rules.model import SEVERITIES, STATES
 
     counts = results.counts()
     shown = [state for state in STATES if any(found == state for _, found in counts)]
@@ -148,7 +148,7 @@ def _print_text(results: Results, run_id: str) -> None:
 
 def _failing_rules(results: Results) -> list[tuple[str, str, str, int, str]]:
     """Severity, id, title, number of failures and one machine of each failing rule."""
-    from rules.model import SEVERITIES
+    from fleetscan.rules.model import SEVERITIES
 
     found: dict[str, tuple[str, str, str, int, str]] = {}
     failures = results.table.select(["severity", "rule_id", "title", "state", "machine_id"])
@@ -196,8 +196,8 @@ def report(
 
     It shows the machines, the results of check, and what went wrong.
     """
-    from reports.process import Wanted
-    from rules.load import load_packs
+    from fleetscan.reports.process import Wanted
+    from fleetscan.rules.load import load_packs
 
     if not html and not json:
         raise UsageError("no report was requested", hint="give --html FILE, --json FILE or both")
@@ -213,7 +213,7 @@ def report(
 
 
 def _say_when_unchecked(facts: Path, run_id: str) -> None:
-    from rules.results import results_path
+    from fleetscan.rules.results import results_path
 
     if not results_path(facts, run_id).exists():
         output.message(
@@ -252,7 +252,7 @@ def _write(target: str, wanted: Wanted, mode: int) -> None:
 
 
 def _render(wanted: Wanted, path: Path) -> None:
-    from reports.process import write_report
+    from fleetscan.reports.process import write_report
 
     for section, reason in write_report(wanted, path).items():
         output.message(f"fleetscan: warning: could not be computed: {section} ({reason})")

@@ -13,13 +13,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scanner.errors import PreflightError
-from scanner.preflight import bounds, parents
-from scanner.preflight.formats import decide_format, is_certain, read_parent, references
-from scanner.preflight.image import SECTOR, ExtentReference, Parent
-from scanner.preflight.layer import Examined, examine_file, file_identity, reader
-from scanner.preflight.parents import Beside
-from scanner.preflight.plan import (
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import bounds, parents
+from fleetscan.scanner.preflight.formats import decide_format, is_certain, read_parent, references
+from fleetscan.scanner.preflight.image import SECTOR, ExtentReference, Parent
+from fleetscan.scanner.preflight.layer import Examined, examine_file, file_identity, reader
+from fleetscan.scanner.preflight.parents import Beside
+from fleetscan.scanner.preflight.plan import (
     DiskPlan,
     Extent,
     Layer,
@@ -30,7 +30,7 @@ from scanner.preflight.plan import (
     open_checked,
     open_layer,
 )
-from scanner.sources.base import Disk
+from fleetscan.scanner.sources.base import Disk
 
 __all__ = [
     "Beside",

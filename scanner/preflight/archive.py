@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scanner.errors import PreflightError
-from scanner.preflight.image import Malformed, Read
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.image import Malformed, Read
 
 BLOCK = 512
 """Length of a member's header, and of what its content is filled up to, in bytes."""

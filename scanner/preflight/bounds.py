@@ -6,8 +6,8 @@ import errno
 import os
 from collections.abc import Sequence
 
-from scanner.errors import PreflightError
-from scanner.preflight.plan import Policy
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.plan import Policy
 
 
 def resolved(path: str) -> str:

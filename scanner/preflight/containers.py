@@ -20,9 +20,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scanner.errors import PreflightError
-from scanner.preflight import archive
-from scanner.preflight.image import Read
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import archive
+from fleetscan.scanner.preflight.image import Read
 
 _HEAD_BYTES = 512
 _BOOT_SIGNATURE = b"\x55\xaa"  # ends the first sector of a disk that has partitions or boots

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from scanner.errors import PreflightError
-from scanner.preflight import containers, parallels, qcow2, vdi, vhd, vhdx, vmdk
-from scanner.preflight.image import SECTOR, Image, Parent, Read, Runs
-from scanner.preflight.plan import Format
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import containers, parallels, qcow2, vdi, vhd, vhdx, vmdk
+from fleetscan.scanner.preflight.image import SECTOR, Image, Parent, Read, Runs
+from fleetscan.scanner.preflight.plan import Format
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 """Names of the formats that can be opened."""

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scanner.errors import PreflightError
-from scanner.preflight.archive import find_member
-from scanner.preflight.formats import decide_format, identity, is_certain, read_image
-from scanner.preflight.image import SECTOR, Image, Read
-from scanner.preflight.locks import has_lock_folder, is_written
-from scanner.preflight.plan import (
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.archive import find_member
+from fleetscan.scanner.preflight.formats import decide_format, identity, is_certain, read_image
+from fleetscan.scanner.preflight.image import SECTOR, Image, Read
+from fleetscan.scanner.preflight.locks import has_lock_folder, is_written
+from fleetscan.scanner.preflight.plan import (
     Driver,
     Format,
     Layer,
@@ -25,7 +25,7 @@ from scanner.preflight.plan import (
     file_size,
     open_checked,
 )
-from scanner.preflight.qemu_img import UnreplayedLogError, image_info
+from fleetscan.scanner.preflight.qemu_img import UnreplayedLogError, image_info
 
 _DRIVERS: dict[Format, Driver] = {
     "raw": "raw",

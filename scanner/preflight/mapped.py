@@ -15,8 +15,8 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 
-from scanner.errors import PreflightError
-from scanner.preflight.image import SECTOR, Run, Runs
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.image import SECTOR, Run, Runs
 
 _HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")
 _ZERO_GRAINS = 1 << 2

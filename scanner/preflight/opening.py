@@ -10,16 +10,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from appliance.open_files import memory_file, reopened
-from appliance.plugging import PluggedLayer
-from scanner.errors import LockedError, PreflightError
-from scanner.preflight import mapped, vmdk
-from scanner.preflight.formats import runs
-from scanner.preflight.image import SECTOR, ExtentReference
-from scanner.preflight.layer import reader
-from scanner.preflight.plan import DiskPlan, Layer, Limits, open_layer
-from scanner.preflight.qemu_img import replay_log
-from scanner.sources.keys import keys_for
+from fleetscan.appliance.open_files import memory_file, reopened
+from fleetscan.appliance.plugging import PluggedLayer
+from fleetscan.scanner.errors import LockedError, PreflightError
+from fleetscan.scanner.preflight import mapped, vmdk
+from fleetscan.scanner.preflight.formats import runs
+from fleetscan.scanner.preflight.image import SECTOR, ExtentReference
+from fleetscan.scanner.preflight.layer import reader
+from fleetscan.scanner.preflight.plan import DiskPlan, Layer, Limits, open_layer
+from fleetscan.scanner.preflight.qemu_img import replay_log
+from fleetscan.scanner.sources.keys import keys_for
 
 
 def open_disk(

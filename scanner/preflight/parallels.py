@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from scanner.preflight.image import (
+from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
     Image,

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from scanner.errors import PreflightError
-from scanner.preflight import bounds
-from scanner.preflight.image import Parent
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import bounds
+from fleetscan.scanner.preflight.image import Parent
 
 _ROLE = "parent"
 _MOST_CANDIDATES = 1000  # files of one folder that are looked into for an identity

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from scanner.errors import PreflightError
-from scanner.preflight.image import ExtentReference, Mark, Snapshot
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.image import ExtentReference, Mark, Snapshot
 
 Format = Literal["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels"]
 """Image formats that can be opened, by the names that people know them under."""

@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scanner.errors import PreflightError
-from scanner.preflight import qcow2_tables
-from scanner.preflight.image import Image, Malformed, Read, Snapshot
-from scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables, entries_of
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import qcow2_tables
+from fleetscan.scanner.preflight.image import Image, Malformed, Read, Snapshot
+from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables, entries_of
 
 MAGIC = b"QFI\xfb"
 

@@ -16,8 +16,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from scanner.errors import PreflightError
-from scanner.preflight.image import Read, words
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.image import Read, words
 
 OFFSET = 0x00FF_FFFF_FFFF_FE00
 """Bits of an entry in an L1, L2 or refcount table that are a place in the file."""

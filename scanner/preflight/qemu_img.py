@@ -10,11 +10,11 @@ import subprocess
 import time
 from typing import Any
 
-from appliance.confinement import layers
-from appliance.confinement.process import Needs, Process, confined
-from scanner.errors import PreflightError
-from scanner.preflight.image import SECTOR
-from scanner.preflight.plan import Driver, Limits
+from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.confinement.process import Needs, Process, confined
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.image import SECTOR
+from fleetscan.scanner.preflight.plan import Driver, Limits
 
 _VHDX_LOG = b"contains a log that needs to be replayed"
 _OVERLAY_BYTES = 256 << 20  # a log has 1 MiB as a rule; each of its pages may fill a cluster

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from scanner.preflight.image import (
+from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
     Image,

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scanner.errors import PreflightError
-from scanner.preflight.image import (
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
     Image,
@@ -26,7 +26,7 @@ from scanner.preflight.image import (
     read_blocks,
     table_pieces,
 )
-from scanner.preflight.parents import windows_name
+from fleetscan.scanner.preflight.parents import windows_name
 
 COOKIE = b"conectix"
 FOOTER_BYTES = 512

@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from scanner.errors import PreflightError
-from scanner.preflight.image import (
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
     Image,
@@ -27,7 +27,7 @@ from scanner.preflight.image import (
     check_end,
     table_pieces,
 )
-from scanner.preflight.parents import windows_name
+from fleetscan.scanner.preflight.parents import windows_name
 
 SIGNATURE = b"vhdxfile"
 

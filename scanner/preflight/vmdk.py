@@ -15,8 +15,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from scanner.errors import PreflightError
-from scanner.preflight.image import (
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.image import (
     SECTOR,
     ExtentReference,
     Image,

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import functools
 
-from scanner.redaction import commands, shapes
-from scanner.redaction.names import MARKER, is_secret
-from scanner.redaction.spans import Span
+from fleetscan.scanner.redaction import commands, shapes
+from fleetscan.scanner.redaction.names import MARKER, is_secret
+from fleetscan.scanner.redaction.spans import Span
 
 __all__ = ["MARKER", "is_secret", "redact", "redact_named"]
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from scanner.redaction.names import is_secret
-from scanner.redaction.spans import Span, value_end
+from fleetscan.scanner.redaction.names import is_secret
+from fleetscan.scanner.redaction.spans import Span, value_end
 
 _WORD = r"(?<![^\s\"'=(])"  # where a word begins
 _ATTACHED = r"(?=[^\s])"

@@ -11,8 +11,8 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 
-from scanner.redaction.names import MARKER, is_secret
-from scanner.redaction.spans import Span, value_end
+from fleetscan.scanner.redaction.names import MARKER, is_secret
+from fleetscan.scanner.redaction.spans import Span, value_end
 
 Finder = Callable[[str], Iterator[Span]]
 

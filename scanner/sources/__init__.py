@@ -1,8 +1,8 @@
 """Sources: what a user names on the command line, turned into machines.
 
-A source is a folder (:mod:`scanner.sources.folder`), one image file, OVA archive
-(:mod:`scanner.sources.archive`) or block device, or an inventory file
-(:mod:`scanner.sources.inventory`; ``.yaml``, ``.yml``, ``.json`` or ``.csv``).
+A source is a folder (:mod:`fleetscan.scanner.sources.folder`), one image file, OVA archive
+(:mod:`fleetscan.scanner.sources.archive`) or block device, or an inventory file
+(:mod:`fleetscan.scanner.sources.inventory`; ``.yaml``, ``.yml``, ``.json`` or ``.csv``).
 Nothing here opens an image for more than its header; whether a disk can be read is preflight's
 to say.
 
@@ -19,9 +19,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from scanner.errors import UsageError
-from scanner.sources import ids
-from scanner.sources.base import Disk, Machine, SourceOptions
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.sources import ids
+from fleetscan.scanner.sources.base import Disk, Machine, SourceOptions
 
 __all__ = ["Disk", "Machine", "SourceOptions", "find_machines"]
 
@@ -69,14 +69,14 @@ def _source_machines(source: str, options: SourceOptions) -> list[Machine]:
     # All imported here: preflight, which folders and archives need, itself names disks; and
     # pydantic, which inventories need, takes a fifth of a second to load.
     if path.is_dir():
-        from scanner.sources.folder import folder_machines
+        from fleetscan.scanner.sources.folder import folder_machines
 
         return folder_machines(source, options, lambda machine_id: _wanted(machine_id, options))
     if path.suffix.lower() in _INVENTORY_SUFFIXES:
-        from scanner.sources.inventory import inventory_machines
+        from fleetscan.scanner.sources.inventory import inventory_machines
 
         return inventory_machines(source, key_commands=options.key_commands)
-    from scanner.sources.archive import machine_of
+    from fleetscan.scanner.sources.archive import machine_of
 
     return [machine_of(path.name, (Disk(str(path.absolute())),), source)]
 

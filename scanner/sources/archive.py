@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scanner.errors import PreflightError
-from scanner.preflight import bounds, containers
-from scanner.preflight.archive import BLOCK, Member, is_sound, members
-from scanner.preflight.formats import ARCHIVE_SUFFIX, DISK_SUFFIXES
-from scanner.preflight.layer import reader
-from scanner.preflight.plan import file_size, open_checked
-from scanner.sources.base import Disk, Machine
-from scanner.sources.keys import KeySource
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import bounds, containers
+from fleetscan.scanner.preflight.archive import BLOCK, Member, is_sound, members
+from fleetscan.scanner.preflight.formats import ARCHIVE_SUFFIX, DISK_SUFFIXES
+from fleetscan.scanner.preflight.layer import reader
+from fleetscan.scanner.preflight.plan import file_size, open_checked
+from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.sources.keys import KeySource
 
 _SEVERAL_SYSTEMS = b"VirtualSystemCollection"  # the element that groups machines (DSP0243)
 _MAX_DESCRIPTOR = 1 << 20  # bytes; those of single machines have some ten thousand

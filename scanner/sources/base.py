@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from scanner.sources.keys import KeySource
+from fleetscan.scanner.sources.keys import KeySource
 
 Why = Literal["base", "extent", "alias", "bundle", "unlisted"]
 """Why a file is no machine of its own: see the table ``left_out``."""

@@ -20,9 +20,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from scanner.errors import FleetscanError
-from scanner.preflight import Beside, Policy, examine, referred_files
-from scanner.sources.base import Bases, Disk, LeftOut, Why
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.preflight import Beside, Policy, examine, referred_files
+from fleetscan.scanner.sources.base import Bases, Disk, LeftOut, Why
 
 # Formats that refer to other files; opening the others would take most of a listing's time.
 _REFERRING = frozenset({".qcow2", ".vmdk", ".vhd", ".vhdx", ".avhd", ".avhdx", ".vdi"})

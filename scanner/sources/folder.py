@@ -2,13 +2,13 @@
 
 * The machine's id is the file's path below the folder.
 * A sub-folder that holds a file ``machine.yaml`` is one machine, whose disks that file lists in
-  order (see :mod:`scanner.sources.machine_file`); nothing else in or below that sub-folder is a
-  machine. Its id is the sub-folder's path.
+  order (see :mod:`fleetscan.scanner.sources.machine_file`); nothing else in or below that
+  sub-folder is a machine. Its id is the sub-folder's path.
 * Which files are images is told by their suffix; others are named in the debug log. An image of
   a format that cannot be opened yet is a machine, so that its error is seen.
 * An OVA archive is one machine with the disks that it holds.
 * A file that belongs to another image of its folder is not a machine of its own: see
-  :mod:`scanner.sources.bases`.
+  :mod:`fleetscan.scanner.sources.bases`.
 * A Parallels bundle, a folder of images that add to each other, is a machine with an error.
 * Symbolic links to files are followed below the folder and to directories that the user allows,
   and the machine is named by the link; a link to an image that the folder holds as well is the same
@@ -30,14 +30,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scanner.errors import FleetscanError
-from scanner.preflight import Policy
-from scanner.preflight.bounds import resolved
-from scanner.sources import ids
-from scanner.sources.archive import machine_of
-from scanner.sources.base import Disk, LeftOut, Machine, SourceOptions, Why
-from scanner.sources.bases import left_out, parts_of
-from scanner.sources.listing import BUNDLE, MARKER, Folder, Image, bounds_of, list_source
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.preflight import Policy
+from fleetscan.scanner.preflight.bounds import resolved
+from fleetscan.scanner.sources import ids
+from fleetscan.scanner.sources.archive import machine_of
+from fleetscan.scanner.sources.base import Disk, LeftOut, Machine, SourceOptions, Why
+from fleetscan.scanner.sources.bases import left_out, parts_of
+from fleetscan.scanner.sources.listing import BUNDLE, MARKER, Folder, Image, bounds_of, list_source
 
 _ALL = SourceOptions()
 
@@ -109,7 +109,7 @@ class _Source:
 
     def _marked(self, folder: Folder) -> Iterator[Machine]:
         """The machine that a ``machine.yaml`` makes of its folder; golden images, where wanted."""
-        from scanner.sources.machine_file import machine_disks
+        from fleetscan.scanner.sources.machine_file import machine_disks
 
         try:
             disks = machine_disks(folder.path, folder.real, self._bounds[1:])

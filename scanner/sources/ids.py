@@ -14,14 +14,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from scanner.errors import UsageError
-from scanner.schema import escape
-from scanner.sources.base import Machine
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.schema import escape
+from fleetscan.scanner.sources.base import Machine
 
 log = logging.getLogger(__name__)
 
 _LONGEST = 4096
-"""Bytes of an id: what the store takes (`scanner.store.arrow.MAX_IDENTITY`)."""
+"""Bytes of an id: what the store takes (`fleetscan.scanner.store.arrow.MAX_IDENTITY`)."""
 
 _KEPT = 512  # characters that a longer one keeps of its beginning
 

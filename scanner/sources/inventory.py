@@ -8,8 +8,8 @@ YAML and JSON hold a list of machines, or an object whose ``machines`` is that l
           - /srv/images/web01.qcow2
           - {path: data/web01.img, format: raw}
 
-Keys for encrypted volumes are named, never given (see :mod:`scanner.sources.keys`). A command that
-prints one is run only where the command line allows it (``--allow-key-commands``)::
+Keys for encrypted volumes are named, never given (see :mod:`fleetscan.scanner.sources.keys`). A
+command that prints one is run only where the command line allows it (``--allow-key-commands``)::
 
       - id: web02
         disks: [web02.qcow2]
@@ -33,11 +33,11 @@ from typing import Annotated, TypeVar
 import pydantic
 import yaml
 
-from scanner.errors import UsageError
-from scanner.preflight.plan import Format
-from scanner.sources.archive import machine_of
-from scanner.sources.base import Disk, Machine
-from scanner.sources.keys import KeySource, parse_key
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.preflight.plan import Format
+from fleetscan.scanner.sources.archive import machine_of
+from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.sources.keys import KeySource, parse_key
 
 
 def _checked_key(text: str) -> str:

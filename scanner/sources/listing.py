@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scanner.errors import PreflightError
-from scanner.preflight.bounds import resolved
-from scanner.preflight.formats import is_image_name
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight.bounds import resolved
+from fleetscan.scanner.preflight.formats import is_image_name
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 import pydantic
 import yaml
 
-from scanner.errors import FleetscanError, UsageError
-from scanner.preflight import bounds
-from scanner.preflight.plan import open_checked
-from scanner.sources.base import Disk
-from scanner.sources.inventory import DiskEntry, validated, yaml_line
-from scanner.sources.listing import MARKER, is_below, link_error
+from fleetscan.scanner.errors import FleetscanError, UsageError
+from fleetscan.scanner.preflight import bounds
+from fleetscan.scanner.preflight.plan import open_checked
+from fleetscan.scanner.sources.base import Disk
+from fleetscan.scanner.sources.inventory import DiskEntry, validated, yaml_line
+from fleetscan.scanner.sources.listing import MARKER, is_below, link_error
 
 _LONGEST = 64 << 10  # bytes; a list of the most disks with names of 200 characters
 _MOST_DISKS = 256  # what the appliance tells of (scanner.inspect)

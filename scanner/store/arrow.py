@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.json
 
-from scanner import schema
-from scanner.errors import RowError
-from scanner.schema import Column, Kind, Scope, Table
-from scanner.store.text import printable
+from fleetscan.scanner import schema
+from fleetscan.scanner.errors import RowError
+from fleetscan.scanner.schema import Column, Kind, Scope, Table
+from fleetscan.scanner.store.text import printable
 
 MAX_PAYLOAD = 64 << 20
 """Longest payload that is decoded, in bytes: far above a frame of the wire, and below the 2 GiB
@@ -132,8 +132,9 @@ def decode_rows(table: Table, payload: bytes, *, machine_id: str, root: str | No
 
     Args:
         table: the table they belong to.
-        payload: newline-ended JSON objects, one a line, as `scanner.schema.encode_rows` writes
-            them: timestamps as whole microseconds, null columns left out.
+        payload: newline-ended JSON objects, one a line, as
+            `fleetscan.scanner.schema.encode_rows` writes them: timestamps as whole microseconds,
+            null columns left out.
         machine_id: the machine that they came from.
         root: the root that they came from; None for tables of machine scope.
 

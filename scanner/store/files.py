@@ -17,9 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from scanner import writing
-from scanner.errors import ADVICE, FleetscanError, StoreError
-from scanner.store.text import printable
+from fleetscan.scanner import writing
+from fleetscan.scanner.errors import ADVICE, FleetscanError, StoreError
+from fleetscan.scanner.store.text import printable
 
 
 @contextlib.contextmanager
@@ -44,7 +44,9 @@ def store_errors(doing: str, *, hint: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BufferedWriter]:
-    """A file that appears as :func:`scanner.writing.replacing` says, its directory made if missing.
+    """A file that appears as :func:`~fleetscan.scanner.writing.replacing` says.
+
+    Its directory is made if missing.
 
     Raises:
         OSError: the directory is not writable, or full.

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from scanner.schema import Table
-from scanner.store import files
-from scanner.store.arrow import arrow_schema
+from fleetscan.scanner.schema import Table
+from fleetscan.scanner.store import files
+from fleetscan.scanner.store.arrow import arrow_schema
 
 ROW_GROUP_ROWS = 122_880
 """Rows after which a row group ends: what DuckDB reads with one thread at a time (its own row

@@ -20,14 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scanner.errors import StoreError, UsageError
-from scanner.schema import Table
-from scanner.store import files, layout, parts
-from scanner.store.arrow import all_columns
-from scanner.store.run_file import RunInfo, TableInfo
-from scanner.store.staging import MachineWriter, StagedMachine, staged_machine
-from scanner.store.text import printable
-from scanner.tables import load_tables
+from fleetscan.scanner.errors import StoreError, UsageError
+from fleetscan.scanner.schema import Table
+from fleetscan.scanner.store import files, layout, parts
+from fleetscan.scanner.store.arrow import all_columns
+from fleetscan.scanner.store.run_file import RunInfo, TableInfo
+from fleetscan.scanner.store.staging import MachineWriter, StagedMachine, staged_machine
+from fleetscan.scanner.store.text import printable
+from fleetscan.scanner.tables import load_tables
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
 def plan_run(
     facts: Path, machine_ids: Iterable[str], settings: Mapping[str, Any], batch_size: int
 ) -> Run:
-    """Write the plan of a new run; arguments and errors as for `scanner.store.runs.Store.begin`."""
+    """Write the plan of a new run; arguments and errors as for `Store.begin`."""
     ordered = sorted(machine_ids)
     if not ordered:
         raise UsageError("there are no machines to scan", hint="check the sources given")

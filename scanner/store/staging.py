@@ -18,11 +18,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from scanner import writing
-from scanner.errors import StoreError
-from scanner.store import files
-from scanner.store.arrow import arrow_schema
-from scanner.tables import load_tables
+from fleetscan.scanner import writing
+from fleetscan.scanner.errors import StoreError
+from fleetscan.scanner.store import files
+from fleetscan.scanner.store.arrow import arrow_schema
+from fleetscan.scanner.tables import load_tables
 
 _SUMMARY = "summary.json"
 _TAIL = 40  # characters of a machine_id kept readable; file names end at 255 bytes
@@ -35,7 +35,7 @@ class RowSink(Protocol):
     """Takes the checked rows of one machine."""
 
     def write(self, table_name: str, rows: pa.Table) -> None:
-        """Take rows of one table, with the schema of `scanner.store.arrow.arrow_schema`."""
+        """Take rows of one table, with the schema of `arrow.arrow_schema`."""
 
 
 class MemorySink:

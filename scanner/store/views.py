@@ -17,15 +17,15 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa
 
-from scanner.errors import FleetscanError, StoreError, UsageError
-from scanner.schema import Column, Kind, Origin, Table
-from scanner.scratch import Scratch
-from scanner.store import files, layout
-from scanner.store.arrow import all_columns
-from scanner.store.run_file import RunInfo
-from scanner.store.runs import Store
-from scanner.store.text import printable
-from scanner.tables import load_tables
+from fleetscan.scanner.errors import FleetscanError, StoreError, UsageError
+from fleetscan.scanner.schema import Column, Kind, Origin, Table
+from fleetscan.scanner.scratch import Scratch
+from fleetscan.scanner.store import files, layout
+from fleetscan.scanner.store.arrow import all_columns
+from fleetscan.scanner.store.run_file import RunInfo
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.store.text import printable
+from fleetscan.scanner.tables import load_tables
 
 Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from scanner import schema
+from fleetscan.scanner import schema
 
 
 @functools.cache
@@ -22,7 +22,7 @@ def load_tables() -> dict[str, schema.Table]:
 
 
 def _load(name: str) -> schema.Table:
-    spec = importlib.import_module(f"scanner.tables.{name}.spec")
+    spec = importlib.import_module(f"fleetscan.scanner.tables.{name}.spec")
     rows = [value for value in vars(spec).values() if hasattr(value, "__fleetscan__")]
     if len(rows) != 1:
         raise TypeError(f"scanner/tables/{name}/spec.py must define exactly one row class")
@@ -35,7 +35,7 @@ def load_collector(name: str) -> Callable[[Any], Iterator[object]]:
     Its argument is the agent's ``Machine`` or ``Root``, as the table's scope says; ``Any``
     because this module must not import the agent.
     """
-    module = importlib.import_module(f"scanner.tables.{name}.collect")
+    module = importlib.import_module(f"fleetscan.scanner.tables.{name}.collect")
     collect: Callable[[Any], Iterator[object]] = module.collect
     return collect
 
@@ -46,7 +46,7 @@ def warm_up_collector(name: str) -> None:
     For what is dear and the same for every machine: it is done once, before the template is made.
     """
     load_collector(name)
-    module = importlib.import_module(f"scanner.tables.{name}.collect")
+    module = importlib.import_module(f"fleetscan.scanner.tables.{name}.collect")
     getattr(module, "warm_up", _nothing)()
 
 

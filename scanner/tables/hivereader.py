@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from scanner.tables import hivenames
+from fleetscan.scanner.tables import hivenames
 
 HIVE_LIMIT = 512 << 20
 """Largest hive that is opened, in bytes; Windows' own are seldom above 200 MiB."""

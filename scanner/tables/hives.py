@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND
-from scanner.tables import hivelogs, hivereader
-from scanner.tables.hivelogs import Recovery
-from scanner.tables.hivereader import Want
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables import hivelogs, hivereader
+from fleetscan.scanner.tables.hivelogs import Recovery
+from fleetscan.scanner.tables.hivereader import Want
+from fleetscan.scanner.words import reason
 
 _FILETIME_EPOCH = 11_644_473_600 * MICROSECOND  # 1601 to 1970
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from appliance.guest.root import Root
-from scanner.schema import UNREAD_FILES, incomplete
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import UNREAD_FILES, incomplete
+from fleetscan.scanner.words import reason
 
 _PROBLEMS_NAMED = 10
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from appliance.guest.root import Root
+from fleetscan.appliance.guest.root import Root
 
 OS_RELEASE = (
     "/etc/os-release",

@@ -13,10 +13,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from appliance.guest.root import Root
-from scanner.tables import hives
-from scanner.tables.hivereader import Want
-from scanner.tables.hives import Key
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.hivereader import Want
+from fleetscan.scanner.tables.hives import Key
 
 _DOMAINS = "SAM\\Domains"
 _ACCOUNT = f"{_DOMAINS}\\Account"

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from appliance.guest.root import Root
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.words import reason
 
 COPY_LIMIT = 256 << 20
 """Largest database that is copied to memory, in bytes: those that lack their end, or whose last

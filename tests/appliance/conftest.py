@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance import build
-from appliance.build import Appliance
-from appliance.confinement import layers
-from appliance.confinement.process import Layers
+from fleetscan.appliance import build
+from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.confinement.process import Layers
 
 
 def write_appliance(place: Path) -> None:

@@ -20,12 +20,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from appliance import wire
-from appliance.guest import setup
-from appliance.guest.__main__ import Agent, _Port
-from appliance.guest.disks import wait_for_disks
-from appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
-from appliance.wire import FrameKind
+from fleetscan.appliance import wire
+from fleetscan.appliance.guest import setup
+from fleetscan.appliance.guest.__main__ import Agent, _Port
+from fleetscan.appliance.guest.disks import wait_for_disks
+from fleetscan.appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
+from fleetscan.appliance.wire import FrameKind
 
 CONTROL = "\x1b]0;owned\x07\u202e\r\n\x00"
 GROUP = {"name": "wheel", "gid": 10, "members": [], "administrators": []}

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance import accelerator
-from appliance.build import Appliance
-from appliance.qemu_args import Accelerator
-from scanner.errors import ApplianceError
+from fleetscan.appliance import accelerator
+from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.qemu_args import Accelerator
+from fleetscan.scanner.errors import ApplianceError
 
 BOOTS = "echo '[    0.1] hello'; echo fleetscan-probe-ok"
 HANGS = "echo 'KVM internal error. Suberror: 1'; exec sleep 60"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance import build
-from appliance.build import Appliance
-from scanner.errors import ApplianceError, CommandError
+from fleetscan.appliance import build
+from fleetscan.appliance.build import Appliance
+from fleetscan.scanner.errors import ApplianceError, CommandError
 
 MEMBERS = ("vmlinuz", "initrd", "root.erofs", "manifest.json")
 
@@ -117,7 +117,7 @@ def test_an_appliance_with_a_damaged_manifest_is_not_used(
 @pytest.fixture
 def exported(small_appliance: Appliance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An exported appliance; the cache is another, empty one afterwards."""
-    target = tmp_path / "appliance.tar.gz"
+    target = tmp_path / "fleetscan.appliance.tar.gz"
     build.export_to(target)
     monkeypatch.setenv("FLEETSCAN_CACHE", str(tmp_path / "other"))
     return target
@@ -151,7 +151,7 @@ def test_what_one_host_exports_another_imports(exported: Path, small_appliance: 
 
 
 def test_an_export_leaves_no_partial_file(exported: Path) -> None:
-    assert [path.name for path in exported.parent.glob("*.tar*")] == ["appliance.tar.gz"]
+    assert [path.name for path in exported.parent.glob("*.tar*")] == ["fleetscan.appliance.tar.gz"]
 
 
 def test_an_import_replaces_what_was_there(exported: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_process_that_is_killed_while_it_builds_holds_nobody_up_and_leaves_not
     cache: Path, bootstraps: list[Path]
 ) -> None:
     script = (
-        "import sys, time\nfrom appliance import build\n"
+        "import sys, time\nfrom fleetscan.appliance import build\n"
         "build._require_tools = lambda: None\n"
         "def bootstrap(work, log): print('at it', flush=True); time.sleep(60)\n"
         "build._bootstrap = bootstrap\nbuild.build()\n"

@@ -14,9 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from appliance.confinement import Wanted, identity, layers, process, rootfs, starter, syscalls
-from appliance.confinement.process import Layers, Needs, confined
-from scanner.errors import ApplianceError
+from fleetscan.appliance.confinement import (
+    Wanted,
+    identity,
+    layers,
+    process,
+    rootfs,
+    starter,
+    syscalls,
+)
+from fleetscan.appliance.confinement.process import Layers, Needs, confined
+from fleetscan.scanner.errors import ApplianceError
 from tests.vm.machines import eventually, has_ended
 
 HEADER = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
@@ -88,8 +96,8 @@ def test_the_end_of_bubblewrap_is_the_programs_end() -> None:
 
 
 STARTING = """
-from appliance.confinement import layers
-from appliance.confinement.process import Needs, confined
+from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.confinement.process import Needs, confined
 held = layers.current()
 print(flush=True)
 while True:
@@ -150,7 +158,7 @@ def test_what_cannot_be_confined_is_told_with_its_last_words(
 @pytest.mark.skipif(not AS_ROOT, reason="only root has users to give")
 def test_no_two_have_the_same_user_at_a_time() -> None:
     take = (
-        "from appliance.confinement.identity import own_user\n"
+        "from fleetscan.appliance.confinement.identity import own_user\n"
         "with own_user() as user:\n    print(user, flush=True)\n    input()\n"
     )
     argv = [sys.executable, "-c", take]

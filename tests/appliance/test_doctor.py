@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance import accelerator, build, doctor
-from appliance.accelerator import Probe
-from appliance.build import Appliance
-from scanner.errors import ApplianceError
+from fleetscan.appliance import accelerator, build, doctor
+from fleetscan.appliance.accelerator import Probe
+from fleetscan.appliance.build import Appliance
+from fleetscan.scanner.errors import ApplianceError
 
 QEMU = "qemu-system-x86_64"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import initrd
+from fleetscan.appliance import initrd
 
 names = st.text("abcxyz-_.", min_size=1, max_size=12).filter(lambda name: name.strip("."))
 
@@ -85,8 +85,9 @@ def test_no_time_or_owner_of_the_host_gets_in(tmp_path: Path, cpio: str) -> None
 
 def test_the_agent_is_whole_and_guest_safe() -> None:
     files = initrd.agent_files()
-    assert {"start.py", "appliance/wire.py", "appliance/guest/root.py"} <= files.keys()
-    assert "scanner/tables/files/collect.py" in files
+    agent = {"start.py", "fleetscan/appliance/wire.py", "fleetscan/appliance/guest/root.py"}
+    assert agent <= files.keys()
+    assert "fleetscan/scanner/tables/files/collect.py" in files
     assert not [name for name in files if "scanner/store/" in name or "/cases/" in name]
 
 
@@ -97,8 +98,8 @@ def test_the_agent_runs_with_the_standard_library_alone(tmp_path: Path) -> None:
         place.write_bytes(data)
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import appliance.guest.__main__ as agent\n"
-        "from scanner.tables import load_collector, load_tables\n"
+        "import fleetscan.appliance.guest.__main__ as agent\n"
+        "from fleetscan.scanner.tables import load_collector, load_tables\n"
         "tables = load_tables()\n"
         "for name, table in tables.items():\n"
         "    if table.origin.value == 'guest': load_collector(name)\n"

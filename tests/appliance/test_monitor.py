@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from appliance.monitor import Monitor
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError, DeadlineError
+from fleetscan.appliance.monitor import Monitor
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError, DeadlineError
 
 GREETING = {
     "QMP": {

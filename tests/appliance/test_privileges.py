@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.privileges import CONSOLE_BYTES, Limits, bound_to_us, environment, limited
-from scanner.errors import ApplianceError
+from fleetscan.appliance.privileges import CONSOLE_BYTES, Limits, bound_to_us, environment, limited
+from fleetscan.scanner.errors import ApplianceError
 
 NOBODY = 65534
 AS_ROOT = os.geteuid() == 0
@@ -174,7 +174,7 @@ def wait_until_gone(pid: int) -> bool:
 def test_a_command_dies_with_the_process_that_started_it(wrap: str) -> None:
     parent = (
         "import subprocess, sys, time\n"
-        "from appliance.privileges import Limits, bound_to_us, limited\n"
+        "from fleetscan.appliance.privileges import Limits, bound_to_us, limited\n"
         f"wrap = {wrap}\n"
         "child = subprocess.Popen(wrap(['sleep', '60']), start_new_session=True)\n"
         "print(child.pid, flush=True)\n"

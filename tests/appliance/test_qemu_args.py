@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import qemu_args
-from appliance.qemu_args import Accelerator, Descriptors, OpenLayer, VMOptions
+from fleetscan.appliance import qemu_args
+from fleetscan.appliance.qemu_args import Accelerator, Descriptors, OpenLayer, VMOptions
 
 FILES = Descriptors(root=11, agent=12, qmp=13, console=14, kernel=15, initrd=16, memory=17)
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"

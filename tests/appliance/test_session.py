@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import wire
-from appliance.guest.__main__ import Agent
-from appliance.guest.machine import DirectoryMachine
-from appliance.session import Limits, Session, printable
-from appliance.wire import FrameKind
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError, DeadlineError, GuestError, WireError
+from fleetscan.appliance import wire
+from fleetscan.appliance.guest.__main__ import Agent
+from fleetscan.appliance.guest.machine import DirectoryMachine
+from fleetscan.appliance.session import Limits, Session, printable
+from fleetscan.appliance.wire import FrameKind
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError, DeadlineError, GuestError, WireError
 
 Answer = Callable[[socket.socket], object]
 REPLY = wire.encode_json(FrameKind.REPLY, {"done": True})
@@ -293,7 +293,7 @@ def test_log_lines_are_kept_up_to_a_number_and_cut_and_made_printable(
 ) -> None:
     line = wire.encode(FrameKind.LOG, b"\x1b[2Jhello \xff" + b"x" * 5000)
     session = peer.session(line * 50 + REPLY, limits=Limits(log_lines_left=3))
-    with caplog.at_level(logging.INFO, "appliance.session"):
+    with caplog.at_level(logging.INFO, "fleetscan.appliance.session"):
         session.call("discover", soon())
     assert len(caplog.messages) == 3
     assert all(text.isprintable() and len(text) < 600 for text in caplog.messages)

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance import accelerator, initrd, template
-from appliance.build import Appliance
-from appliance.qemu_args import VMOptions
-from appliance.template import Template
-from appliance.verified import identity
-from scanner.errors import ApplianceError
+from fleetscan.appliance import accelerator, initrd, template
+from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.qemu_args import VMOptions
+from fleetscan.appliance.template import Template
+from fleetscan.appliance.verified import identity
+from fleetscan.scanner.errors import ApplianceError
 
 OPTIONS = VMOptions("tcg", memory_mib=4)
 SIZE = OPTIONS.memory_mib << 20
@@ -119,8 +119,8 @@ def test_the_three_used_last_are_kept(
 PREPARE = """
 import os, sys, time
 from pathlib import Path
-from appliance import accelerator, build, template
-from appliance.qemu_args import VMOptions
+from fleetscan.appliance import accelerator, build, template
+from fleetscan.appliance.qemu_args import VMOptions
 
 def boot(appliance, options, memory, state):
     print("booted", flush=True)

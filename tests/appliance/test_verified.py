@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance import accelerator, build, initrd, template, verified
-from appliance.build import Appliance
-from appliance.qemu_args import VMOptions
-from scanner.errors import ApplianceError
+from fleetscan.appliance import accelerator, build, initrd, template, verified
+from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.qemu_args import VMOptions
+from fleetscan.scanner.errors import ApplianceError
 
 STRANGER = 4711
 
@@ -51,7 +51,7 @@ def read(appliance: Appliance, path: Path) -> bytes:
 def in_another_process(appliance: Appliance) -> list[int]:
     """Sizes of the files that another process hashes in order to open the root."""
     script = (
-        "import contextlib, json, os\nfrom appliance import build, verified\nsizes = []\n"
+        "import contextlib, json, os\nfrom fleetscan.appliance import build, verified\nsizes = []\n"
         "hash_of = verified._hash\n"
         "verified._hash = lambda file: sizes.append(os.fstat(file).st_size) or hash_of(file)\n"
         "appliance = build.find()\n"
@@ -198,12 +198,12 @@ def test_an_appliance_that_others_could_have_written_is_refused(
 
 @pytest.mark.usefixtures("small_appliance")
 def test_nothing_is_built_or_imported_into_such_a_cache(cache: Path, tmp_path: Path) -> None:
-    build.export_to(tmp_path / "appliance.tar.gz")
+    build.export_to(tmp_path / "fleetscan.appliance.tar.gz")
     cache.chmod(0o777)
     with pytest.raises(ApplianceError, match="the cache is not used"):
         build.build(force=True)
     with pytest.raises(ApplianceError, match="the cache is not used"):
-        build.import_from(tmp_path / "appliance.tar.gz")
+        build.import_from(tmp_path / "fleetscan.appliance.tar.gz")
 
 
 def test_a_finding_that_others_could_have_written_is_found_out_anew(
@@ -250,11 +250,11 @@ def test_a_link_planted_beside_an_export_is_not_followed(
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
-    for name in ("appliance.tar.gz.partial", "appliance.tar.gz"):
+    for name in ("fleetscan.appliance.tar.gz.partial", "fleetscan.appliance.tar.gz"):
         (shared / name).symlink_to(victim)
-    build.export_to(shared / "appliance.tar.gz")
+    build.export_to(shared / "fleetscan.appliance.tar.gz")
     assert victim.read_bytes() == b"precious"
-    exported = shared / "appliance.tar.gz"
+    exported = shared / "fleetscan.appliance.tar.gz"
     assert not exported.is_symlink()
     assert exported.stat().st_mode & 0o777 == 0o600
     assert build.import_from(exported).sha256 == small_appliance.sha256

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import wire
-from appliance.wire import Frame, FrameError, FrameKind, FrameReader
+from fleetscan.appliance import wire
+from fleetscan.appliance.wire import Frame, FrameError, FrameKind, FrameReader
 
 HEADER = 5
 

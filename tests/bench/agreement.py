@@ -20,9 +20,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from examples.builder.images import EXTRA, FLEET
-from scanner.cli import output
-from scanner.inspect import InspectOptions, inspect_machine
-from scanner.store.staging import MemorySink
+from fleetscan.scanner.cli import output
+from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.store.staging import MemorySink
 from tests.bench import families, guests, inspector
 from tests.bench.findings import FIELDS, Findings, System, names_of, package
 from tests.bench.guests import Guest

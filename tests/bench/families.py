@@ -12,8 +12,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from appliance import build
 from examples.build_fleet import default_directory
+from fleetscan.appliance import build
 from tests.bench.guests import Guest
 from tests.scanner.tables.run_case import REPOSITORY, lay_out
 from tests.vm.machines import image_of

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 
-from appliance import accelerator, build
+from fleetscan.appliance import accelerator, build
 
 
 @dataclass(frozen=True)

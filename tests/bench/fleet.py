@@ -17,15 +17,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from appliance.build import cache_directory
-from scanner.cli import output
-from scanner.errors import FleetscanError
-from scanner.inspect import InspectOptions, inspect_machine
-from scanner.schema import Origin
-from scanner.store.runs import Store
-from scanner.store.staging import MachineWriter
-from scanner.store.views import connect
-from scanner.tables import load_tables
+from fleetscan.appliance.build import cache_directory
+from fleetscan.scanner.cli import output
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.schema import Origin
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.store.staging import MachineWriter
+from fleetscan.scanner.store.views import connect
+from fleetscan.scanner.tables import load_tables
 from tests.bench import guests, memory
 from tests.bench.figures import Spread, host, write_json
 from tests.bench.guests import Guest

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from examples.build_fleet import default_directory
 from examples.builder.images import SETS
-from scanner.errors import UsageError
-from scanner.sources.base import Disk, Machine
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.sources.base import Disk, Machine
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as typed_in_part
 
-from rules.results import results_path
-from scanner.cli import output
-from scanner.store import layout, parts
-from scanner.tables import load_tables
+from fleetscan.rules.results import results_path
+from fleetscan.scanner.cli import output
+from fleetscan.scanner.store import layout, parts
+from fleetscan.scanner.tables import load_tables
 from tests.hostile import liars
 
 # Any: no stubs of pyarrow.parquet fit every version of it.
@@ -57,7 +57,7 @@ def main() -> int:
 def _measure(arguments: Sequence[str]) -> tuple[str, ...]:
     """Exit status, time and memory of a command, the largest of its processes counted."""
     begun = time.monotonic()
-    argv = [sys.executable, "-m", "scanner.cli", *arguments]
+    argv = [sys.executable, "-m", "fleetscan.scanner.cli", *arguments]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     peak = 0
     while process.poll() is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from appliance import build
+from fleetscan.appliance import build
 from tests.bench.figures import chosen_accelerator
 from tests.bench.findings import Findings, System, names_of, package
 from tests.bench.guests import Guest

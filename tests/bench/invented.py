@@ -12,18 +12,18 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute
 
-from scanner.schema import MICROSECOND, Origin, Scope
-from scanner.store import files, layout, parts
-from scanner.store.arrow import all_columns, decode_rows, rows_to_arrow
-from scanner.store.run import BATCH_SIZE
-from scanner.store.run_file import RunInfo, TableInfo
-from scanner.tables import load_tables
-from scanner.tables.coverage.spec import Coverage
-from scanner.tables.files.spec import File
-from scanner.tables.filesystems.spec import Filesystem
-from scanner.tables.machines.spec import Machine
-from scanner.tables.mountpoints.spec import Mountpoint
-from scanner.tables.packages.spec import Package
+from fleetscan.scanner.schema import MICROSECOND, Origin, Scope
+from fleetscan.scanner.store import files, layout, parts
+from fleetscan.scanner.store.arrow import all_columns, decode_rows, rows_to_arrow
+from fleetscan.scanner.store.run import BATCH_SIZE
+from fleetscan.scanner.store.run_file import RunInfo, TableInfo
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.files.spec import File
+from fleetscan.scanner.tables.filesystems.spec import Filesystem
+from fleetscan.scanner.tables.machines.spec import Machine
+from fleetscan.scanner.tables.mountpoints.spec import Mountpoint
+from fleetscan.scanner.tables.packages.spec import Package
 
 _TABLES = Path(__file__).parents[2] / "scanner" / "tables"
 _ROOT = "/dev/vg0/root"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rules.evaluate import evaluate
-from rules.load import load_packs
-from scanner import errors
-from scanner.store.views import connect
+from fleetscan.rules.evaluate import evaluate
+from fleetscan.rules.load import load_packs
+from fleetscan.scanner import errors
+from fleetscan.scanner.store.views import connect
 from tests.bench.mutating import TEXTS, Mutation
 
 OWN_ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type)} | {

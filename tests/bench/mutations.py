@@ -21,12 +21,12 @@ from pathlib import Path
 
 from examples.build_fleet import default_directory
 from examples.builder.images import SETS, Image
-from scanner.errors import FleetscanError
-from scanner.fleet import scan_one
-from scanner.inspect import InspectOptions, inspect_machine
-from scanner.sources.base import Disk, Machine
-from scanner.store.run import Run
-from scanner.store.runs import Store
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.fleet import scan_one
+from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.store.run import Run
+from fleetscan.scanner.store.runs import Store
 from tests.bench.mutating import Mutation, Region, applied, contents, ends, mutation
 from tests.bench.mutation_findings import Finding, Seen, compare, seen
 from tests.vm.commands import checksums

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scanner.cli import output
-from scanner.errors import FleetscanError
-from scanner.inspect import InspectOptions, inspect_machine
-from scanner.store.staging import MemorySink
-from scanner.tables.packages.spec import LANGUAGES
+from fleetscan.scanner.cli import output
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.store.staging import MemorySink
+from fleetscan.scanner.tables.packages.spec import LANGUAGES
 from tests.bench import guests
 from tests.bench.figures import Spread, chosen_accelerator, host, write_json
 from tests.bench.guests import Guest

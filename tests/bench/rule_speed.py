@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rules.evaluate import evaluate_run
-from rules.load import load_packs
-from rules.process import JudgingProcess
-from scanner.cli import output
-from scanner.store import layout
+from fleetscan.rules.evaluate import evaluate_run
+from fleetscan.rules.load import load_packs
+from fleetscan.rules.process import JudgingProcess
+from fleetscan.scanner.cli import output
+from fleetscan.scanner.store import layout
 from tests.bench.figures import host, write_json
 from tests.bench.invented import Size, generate
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanner.inspect import InspectOptions, inspect_machine
-from scanner.sources.base import Disk, Machine
-from scanner.store.staging import MemorySink
+from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.store.staging import MemorySink
 from tests.vm.machines import Host, checksum, image_of, prepared, qemus, small_system
 
 CLONES = 1000

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scanner.store.views import connect
+from fleetscan.scanner.store.views import connect
 from tests.bench import agreement, inspector, invented, memory
 from tests.bench.agreement import Difference, Explanation
 from tests.bench.figures import Spread

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from reports.html import render_html
+from fleetscan.reports.html import render_html
 from tests.browser.devtools import BrowserError, Page, chromium, processes_of
 from tests.reports.report_fleet import GENERATED, Fleet, rich_fleet, small_fleet
 

@@ -18,15 +18,15 @@ from typing import Any
 
 import pytest
 
-import scanner.inspect
-from appliance import wire
-from appliance.guest.machine import DirectoryMachine
-from appliance.vm import LocalAppliance
-from scanner.inspect import InspectOptions, MachineSummary, inspect_directory
-from scanner.schema import TIMESTAMP_MAX, TIMESTAMP_MIN, Column, Kind, Table
-from scanner.sources.base import Machine
-from scanner.store.staging import RowSink
-from scanner.tables import load_tables
+from fleetscan.appliance import wire
+from fleetscan.appliance.guest.machine import DirectoryMachine
+from fleetscan.appliance.vm import LocalAppliance
+from fleetscan.scanner import inspect as inspection
+from fleetscan.scanner.inspect import InspectOptions, MachineSummary, inspect_directory
+from fleetscan.scanner.schema import TIMESTAMP_MAX, TIMESTAMP_MIN, Column, Kind, Table
+from fleetscan.scanner.sources.base import Machine
+from fleetscan.scanner.store.staging import RowSink
+from fleetscan.scanner.tables import load_tables
 from tests.appliance.hostile import HostileAgent, found
 from tests.reports.report_fleet import NASTY
 
@@ -125,7 +125,7 @@ def inspect(
 @contextlib.contextmanager
 def _appliance(kind: type[LocalAppliance]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanner.inspect, "LocalAppliance", kind)
+        patch.setattr(inspection, "LocalAppliance", kind)
         yield
 
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from rules import facts
-from rules.cases import Case, case_path
-from rules.load import load_packs
-from rules.source import read
-from scanner.schema import TIMESTAMP_MAX, TIMESTAMP_MIN, Column, Kind, Scope, Table
-from scanner.store import layout, parts
-from scanner.store.arrow import decode_rows, rows_to_arrow
-from scanner.tables import load_tables
-from scanner.tables.coverage.spec import Coverage
+from fleetscan.rules import facts
+from fleetscan.rules.cases import Case, case_path
+from fleetscan.rules.load import load_packs
+from fleetscan.rules.source import read
+from fleetscan.scanner.schema import TIMESTAMP_MAX, TIMESTAMP_MIN, Column, Kind, Scope, Table
+from fleetscan.scanner.store import layout, parts
+from fleetscan.scanner.store.arrow import decode_rows, rows_to_arrow
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.coverage.spec import Coverage
 from tests.bench import invented
 from tests.scanner.store.making import machine_rows
 

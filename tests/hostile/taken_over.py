@@ -24,11 +24,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance import privileges
-from appliance.confinement import layers, process, rootfs
-from appliance.confinement.process import Layers
-from appliance.plugging import PluggedLayer
-from appliance.vm import ApplianceVM
+from fleetscan.appliance import privileges
+from fleetscan.appliance.confinement import layers, process, rootfs
+from fleetscan.appliance.confinement.process import Layers
+from fleetscan.appliance.plugging import PluggedLayer
+from fleetscan.appliance.vm import ApplianceVM
 from tests.vm.machines import Host, prepared, soon
 from tests.vm.ordinary import become
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from scanner.tables import load_tables
+from fleetscan.scanner.tables import load_tables
 from tests.hostile import honest
 from tests.hostile.attackers import (
     ATTACKS,

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from scanner.cluster import ClusterOptions
-from scanner.fleet import FleetOptions, FleetSummary, scan_fleet
-from scanner.inspect import InspectOptions
-from scanner.sources import Machine
-from scanner.store.runs import Store
-from scanner.store.views import connect
+from fleetscan.scanner.cluster import ClusterOptions
+from fleetscan.scanner.fleet import FleetOptions, FleetSummary, scan_fleet
+from fleetscan.scanner.inspect import InspectOptions
+from fleetscan.scanner.sources import Machine
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.store.views import connect
 from tests.hostile import extremes, honest
 from tests.vm.commands import COMMAND
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scanner.errors import PreflightError
-from scanner.preflight import Policy, examine, referred_files
-from scanner.sources import Disk
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import Policy, examine, referred_files
+from fleetscan.scanner.sources import Disk
 from tests.disk_images import Content, archive, differencing
 
 SIZE = 4 << 20

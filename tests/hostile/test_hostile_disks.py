@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from scanner.errors import PreflightError
-from scanner.preflight import Limits, Policy, examine
-from scanner.sources import Disk
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import Limits, Policy, examine
+from fleetscan.scanner.sources import Disk
 
 
 def overlay(path: Path, backing: str, backing_format: str = "raw") -> Path:

@@ -26,7 +26,7 @@ def scanned(example_images: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         shutil.copy(example_images / "fleet" / "blank.raw", source / name)
     (source / LISTED / "machine.yaml").write_text("disks: [os.raw]\n")
     attack(source, place)
-    command = [sys.executable, "-m", "scanner.cli", "scan", str(source), "-q", "-P", "1"]
+    command = [sys.executable, "-m", "fleetscan.scanner.cli", "scan", str(source), "-q", "-P", "1"]
     command += ["--facts", str(place / "facts"), "--key", f"all:command:touch {place}/marked-key"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 3, done.stderr

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rules.results import read_results
-from scanner.cli import exits, run
+from fleetscan.rules.results import read_results
+from fleetscan.scanner.cli import exits, run
 from tests.hostile import liars
 from tests.hostile.liars import HONEST, RUN
 

@@ -16,18 +16,18 @@ from typing import Any
 
 import pytest
 
-from appliance import qemu_args
-from appliance.monitor import Monitor
-from appliance.plugging import PluggedLayer, Plugger
-from appliance.qemu_args import ROOT_SET, OpenLayer
-from scanner import inspect
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError, FleetscanError, PreflightError
-from scanner.inspect import InspectOptions, inspect_machine
-from scanner.preflight import DiskPlan, Policy, examine, layer, qemu_img
-from scanner.preflight.opening import open_disk
-from scanner.sources import Disk, Machine
-from scanner.store.staging import MemorySink
+from fleetscan.appliance import qemu_args
+from fleetscan.appliance.monitor import Monitor
+from fleetscan.appliance.plugging import PluggedLayer, Plugger
+from fleetscan.appliance.qemu_args import ROOT_SET, OpenLayer
+from fleetscan.scanner import inspect
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError, FleetscanError, PreflightError
+from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.preflight import DiskPlan, Policy, examine, layer, qemu_img
+from fleetscan.scanner.preflight.opening import open_disk
+from fleetscan.scanner.sources import Disk, Machine
+from fleetscan.scanner.store.staging import MemorySink
 
 SIZE = 4 << 20
 BARE = ("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-nic", "none", "-display", "none")

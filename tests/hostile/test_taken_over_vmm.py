@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance import build
-from appliance.confinement import layers
+from fleetscan.appliance import build
+from fleetscan.appliance.confinement import layers
 from tests.hostile import taken_over
 from tests.vm.machines import prepared
 from tests.vm.test_clones import ORDINARY_USER

@@ -11,9 +11,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from reports.database import RESULT_SCHEMA
-from scanner.schema import Column, Kind, Scope, Table
-from scanner.tables import load_tables
+from fleetscan.reports.database import RESULT_SCHEMA
+from fleetscan.scanner.schema import Column, Kind, Scope, Table
+from fleetscan.scanner.tables import load_tables
 
 RUN = "20260301T020000Z-7f3a"
 GENERATED = dt.datetime(2026, 3, 1, 6, 30, tzinfo=dt.UTC)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.charts import THEMES
+from fleetscan.reports.charts import THEMES
 
 CSS = (Path(__file__).parents[2] / "reports/templates/report.css").read_text()
 _LIGHT, _, _DARK_ON = CSS.partition("@media (prefers-color-scheme: dark)")

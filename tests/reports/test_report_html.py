@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.charts import draw_charts
-from reports.html import fields, guest, link, render_html
+from fleetscan.reports.charts import draw_charts
+from fleetscan.reports.html import fields, guest, link, render_html
 from tests.reports.report_fleet import GENERATED, NASTY, Fleet, machine, rich_fleet, small_fleet
 
 VOID = {"meta", "link", "img", "source", "br"}
@@ -296,8 +296,8 @@ def test_chart_images_hold_guest_text_as_text(rich: Element) -> None:
 
 
 def test_charts_survive_every_hostile_name() -> None:
-    from reports.build import build_report
-    from reports.database import attached
+    from fleetscan.reports.build import build_report
+    from fleetscan.reports.database import attached
 
     fleet = rich_fleet(1)
     with attached(fleet.connect(), None) as db:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reports.json_report import render_json
+from fleetscan.reports.json_report import render_json
 from tests.reports.report_fleet import (
     GENERATED,
     NASTY,

@@ -6,11 +6,11 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 
-from reports.build import build_report
-from reports.database import RESULT_SCHEMA, RESULTS, attached
-from reports.model import Limits, Report, RuleRow, RuleText
-from rules.load import load_packs
-from rules.results import SCHEMA
+from fleetscan.reports.build import build_report
+from fleetscan.reports.database import RESULT_SCHEMA, RESULTS, attached
+from fleetscan.reports.model import Limits, Report, RuleRow, RuleText
+from fleetscan.rules.load import load_packs
+from fleetscan.rules.results import SCHEMA
 from tests.reports.report_fleet import GENERATED, GIB, RUN, Fleet, machine, rich_fleet, small_fleet
 
 

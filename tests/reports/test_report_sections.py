@@ -9,12 +9,12 @@ from typing import Any
 import duckdb
 import pytest
 
-from reports import charts, facts, process, verdicts
-from reports.html import render_html
-from reports.json_report import render_json
-from reports.process import Wanted, write_report
-from reports.sections import SectionLostError, Sections
-from scanner.errors import FleetscanError
+from fleetscan.reports import charts, facts, process, verdicts
+from fleetscan.reports.html import render_html
+from fleetscan.reports.json_report import render_json
+from fleetscan.reports.process import Wanted, write_report
+from fleetscan.reports.sections import SectionLostError, Sections
+from fleetscan.scanner.errors import FleetscanError
 from tests.reports.report_fleet import GENERATED, small_fleet
 
 WANTED = Wanted(Path("facts"), "run", "html", GENERATED)
@@ -76,7 +76,7 @@ def test_json_has_null_where_a_number_cannot_be_had(monkeypatch: pytest.MonkeyPa
 
 def test_rows_that_break_off_lose_their_array(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = small_fleet()
-    monkeypatch.setattr("reports.json_report.from_epoch", fail)
+    monkeypatch.setattr("fleetscan.reports.json_report.from_epoch", fail)
     with pytest.raises(SectionLostError) as caught:
         "".join(render_json(fleet.connect(), fleet.results_table(), generated=GENERATED))
     assert caught.value.section == "machines"

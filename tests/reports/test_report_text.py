@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reports import text
+from fleetscan.reports import text
 
 ANYTHING = st.text(alphabet=st.characters(codec=None), max_size=60)
 

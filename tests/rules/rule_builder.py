@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rules import facts
-from rules.evaluate import evaluate
-from rules.model import Pack, PackInfo, Rule
-from rules.results import SCHEMA
+from fleetscan.rules import facts
+from fleetscan.rules.evaluate import evaluate
+from fleetscan.rules.model import Pack, PackInfo, Rule
+from fleetscan.rules.results import SCHEMA
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 ROOT_ACCOUNT = {"users": [{"name": "root"}]}

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from rules import facts
-from rules.cases import run_cases
-from rules.facts import FactError
-from rules.load import load_packs
-from rules.model import Pack
-from scanner.errors import UsageError
-from scanner.tables import load_tables
+from fleetscan.rules import facts
+from fleetscan.rules.cases import run_cases
+from fleetscan.rules.facts import FactError
+from fleetscan.rules.load import load_packs
+from fleetscan.rules.model import Pack
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.tables import load_tables
 
 RULE = """
 id: some-rule

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rules import facts
-from rules.checks import Check
-from rules.evaluate import evaluate
+from fleetscan.rules import facts
+from fleetscan.rules.checks import Check
+from fleetscan.rules.evaluate import evaluate
 from tests.rules.rule_builder import make_pack, make_rule
 
 

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from rules.end_of_life import COLUMNS, Release, load_end_of_life
-from rules.refresh_end_of_life import PRODUCTS, Product, from_distro_info, from_product, main, merge
+from fleetscan.rules.end_of_life import COLUMNS, Release, load_end_of_life
+from fleetscan.rules.refresh_end_of_life import (
+    PRODUCTS,
+    Product,
+    from_distro_info,
+    from_product,
+    main,
+    merge,
+)
 
 RELEASES = load_end_of_life()
 TAKEN = dt.date(2026, 1, 1)

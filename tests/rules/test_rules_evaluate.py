@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules import facts
-from rules.evaluate import evaluate
-from rules.model import Config, PackInfo
-from rules.query import EVIDENCE_ROWS, EVIDENCE_TEXT
-from rules.results import SCHEMA
+from fleetscan.rules import facts
+from fleetscan.rules.evaluate import evaluate
+from fleetscan.rules.model import Config, PackInfo
+from fleetscan.rules.query import EVIDENCE_ROWS, EVIDENCE_TEXT
+from fleetscan.rules.results import SCHEMA
 from tests.rules.rule_builder import (
     NAMED_BAD,
     NOW,

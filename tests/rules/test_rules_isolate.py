@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from rules import facts, isolate
-from rules.evaluate import evaluate_run
-from rules.judge import Limits, RuleError
-from rules.model import Rule
-from rules.process import JudgingProcess
-from rules.results import Results
-from scanner import child
-from scanner.store.arrow import rows_to_arrow
-from scanner.store.runs import Store
-from scanner.tables import load_tables
-from scanner.tables.coverage.spec import Coverage
-from scanner.tables.users.spec import User
+from fleetscan.rules import facts, isolate
+from fleetscan.rules.evaluate import evaluate_run
+from fleetscan.rules.judge import Limits, RuleError
+from fleetscan.rules.model import Rule
+from fleetscan.rules.process import JudgingProcess
+from fleetscan.rules.results import Results
+from fleetscan.scanner import child
+from fleetscan.scanner.store.arrow import rows_to_arrow
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.users.spec import User
 from tests.rules.rule_builder import NOW, Facts, Rows, make_pack, make_rule, run
 from tests.scanner.store.making import ROOT, machine_rows
 

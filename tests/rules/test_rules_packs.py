@@ -5,11 +5,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from rules import facts
-from rules.cases import CaseOutcome, run_cases
-from rules.load import load_packs
-from rules.model import Pack, Rule
-from rules.reference import render_pack
+from fleetscan.rules import facts
+from fleetscan.rules.cases import CaseOutcome, run_cases
+from fleetscan.rules.load import load_packs
+from fleetscan.rules.model import Pack, Rule
+from fleetscan.rules.reference import render_pack
 
 PACKS = load_packs()
 RULES = [(pack, rule) for pack in PACKS for rule in pack.rules]

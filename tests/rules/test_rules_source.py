@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules import source
-from rules.model import Waiver
-from rules.source import SourceError
+from fleetscan.rules import source
+from fleetscan.rules.model import Waiver
+from fleetscan.rules.source import SourceError
 
 
 def write(folder: Path, text: str) -> Path:

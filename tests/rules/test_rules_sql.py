@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rules.sql import SqlError, parse_predicate, parse_select
+from fleetscan.rules.sql import SqlError, parse_predicate, parse_select
 
 REFUSED = {
     "files": "SELECT * FROM read_csv('/etc/passwd')",

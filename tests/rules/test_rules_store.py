@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from rules.evaluate import evaluate
-from rules.load import load_packs
-from rules.results import read_results, write_results
-from scanner.store.arrow import rows_to_arrow
-from scanner.store.runs import Store
-from scanner.store.views import connect
-from scanner.tables import load_tables
-from scanner.tables.coverage.spec import Coverage
+from fleetscan.rules.evaluate import evaluate
+from fleetscan.rules.load import load_packs
+from fleetscan.rules.results import read_results, write_results
+from fleetscan.scanner.store.arrow import rows_to_arrow
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.store.views import connect
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.coverage.spec import Coverage
 from tests.scanner.store.making import ROOT, group_rows, machine_rows
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from rules import facts
-from rules.evaluate import evaluate
-from rules.model import Waiver
-from rules.results import Results
+from fleetscan.rules import facts
+from fleetscan.rules.evaluate import evaluate
+from fleetscan.rules.model import Waiver
+from fleetscan.rules.results import Results
 from tests.rules.rule_builder import make_pack, make_rule
 
 TODAY = dt.date(2026, 6, 1)

@@ -9,8 +9,8 @@ import tempfile
 import time
 import weakref
 
-from scanner import child
-from scanner.errors import StoreError
+from fleetscan.scanner import child
+from fleetscan.scanner.errors import StoreError
 
 
 class Work:

@@ -12,9 +12,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from scanner.inspect import InspectOptions, MachineSummary, inspect_machine
-from scanner.sources.base import Machine
-from scanner.store.staging import RowSink
+from fleetscan.scanner.inspect import InspectOptions, MachineSummary, inspect_machine
+from fleetscan.scanner.sources.base import Machine
+from fleetscan.scanner.store.staging import RowSink
 
 
 def inspect(

@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from appliance.guest import filesystems
-from scanner.tables import load_tables
+from fleetscan.appliance.guest import filesystems
+from fleetscan.scanner.tables import load_tables
 
 PROJECT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).with_name("support.yaml")

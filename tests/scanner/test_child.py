@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from scanner.child import Child, ChildLostError, limited_memory, sql_memory
-from scanner.errors import FleetscanError, StoreError
+from fleetscan.scanner.child import Child, ChildLostError, limited_memory, sql_memory
+from fleetscan.scanner.errors import FleetscanError, StoreError
 
 WORK = "tests.scanner.child_work"
 
@@ -89,7 +89,7 @@ def test_it_removes_its_files_in_the_end(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from scanner.child import Child; "
+        "import sys, time; from fleetscan.scanner.child import Child; "
         f"child = Child({WORK!r}, 512 << 20); child.start('make'); "
         "print(child._process.pid, flush=True); child.call('hang', seconds=60)"
     )
@@ -106,7 +106,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_a_block_may_be_held_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scanner.child.MEMORY", 2 << 30)
+    monkeypatch.setattr("fleetscan.scanner.child.MEMORY", 2 << 30)
     before = resource.getrlimit(resource.RLIMIT_DATA)
 
     with pytest.raises(FleetscanError, match="the query takes more than 2048 MiB"):  # noqa: SIM117

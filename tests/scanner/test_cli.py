@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import typer
 
-from appliance.build import Appliance
-from scanner import writing
-from scanner.cli import exits, output, run
-from scanner.cli.app import app
-from scanner.cli.resume import Granted, leave
-from scanner.errors import FleetscanError
-from scanner.sources.base import Machine
-from scanner.sources.keys import KeySource
-from scanner.store.runs import Store
-from scanner.tables import load_tables
+from fleetscan.appliance.build import Appliance
+from fleetscan.scanner import writing
+from fleetscan.scanner.cli import exits, output, run
+from fleetscan.scanner.cli.app import app
+from fleetscan.scanner.cli.resume import Granted, leave
+from fleetscan.scanner.errors import FleetscanError
+from fleetscan.scanner.sources.base import Machine
+from fleetscan.scanner.sources.keys import KeySource
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.tables import load_tables
 from tests.bench.invented import Size, generate
 from tests.scanner.store.making import add_machine, finished_run
 
@@ -51,8 +51,8 @@ def facts(tmp_path: Path) -> Path:
 def ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with an appliance, which the machines of these tests do not live to need."""
     nowhere = Appliance(Path("/none"), "inputs", "content", "6.12", "trixie", {})
-    monkeypatch.setattr("appliance.build.find", lambda: nowhere)
-    monkeypatch.setattr("appliance.build.verify", lambda appliance: None)
+    monkeypatch.setattr("fleetscan.appliance.build.find", lambda: nowhere)
+    monkeypatch.setattr("fleetscan.appliance.build.verify", lambda appliance: None)
 
 
 class TestEveryCommand:
@@ -76,7 +76,7 @@ class TestEveryCommand:
             assert parameter.param_type_name == "argument" or parameter.help, parameter.name
 
     def test_help_comes_at_once(self) -> None:
-        argv = [sys.executable, "-X", "importtime", "-m", "scanner.cli", "--help"]
+        argv = [sys.executable, "-X", "importtime", "-m", "fleetscan.scanner.cli", "--help"]
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         heavy = ("duckdb", "pyarrow", "pandas", "dask", "distributed", "pydantic", "jinja2", "rich")
         loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -148,7 +148,7 @@ class TestEnding:
     def test_a_bug_is_called_one(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("scanner.reference.markdown", lambda: 1 // 0)
+        monkeypatch.setattr("fleetscan.scanner.reference.markdown", lambda: 1 // 0)
         assert run(["tables", "--markdown"]) == exits.FAILED
         assert capsys.readouterr().err == (
             "fleetscan: this is a bug: ZeroDivisionError: integer division or modulo by zero\n"
@@ -161,12 +161,12 @@ class TestEnding:
         def interrupt() -> str:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("scanner.reference.markdown", interrupt)
+        monkeypatch.setattr("fleetscan.scanner.reference.markdown", interrupt)
         assert run(["tables", "--markdown"]) == exits.INTERRUPTED
 
     def test_the_process_exits_with_the_code_of_its_command(self, facts: Path) -> None:
         def code(*arguments: str) -> int:
-            argv = [sys.executable, "-m", "scanner.cli", *arguments]
+            argv = [sys.executable, "-m", "fleetscan.scanner.cli", *arguments]
             return subprocess.run(argv, capture_output=True).returncode
 
         assert code("--version") == exits.FINE
@@ -194,7 +194,7 @@ class TestPrinting:
     def test_errors_and_logs_are_printable_too(self, capsys: pytest.CaptureFixture[str]) -> None:
         output.configure(0)
         output.error(HOSTILE, HOSTILE)
-        logging.getLogger("scanner.test").warning("%s", HOSTILE)
+        logging.getLogger("fleetscan.scanner.test").warning("%s", HOSTILE)
         assert "\x1b" not in capsys.readouterr().err
 
     def test_csv_holds_no_formulas(self, facts: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,9 +335,9 @@ class TestCheckAndReport:
     @pytest.fixture
     def fleet(self, tmp_path: Path) -> Path:
         """A run in which groups were gathered from one root."""
-        from scanner.store.arrow import rows_to_arrow
-        from scanner.tables.coverage.spec import Coverage
-        from scanner.tables.operating_systems.spec import OperatingSystem
+        from fleetscan.scanner.store.arrow import rows_to_arrow
+        from fleetscan.scanner.tables.coverage.spec import Coverage
+        from fleetscan.scanner.tables.operating_systems.spec import OperatingSystem
         from tests.scanner.store.making import ROOT, group_rows, machine_rows
 
         store = Store(tmp_path / "fleet")
@@ -449,7 +449,15 @@ exec "$@"
 def on_read_only(facts: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command of ours in a mount namespace in which the facts cannot be written."""
     script = ["unshare", "--map-root-user", "--mount", "sh", "-ec", READ_ONLY, "sh", str(facts)]
-    command = [*script, sys.executable, "-m", "scanner.cli", *arguments, "--facts", str(facts)]
+    command = [
+        *script,
+        sys.executable,
+        "-m",
+        "fleetscan.scanner.cli",
+        *arguments,
+        "--facts",
+        str(facts),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -509,7 +517,7 @@ class TestReadOnlyFacts:
         def full(*_: object, **__: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), HOSTILE)
 
-        monkeypatch.setattr("scanner.store.views.connect", full)
+        monkeypatch.setattr("fleetscan.scanner.store.views.connect", full)
         assert run(["query", "select 1", "--facts", str(facts)]) == exits.FAILED
         said = capsys.readouterr().err
         assert "No space left on device" in said
@@ -807,7 +815,7 @@ class TestScan:
         arguments = ["scan", str(tmp_path), "--facts", str(tmp_path / "facts"), "-q"]
         assert run([*arguments, "--scheduler", "bogus://x"]) == exits.BAD_USAGE
         assert not (tmp_path / "facts").exists()
-        monkeypatch.setattr("scanner.cluster_tls.of_our_own", no_keys)
+        monkeypatch.setattr("fleetscan.scanner.cluster_tls.of_our_own", no_keys)
         assert run(arguments) == exits.FAILED
         assert "nothing was kept" in capsys.readouterr().err
         assert not Store(tmp_path / "facts").unfinished()
@@ -815,12 +823,12 @@ class TestScan:
     def test_a_host_without_an_appliance_is_told_before_the_scan(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from scanner.errors import ApplianceError
+        from fleetscan.scanner.errors import ApplianceError
 
         def nothing() -> None:
             raise ApplianceError("no appliance")
 
-        monkeypatch.setattr("appliance.build.find", nothing)
+        monkeypatch.setattr("fleetscan.appliance.build.find", nothing)
         (tmp_path / "a.img").touch()
         assert run(["scan", str(tmp_path), "--facts", str(tmp_path / "facts")]) == exits.FAILED
         assert not (tmp_path / "facts").exists()

@@ -19,15 +19,15 @@ from pathlib import Path
 import dask
 import pytest
 
-from scanner import cluster_tls
-from scanner.cli import exits, run
-from scanner.cluster import ClusterOptions, open_cluster
-from scanner.cluster_tls import Address, Certificates
-from scanner.errors import FleetscanError, UsageError
-from scanner.fleet import FleetOptions, scan_fleet
-from scanner.inspect import InspectOptions
-from scanner.sources import Machine
-from scanner.store.runs import Store
+from fleetscan.scanner import cluster_tls
+from fleetscan.scanner.cli import exits, run
+from fleetscan.scanner.cluster import ClusterOptions, open_cluster
+from fleetscan.scanner.cluster_tls import Address, Certificates
+from fleetscan.scanner.errors import FleetscanError, UsageError
+from fleetscan.scanner.fleet import FleetOptions, scan_fleet
+from fleetscan.scanner.inspect import InspectOptions
+from fleetscan.scanner.sources import Machine
+from fleetscan.scanner.store.runs import Store
 from tests.conftest import PROJECT
 from tests.scanner import fleet_fakes
 

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from scanner.deadline import Deadline
-from scanner.errors import DeadlineError
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import DeadlineError
 
 
 def test_what_is_left_is_positive_and_shrinks() -> None:

@@ -6,8 +6,14 @@ import pickle
 
 import pytest
 
-from scanner import errors
-from scanner.errors import CommandError, DeadlineError, FleetscanError, GuestError, UsageError
+from fleetscan.scanner import errors
+from fleetscan.scanner.errors import (
+    CommandError,
+    DeadlineError,
+    FleetscanError,
+    GuestError,
+    UsageError,
+)
 
 SAMPLES = [
     FleetscanError("what and why", hint="what to do"),

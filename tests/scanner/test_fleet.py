@@ -18,9 +18,9 @@ import distributed
 import duckdb
 import pytest
 
-from scanner.cluster import ClusterOptions, default_slots, open_cluster
-from scanner.errors import FleetscanError, StoreError, UsageError
-from scanner.fleet import (
+from fleetscan.scanner.cluster import ClusterOptions, default_slots, open_cluster
+from fleetscan.scanner.errors import FleetscanError, StoreError, UsageError
+from fleetscan.scanner.fleet import (
     FleetEvent,
     FleetOptions,
     FleetSummary,
@@ -28,10 +28,10 @@ from scanner.fleet import (
     MachineStarted,
     scan_fleet,
 )
-from scanner.inspect import InspectOptions, MachineSummary
-from scanner.sources import Disk, Machine
-from scanner.store.run import Run
-from scanner.store.runs import Store
+from fleetscan.scanner.inspect import InspectOptions, MachineSummary
+from fleetscan.scanner.sources import Disk, Machine
+from fleetscan.scanner.store.run import Run
+from fleetscan.scanner.store.runs import Store
 from tests.scanner import fleet_fakes
 
 
@@ -144,7 +144,7 @@ def test_a_machine_that_hangs_past_its_deadline_costs_its_worker_alone(tmp_path:
 def test_a_machine_that_takes_too_much_memory_costs_its_worker_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scanner.cluster.WORKER_MEMORY", 512 << 20)
+    monkeypatch.setattr("fleetscan.scanner.cluster.WORKER_MEMORY", 512 << 20)
     run = begin(tmp_path, fleet := machines(["greedy/1", "fine/1", "fine/2"]))
 
     scan_fleet(fleet, run, options(run, retries=0))
@@ -253,7 +253,7 @@ def test_the_summary_keeps_the_slowest_and_the_failures() -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from scanner.fleet import scan_fleet
+from fleetscan.scanner.fleet import scan_fleet
 from tests.scanner import test_fleet
 
 def main(facts, pids):
@@ -337,7 +337,7 @@ def test_outside_the_main_thread_no_handlers_are_set(tmp_path: Path) -> None:
 def test_the_second_signal_ends_the_process_at_once() -> None:
     script = (
         "import os, signal, threading\n"
-        "from scanner.fleet import _stopping_on_signals\n"
+        "from fleetscan.scanner.fleet import _stopping_on_signals\n"
         "stop = threading.Event()\n"
         "with _stopping_on_signals(stop):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

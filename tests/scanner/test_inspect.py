@@ -10,16 +10,21 @@ from typing import Any
 
 import pytest
 
-import scanner.inspect
-from appliance import accelerator, build, template
-from appliance.build import Appliance
-from scanner.errors import ApplianceError
-from scanner.inspect import InspectOptions, MachineSummary, inspect_directory, inspect_machine
-from scanner.schema import Origin, Scope
-from scanner.sources.base import Disk, Machine
-from scanner.store.arrow import arrow_schema
-from scanner.store.staging import MemorySink
-from scanner.tables import load_tables
+from fleetscan.appliance import accelerator, build, template
+from fleetscan.appliance.build import Appliance
+from fleetscan.scanner import inspect as inspection
+from fleetscan.scanner.errors import ApplianceError
+from fleetscan.scanner.inspect import (
+    InspectOptions,
+    MachineSummary,
+    inspect_directory,
+    inspect_machine,
+)
+from fleetscan.scanner.schema import Origin, Scope
+from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.store.arrow import arrow_schema
+from fleetscan.scanner.store.staging import MemorySink
+from fleetscan.scanner.tables import load_tables
 
 OPTIONS = InspectOptions(deadline=60)
 COVERED_TABLES = {
@@ -266,7 +271,7 @@ def test_time_in_which_the_host_makes_its_template_is_not_the_machines(
     def prepare(*_: object) -> None:
         time.sleep(1.1)
 
-    monkeypatch.setattr(scanner.inspect, "_MADE_SECONDS", making)
+    monkeypatch.setattr(inspection, "_MADE_SECONDS", making)
 
     def clone(*_: object) -> None:
         raise ApplianceError("cloned")
@@ -275,7 +280,7 @@ def test_time_in_which_the_host_makes_its_template_is_not_the_machines(
     monkeypatch.setattr(build, "find", lambda: appliance)
     monkeypatch.setattr(accelerator, "choose", lambda appliance: "tcg")
     monkeypatch.setattr(template, "prepare", prepare)
-    monkeypatch.setattr(scanner.inspect, "ApplianceVM", clone)
+    monkeypatch.setattr(inspection, "ApplianceVM", clone)
     sink = MemorySink()
     machine = Machine("m", (disk,), "folder")
     inspect_machine(machine, InspectOptions(deadline=1.0), sink)

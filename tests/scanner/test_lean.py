@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner.cluster import ClusterOptions, open_cluster
+from fleetscan.scanner.cluster import ClusterOptions, open_cluster
 
 _TRIAL = """\
 import sys
@@ -29,7 +29,7 @@ def loaded(*command: str) -> set[str]:
 
 def test_pyarrow_would_import_pandas_and_does_not_where_it_is_kept_out() -> None:
     assert "pandas.core" in loaded("-c", _TRIAL)
-    lean = "from scanner.lean import without_pandas\nwithout_pandas()\n"
+    lean = "from fleetscan.scanner.lean import without_pandas\nwithout_pandas()\n"
     modules = loaded("-c", lean + _TRIAL)
     assert "pyarrow" in modules
     assert "pandas.core" not in modules
@@ -38,7 +38,15 @@ def test_pyarrow_would_import_pandas_and_does_not_where_it_is_kept_out() -> None
 def test_the_command_does_without(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/os-release").write_text("ID=debian\n")
-    command = ("-m", "scanner.cli", "inspect", "--directory", str(tmp_path), "--output", "json")
+    command = (
+        "-m",
+        "fleetscan.scanner.cli",
+        "inspect",
+        "--directory",
+        str(tmp_path),
+        "--output",
+        "json",
+    )
     modules = loaded(*command)
     assert "pyarrow" in modules
     assert "pandas.core" not in modules

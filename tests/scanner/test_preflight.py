@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from appliance.confinement import layers
-from appliance.confinement.process import Layers
-from scanner.errors import PreflightError
-from scanner.preflight import Limits, Policy, examine, open_layer, referred_files
-from scanner.preflight.plan import Format
-from scanner.preflight.qemu_img import info_command, readers, run_limited
-from scanner.sources import Disk
+from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.confinement.process import Layers
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import Limits, Policy, examine, open_layer, referred_files
+from fleetscan.scanner.preflight.plan import Format
+from fleetscan.scanner.preflight.qemu_img import info_command, readers, run_limited
+from fleetscan.scanner.sources import Disk
 
 POLICY = Policy()
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner.errors import PreflightError
-from scanner.preflight import Policy, examine
-from scanner.preflight.archive import Member, find_member, members
-from scanner.preflight.image import Read
-from scanner.sources import Disk, find_machines
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import Policy, examine
+from fleetscan.scanner.preflight.archive import Member, find_member, members
+from fleetscan.scanner.preflight.image import Read
+from fleetscan.scanner.sources import Disk, find_machines
 from tests.disk_images import archive
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

@@ -22,11 +22,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.errors import PreflightError
-from scanner.preflight import Policy, examine
-from scanner.preflight.containers import refuse
-from scanner.preflight.formats import is_image_name
-from scanner.sources import Disk
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import Policy, examine
+from fleetscan.scanner.preflight.containers import refuse
+from fleetscan.scanner.preflight.formats import is_image_name
+from fleetscan.scanner.sources import Disk
 
 DISK = random.Random(3).randbytes(5000)  # noqa: S311 - any content
 
@@ -177,7 +177,7 @@ def test_any_content_is_a_disk_or_named(content: bytes, magic: str) -> None:
         ("disk.img.gz", True),
         ("web.qcow2.xz", True),
         ("vm.VMDK.ZST", True),
-        ("appliance.ova.bz2", True),
+        ("fleetscan.appliance.ova.bz2", True),
         ("case.E01", True),
         ("case.E02", False),
         ("mac.dmg", True),

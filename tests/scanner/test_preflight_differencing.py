@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scanner.errors import PreflightError
-from scanner.preflight import DiskPlan, Policy, examine, mapped, referred_files
-from scanner.preflight.image import Run, block_runs
-from scanner.preflight.opening import open_disk
-from scanner.sources import Disk, find_machines
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import DiskPlan, Policy, examine, mapped, referred_files
+from fleetscan.scanner.preflight.image import Run, block_runs
+from fleetscan.scanner.preflight.opening import open_disk
+from fleetscan.scanner.sources import Disk, find_machines
 from tests.disk_images import Content, differencing, differencing_vhd, differencing_vhdx
 
 MEBIBYTE = 1 << 20

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner import preflight
-from scanner.errors import PreflightError
-from scanner.preflight import DiskPlan, Policy, examine, vmdk
-from scanner.preflight.formats import FORMATS, read_image
-from scanner.preflight.image import ByteOrder, ExtentReference, Image
-from scanner.preflight.layer import reader
-from scanner.preflight.plan import Format, Limits
-from scanner.preflight.qemu_img import replay_log
-from scanner.sources import Disk
+from fleetscan.scanner import preflight
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import DiskPlan, Policy, examine, vmdk
+from fleetscan.scanner.preflight.formats import FORMATS, read_image
+from fleetscan.scanner.preflight.image import ByteOrder, ExtentReference, Image
+from fleetscan.scanner.preflight.layer import reader
+from fleetscan.scanner.preflight.plan import Format, Limits
+from fleetscan.scanner.preflight.qemu_img import replay_log
+from fleetscan.scanner.sources import Disk
 from tests.disk_images import leave_log
 
 SIZE = 3 << 20

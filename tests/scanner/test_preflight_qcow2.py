@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scanner.errors import PreflightError
-from scanner.preflight import DiskPlan, Policy, examine, qcow2_tables
-from scanner.preflight.image import Read
-from scanner.preflight.qcow2 import Header, parse_header, read_image, tables_of
-from scanner.sources import Disk
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import DiskPlan, Policy, examine, qcow2_tables
+from fleetscan.scanner.preflight.image import Read
+from fleetscan.scanner.preflight.qcow2 import Header, parse_header, read_image, tables_of
+from fleetscan.scanner.sources import Disk
 
 CLUSTER = 512
 FIELDS = {  # name: (offset, length), as QEMU's docs/interop/qcow2.txt has them

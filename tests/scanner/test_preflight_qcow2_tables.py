@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner.errors import PreflightError
-from scanner.preflight import Policy, examine, qcow2_tables
-from scanner.preflight.image import Read
-from scanner.preflight.qcow2 import parse_header, tables_of
-from scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables
-from scanner.sources import Disk
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import Policy, examine, qcow2_tables
+from fleetscan.scanner.preflight.image import Read
+from fleetscan.scanner.preflight.qcow2 import parse_header, tables_of
+from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables
+from fleetscan.scanner.sources import Disk
 
 COPIED = 1 << 63
 SIZE = 2 << 20
@@ -210,8 +210,8 @@ def test_a_loop_in_tables_as_large_as_allowed_is_found_soon() -> None:
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))
-from scanner.errors import PreflightError
-from scanner.preflight import qcow2_tables
+from fleetscan.scanner.errors import PreflightError
+from fleetscan.scanner.preflight import qcow2_tables
 from tests.scanner.test_preflight_qcow2_tables import huge
 read, tables = huge(lambda offset: 0)
 try:

@@ -6,10 +6,10 @@ import io
 import pytest
 from rich.console import Console
 
-from scanner import progress
-from scanner.fleet import MachineFinished, MachineStarted
-from scanner.inspect import MachineSummary
-from scanner.progress import FleetProgress
+from fleetscan.scanner import progress
+from fleetscan.scanner.fleet import MachineFinished, MachineStarted
+from fleetscan.scanner.inspect import MachineSummary
+from fleetscan.scanner.progress import FleetProgress
 
 HOSTILE = "web\x1b[2J[red]/\u202e"
 

@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import given
 
-from scanner.redaction import MARKER, redact, redact_named
+from fleetscan.scanner.redaction import MARKER, redact, redact_named
 from tests import strategies
 from tests.scanner import redaction_corpus as corpus
 from tests.scanner.redaction_corpus import MARKED

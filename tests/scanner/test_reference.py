@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scanner import reference, tables
-from scanner.tables import load_tables
+from fleetscan.scanner import reference, tables
+from fleetscan.scanner.tables import load_tables
 
 
 def test_the_reference_beside_the_tables_is_the_one_that_their_specs_give() -> None:

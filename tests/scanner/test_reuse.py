@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from scanner import preflight
-from scanner.findings import Findings, Outcome
-from scanner.fleet import FleetOptions, MachineFinished, scan_fleet
-from scanner.inspect import InspectOptions
-from scanner.reuse import EarlierFacts
-from scanner.sources.base import Disk, LeftOut, Machine
-from scanner.store import views
-from scanner.store.arrow import rows_to_arrow
-from scanner.store.run import Run
-from scanner.store.runs import Store
-from scanner.tables import load_tables
+from fleetscan.scanner import preflight
+from fleetscan.scanner.findings import Findings, Outcome
+from fleetscan.scanner.fleet import FleetOptions, MachineFinished, scan_fleet
+from fleetscan.scanner.inspect import InspectOptions
+from fleetscan.scanner.reuse import EarlierFacts
+from fleetscan.scanner.sources.base import Disk, LeftOut, Machine
+from fleetscan.scanner.store import views
+from fleetscan.scanner.store.arrow import rows_to_arrow
+from fleetscan.scanner.store.run import Run
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.tables import load_tables
 from tests.disk_images import archive
 
 SETTINGS = {"files": "all", "live": False}

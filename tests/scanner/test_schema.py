@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner import schema
-from scanner.schema import U32, Kind, Scope, Timestamp, column, table
-from scanner.tables import load_tables
+from fleetscan.scanner import schema
+from fleetscan.scanner.schema import U32, Kind, Scope, Timestamp, column, table
+from fleetscan.scanner.tables import load_tables
 from tests.strategies import guest_texts, rows_of
 
 

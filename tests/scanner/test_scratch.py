@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from scanner.scratch import Scratch, scratch_directory
+from fleetscan.scanner.scratch import Scratch, scratch_directory
 from tests.conftest import PROJECT
 
 HOLDS = """
 import sys
-from scanner.scratch import Scratch
+from fleetscan.scanner.scratch import Scratch
 print(Scratch("workers").path, flush=True)
 sys.stdin.read()
 """

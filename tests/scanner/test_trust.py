@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from scanner import trust
-from scanner.trust import UntrustedError
+from fleetscan.scanner import trust
+from fleetscan.scanner.trust import UntrustedError
 
 STRANGER = 4711
 

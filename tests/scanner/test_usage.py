@@ -11,14 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from appliance.guest.root import Root
-from rules import facts
-from scanner import usage
-from scanner.store.arrow import rows_to_arrow
-from scanner.tables import load_collector, load_tables
-from scanner.tables.directory_usage.spec import DirectoryUsage
-from scanner.tables.files.spec import File
-from scanner.usage import DirectoryUsages
+from fleetscan.appliance.guest.root import Root
+from fleetscan.rules import facts
+from fleetscan.scanner import usage
+from fleetscan.scanner.store.arrow import rows_to_arrow
+from fleetscan.scanner.tables import load_collector, load_tables
+from fleetscan.scanner.tables.directory_usage.spec import DirectoryUsage
+from fleetscan.scanner.tables.files.spec import File
+from fleetscan.scanner.usage import DirectoryUsages
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_depth_decides_which_directories_have_a_row(depth: int, paths: int, tree
 
 
 def test_rows_are_written_in_parts(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scanner.usage._ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("fleetscan.scanner.usage._ROWS_AT_ONCE", 2)
     assert [part.num_rows for part in _usages(tree, 9).tables("m", "/")] == [2, 2, 2, 1]
 
 
@@ -91,7 +91,7 @@ def test_too_many_directories_are_counted_above(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _usage(tree, 9)["/"]
-    monkeypatch.setattr("scanner.usage._DIRECTORIES", 2)
+    monkeypatch.setattr("fleetscan.scanner.usage._DIRECTORIES", 2)
     found = _usage(tree, 9)
     assert found["/"] == whole
     assert len(found) < 7
@@ -153,8 +153,8 @@ def test_names_of_devices_are_not_kept_however_long() -> None:
 
 
 def test_paths_of_directories_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scanner.usage._DIRECTORY_BYTES", 1 << 20)
-    monkeypatch.setattr("scanner.usage._BYTES_AT_ONCE", 1 << 18)
+    monkeypatch.setattr("fleetscan.scanner.usage._DIRECTORY_BYTES", 1 << 20)
+    monkeypatch.setattr("fleetscan.scanner.usage._BYTES_AT_ONCE", 1 << 18)
     usages = DirectoryUsages(1)
     batches = (
         lies(20, path=lambda index, batch=batch: f"/{batch}-{index}".ljust(1 << 17, "x") + "/y")

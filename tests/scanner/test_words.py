@@ -11,7 +11,7 @@ from typing import TypeGuard
 
 import pytest
 
-from scanner.words import in_words, reason
+from fleetscan.scanner.words import in_words, reason
 
 PROJECT = Path(__file__).resolve().parents[2]
 GUEST = [*PROJECT.glob("appliance/guest/*.py"), *PROJECT.glob("scanner/tables/**/*.py")]

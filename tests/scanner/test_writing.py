@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner import writing
+from fleetscan.scanner import writing
 from tests.conftest import PROJECT
 
 HOST = ("scanner", "appliance", "rules", "reports")
@@ -192,7 +192,8 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> Non
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     script = (
-        "import resource, signal, sys\nfrom pathlib import Path\nfrom scanner import writing\n"
+        "import resource, signal, sys\nfrom pathlib import Path\n"
+        "from fleetscan.scanner import writing\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "with writing.replacing(Path(sys.argv[1])) as stream: stream.write(bytes(1000))\n"

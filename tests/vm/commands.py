@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-COMMAND = (sys.executable, "-m", "scanner.cli")
+COMMAND = (sys.executable, "-m", "fleetscan.scanner.cli")
 _MARK = "FLEETSCAN_MARK"
 _CHUNK = 1 << 20
 _VM_SECONDS = 240

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from appliance import accelerator, build, initrd, template, vm
-from appliance.build import Appliance
-from appliance.qemu_args import VMOptions
-from appliance.session import Limits
-from appliance.template import Template
-from appliance.vm import ApplianceVM
-from scanner.deadline import Deadline
-from scanner.errors import ApplianceError
+from fleetscan.appliance import accelerator, build, initrd, template, vm
+from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.qemu_args import VMOptions
+from fleetscan.appliance.session import Limits
+from fleetscan.appliance.template import Template
+from fleetscan.appliance.vm import ApplianceVM
+from fleetscan.scanner.deadline import Deadline
+from fleetscan.scanner.errors import ApplianceError
 
 _HOSTILE = initrd.PROJECT / "tests" / "appliance" / "hostile.py"
 _START = b"""\

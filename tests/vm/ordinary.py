@@ -14,11 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scanner.inspect import InspectOptions, inspect_directory, inspect_machine
-from scanner.schema import Origin
-from scanner.sources.base import Disk, Machine
-from scanner.store.staging import MemorySink
-from scanner.tables import load_tables
+from fleetscan.scanner.inspect import InspectOptions, inspect_directory, inspect_machine
+from fleetscan.scanner.schema import Origin
+from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.store.staging import MemorySink
+from fleetscan.scanner.tables import load_tables
 
 Tables = dict[str, list[dict[str, Any]]]  # Any: JSON
 

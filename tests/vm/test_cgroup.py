@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance import build, cgroup
 from examples.builder import vm
+from fleetscan.appliance import build, cgroup
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 

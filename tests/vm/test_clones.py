@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from appliance import accelerator, build, initrd, template
-from appliance.plugging import PluggedLayer
-from appliance.vm import ApplianceVM
-from scanner.errors import ApplianceError
-from scanner.inspect import InspectOptions, inspect_machine
-from scanner.sources.base import Disk, Machine
-from scanner.store.staging import MemorySink
+from fleetscan.appliance import accelerator, build, initrd, template
+from fleetscan.appliance.plugging import PluggedLayer
+from fleetscan.appliance.vm import ApplianceVM
+from fleetscan.scanner.errors import ApplianceError
+from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.store.staging import MemorySink
 from tests.vm.machines import (
     Host,
     checksum,
@@ -334,6 +334,6 @@ def test_where_there_can_be_no_template_the_appliance_is_booted(
         raise ApplianceError(f"booted without state: {options.get('state')}")
 
     monkeypatch.setattr(template, "prepare", no_template)
-    monkeypatch.setattr("scanner.inspect.ApplianceVM", booted)
+    monkeypatch.setattr("fleetscan.scanner.inspect.ApplianceVM", booted)
     row = inspected(Machine("m", (Disk(str(image), "raw"),), "test"))
     assert row["error"] == "booted without state: None"

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from appliance.guest.root import Root
-from scanner import schema
-from scanner.tables.files import collect, native
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner import schema
+from fleetscan.scanner.tables.files import collect, native
 from tests.vm.commands import Inspected, inspect
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-import scanner.inspect
-from appliance.vm import LocalAppliance
-from scanner.inspect import InspectOptions, MachineSummary, inspect_directory
-from scanner.schema import Origin, Scope
-from scanner.store.staging import MemorySink
-from scanner.tables import load_tables
+from fleetscan.appliance.vm import LocalAppliance
+from fleetscan.scanner import inspect as inspection
+from fleetscan.scanner.inspect import InspectOptions, MachineSummary, inspect_directory
+from fleetscan.scanner.schema import Origin, Scope
+from fleetscan.scanner.store.staging import MemorySink
+from fleetscan.scanner.tables import load_tables
 from tests.appliance.hostile import BEHAVIOURS
 
 DEADLINE = 4.0
@@ -132,7 +132,7 @@ def agents_left(directory: Path) -> list[str]:
 @pytest.fixture
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Inspected]:
     """Inspects a machine whose agent behaves so, and sees that nothing is left of it."""
-    monkeypatch.setattr(scanner.inspect, "LocalAppliance", HostileAppliance)
+    monkeypatch.setattr(inspection, "LocalAppliance", HostileAppliance)
 
     def inspect(behaviour: str) -> Inspected:
         assert behaviour in BEHAVIOURS
@@ -211,7 +211,7 @@ def test_what_is_no_lie_on_the_face_of_it_is_taken_for_the_truth(
 def test_a_flood_of_log_lines_does_not_reach_the_log(
     hostile: Hostile, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "appliance.session"):
+    with caplog.at_level(logging.INFO, "fleetscan.appliance.session"):
         hostile("log-control")
     lines = [line for line in caplog.messages if line.startswith("guest: ")]
     assert len(lines) == 200

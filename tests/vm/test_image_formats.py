@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from scanner.inspect import InspectOptions, inspect_machine
-from scanner.preflight import Policy, examine
-from scanner.preflight.opening import open_disk
-from scanner.sources import Disk, Machine, find_machines
-from scanner.sources.keys import KeySource
-from scanner.store.staging import MemorySink
+from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.preflight import Policy, examine
+from fleetscan.scanner.preflight.opening import open_disk
+from fleetscan.scanner.sources import Disk, Machine, find_machines
+from fleetscan.scanner.sources.keys import KeySource
+from fleetscan.scanner.store.staging import MemorySink
 from tests.disk_images import Content, archive, differencing, gpt_disk, leave_log
 from tests.vm.machines import checksum, image_of, prepared, small_system, soon
 from tests.vm.ordinary import Tables, tables_of

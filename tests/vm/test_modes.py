@@ -93,7 +93,7 @@ def test_nothing_that_a_scan_makes_can_be_used_by_others(tmp_path: Path, seen: S
 def fleetscan(folder: Path, *arguments: str) -> int:
     """Exit code of a command that is run with umask 0."""
     done = subprocess.run(
-        [sys.executable, "-m", "scanner.cli", *arguments],
+        [sys.executable, "-m", "fleetscan.scanner.cli", *arguments],
         env={**os.environ, "TMPDIR": str(folder / "tmp")},
         capture_output=True,
         text=True,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance import qemu_args
-from appliance.confinement import identity
-from appliance.plugging import PluggedLayer
-from appliance.session import Limits
-from appliance.vm import ApplianceVM
+from fleetscan.appliance import qemu_args
+from fleetscan.appliance.confinement import identity
+from fleetscan.appliance.plugging import PluggedLayer
+from fleetscan.appliance.session import Limits
+from fleetscan.appliance.vm import ApplianceVM
 from tests.vm.machines import Host, checksum, eventually, has_ended, prepared, qemus, soon
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]

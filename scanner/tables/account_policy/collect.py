@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.schema import NotApplicable
-from scanner.tables import hives, sam
-from scanner.tables.account_policy.spec import AccountPolicy
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import NotApplicable
+from fleetscan.scanner.tables import hives, sam
+from fleetscan.scanner.tables.account_policy.spec import AccountPolicy
 
 _COMPLEX, _LOCK_ADMINISTRATORS, _REVERSIBLE = 0x01, 0x08, 0x10  # [MS-SAMR] 2.2.3.10
 

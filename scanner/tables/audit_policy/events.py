@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import get_args
 
-from scanner.tables.audit_policy.spec import AuditPolicy, Category
+from fleetscan.scanner.tables.audit_policy.spec import AuditPolicy, Category
 
 _CATEGORIES: tuple[Category, ...] = get_args(Category)
 _SUCCESS, _FAILURE = 1, 2

@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scanner.schema import MICROSECOND
-from scanner.tables.certificates import der
-from scanner.tables.certificates.der import DerError, Element
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables.certificates import der
+from fleetscan.scanner.tables.certificates.der import DerError, Element
 
 _PEM = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([A-Za-z0-9+/=\s]*)-----END ")
 _DER_START = b"\x30\x82"  # a sequence of 256 bytes to 64 KiB

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.tables.container_images.spec import ContainerImage
-from scanner.tables.containers import containerd, docker, storage, stores
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.container_images.spec import ContainerImage
+from fleetscan.scanner.tables.containers import containerd, docker, storage, stores
 
 
 def collect(root: Root) -> Iterator[ContainerImage]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.tables.containers import containerd, docker, storage, stores
-from scanner.tables.containers.spec import Container
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.containers import containerd, docker, storage, stores
+from fleetscan.scanner.tables.containers.spec import Container
 
 
 def collect(root: Root) -> Iterator[Container]:

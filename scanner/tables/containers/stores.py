@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND, TIMESTAMP_MAX, TIMESTAMP_MIN, NotApplicable
-from scanner.tables import colonfile
-from scanner.tables.reading import Reader
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND, TIMESTAMP_MAX, TIMESTAMP_MIN, NotApplicable
+from fleetscan.scanner.tables import colonfile
+from fleetscan.scanner.tables.reading import Reader
 
 Engine = Literal["docker", "podman", "containerd"]
 

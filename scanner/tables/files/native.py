@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from appliance.guest import tools
-from appliance.guest.root import Root
-from scanner import schema
-from scanner.tables import colonfile
-from scanner.tables.files import capability
+from fleetscan.appliance.guest import tools
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner import schema
+from fleetscan.scanner.tables import colonfile
+from fleetscan.scanner.tables.files import capability
 
 PROGRAM = "/usr/lib/fleetscan/walk"
 """Where the appliance's build puts it."""

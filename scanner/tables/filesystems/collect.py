@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import Literal
 
-from appliance.guest.filesystems import Filesystem as Opened
-from appliance.guest.machine import GuestMachine, need_disks
-from scanner.tables.filesystems.spec import Filesystem
+from fleetscan.appliance.guest.filesystems import Filesystem as Opened
+from fleetscan.appliance.guest.machine import GuestMachine, need_disks
+from fleetscan.scanner.tables.filesystems.spec import Filesystem
 
 Usage = Literal["filesystem", "swap", "raid", "crypto", "other"]
 

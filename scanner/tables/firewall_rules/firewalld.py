@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from scanner.tables.firewall_rules.row import Action, Rule
+from fleetscan.scanner.tables.firewall_rules.row import Action, Rule
 
 _DEFAULT_ZONE = re.compile(r"^[ \t]*DefaultZone[ \t]*=[ \t]*(\S+)", re.MULTILINE)
 _TARGETS: dict[str, Action] = {

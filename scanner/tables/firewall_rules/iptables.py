@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from scanner.tables.firewall_rules.row import Action, Direction, Rule
+from fleetscan.scanner.tables.firewall_rules.row import Action, Direction, Rule
 
 _DIRECTIONS: dict[str, Direction] = {"INPUT": "in", "OUTPUT": "out", "FORWARD": "forward"}
 _ACTIONS: dict[str, Action] = {

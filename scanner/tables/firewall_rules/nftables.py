@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from scanner.tables.firewall_rules.row import Action, Direction, Rule
+from fleetscan.scanner.tables.firewall_rules.row import Action, Direction, Rule
 
 _TOKEN = re.compile(r'#[^\n]*|\\\n|("[^"\n]*"|[\n;{}]|[^\s;{}"#]+)')
 _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from scanner.tables.firewall_rules.row import Action, Direction, Rule
+from fleetscan.scanner.tables.firewall_rules.row import Action, Direction, Rule
 
 _MARK = "### tuple ###"
 _ACTIONS: dict[str, Action] = {

@@ -10,11 +10,11 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from scanner.tables import hives
-from scanner.tables.firewall_rules.row import Action, Direction, Rule
-from scanner.tables.hivereader import Want
-from scanner.tables.hives import Key
-from scanner.tables.reading import Reader
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.firewall_rules.row import Action, Direction, Rule
+from fleetscan.scanner.tables.hivereader import Want
+from fleetscan.scanner.tables.hives import Key
+from fleetscan.scanner.tables.reading import Reader
 
 _SERVICE = "CurrentControlSet\\Services\\MpsSvc"
 _SERVICE_OF_XP = "CurrentControlSet\\Services\\SharedAccess"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from appliance.guest.root import Root
-from scanner.schema import NotApplicable
-from scanner.tables import colonfile
-from scanner.tables.groups import windows
-from scanner.tables.groups.spec import Group
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import NotApplicable
+from fleetscan.scanner.tables import colonfile
+from fleetscan.scanner.tables.groups import windows
+from fleetscan.scanner.tables.groups.spec import Group
+from fleetscan.scanner.words import reason
 
 GROUP = "/etc/group"
 GSHADOW = "/etc/gshadow"

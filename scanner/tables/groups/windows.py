@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.tables import sam
-from scanner.tables.groups.spec import Group
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import sam
+from fleetscan.scanner.tables.groups.spec import Group
 
 
 def collect(root: Root) -> Iterator[Group]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
-from scanner.tables.kernel_settings.spec import Kind
+from fleetscan.scanner.tables.kernel_settings.spec import Kind
 
 _SWAPPED = str.maketrans("./", "/.")
 _COMMANDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind) if kind != "sysctl"}

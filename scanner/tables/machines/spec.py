@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import F64, IS_DIGEST, U8, U16, Origin, Scope, Timestamp, column, table
+from fleetscan.scanner.schema import (
+    F64,
+    IS_DIGEST,
+    U8,
+    U16,
+    Origin,
+    Scope,
+    Timestamp,
+    column,
+    table,
+)
 
 
 @table(scope=Scope.MACHINE, origin=Origin.RUN)

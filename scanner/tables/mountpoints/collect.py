@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Mount, Root
-from scanner.tables.mountpoints.spec import Mountpoint
+from fleetscan.appliance.guest.root import Mount, Root
+from fleetscan.scanner.tables.mountpoints.spec import Mountpoint
 
 _NAMED = 10
 

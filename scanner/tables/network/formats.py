@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from scanner.tables.network import yamlish
+from fleetscan.scanner.tables.network import yamlish
 
 _INTERFACES = 1000
 _VALUE = 4096  # characters; shlex takes its time

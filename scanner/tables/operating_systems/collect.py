@@ -7,13 +7,18 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from appliance.guest.root import Root
-from scanner.schema import incomplete
-from scanner.tables import release as release_files
-from scanner.tables.operating_systems import bsd, elf, inspector, packaging, windows
-from scanner.tables.operating_systems.spec import Family, Form, InitSystem, OperatingSystem
-from scanner.tables.release import Release, parse_assignments, version_numbers
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import incomplete
+from fleetscan.scanner.tables import release as release_files
+from fleetscan.scanner.tables.operating_systems import bsd, elf, inspector, packaging, windows
+from fleetscan.scanner.tables.operating_systems.spec import (
+    Family,
+    Form,
+    InitSystem,
+    OperatingSystem,
+)
+from fleetscan.scanner.tables.release import Release, parse_assignments, version_numbers
+from fleetscan.scanner.words import reason
 
 T = TypeVar("T")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from appliance.guest.root import Root
-from scanner.tables.operating_systems.spec import PackageFormat, PackageManager
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.operating_systems.spec import PackageFormat, PackageManager
 
 # First directory entry that exists decides; a Debian with rpm installed is still Debian.
 _DATABASES: tuple[tuple[str, PackageFormat], ...] = (

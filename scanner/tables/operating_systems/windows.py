@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND
-from scanner.tables import hives
-from scanner.tables.hivereader import Want
-from scanner.tables.hives import Key
-from scanner.tables.operating_systems.spec import OperatingSystem
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.hivereader import Want
+from fleetscan.scanner.tables.hives import Key
+from fleetscan.scanner.tables.operating_systems.spec import OperatingSystem
+from fleetscan.scanner.words import reason
 
 _VERSION = "Microsoft\\Windows NT\\CurrentVersion"
 _CONTROL = "CurrentControlSet\\Control"

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.tables.packages import records
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.records import Record
-from scanner.tables.packages.row import number, package
-from scanner.tables.packages.spec import Package
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages import records
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.records import Record
+from fleetscan.scanner.tables.packages.row import number, package
+from fleetscan.scanner.tables.packages.spec import Package
 
 DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
 """Where it is: apk 2, and apk 3 on a merged /usr."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.schema import NotApplicable
-from scanner.tables import release
-from scanner.tables.packages import (
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import NotApplicable
+from fleetscan.scanner.tables import release
+from fleetscan.scanner.tables.packages import (
     apk,
     dpkg,
     flatpak,
@@ -24,10 +24,10 @@ from scanner.tables.packages import (
     windows,
     xbps,
 )
-from scanner.tables.packages.purl import Distribution
-from scanner.tables.packages.spec import Package
-from scanner.tables.reading import Reader
-from scanner.words import reason
+from fleetscan.scanner.tables.packages.purl import Distribution
+from fleetscan.scanner.tables.packages.spec import Package
+from fleetscan.scanner.tables.reading import Reader
+from fleetscan.scanner.words import reason
 
 _DATABASES = (
     dpkg,

@@ -9,13 +9,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from appliance.guest.root import Root
-from scanner import schema
-from scanner.tables.packages import records
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.records import Record
-from scanner.tables.packages.spec import Package, Status
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner import schema
+from fleetscan.scanner.tables.packages import records
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.records import Record
+from fleetscan.scanner.tables.packages.spec import Package, Status
+from fleetscan.scanner.words import reason
 
 STATUS = "/var/lib/dpkg/status"
 STATUS_D = "/var/lib/dpkg/status.d"  # distroless images: a file a package

@@ -10,11 +10,11 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import package
-from scanner.tables.packages.spec import Package
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.row import package
+from fleetscan.scanner.tables.packages.spec import Package
+from fleetscan.scanner.words import reason
 
 INSTALLATION = "/var/lib/flatpak"
 LIMIT = 1 << 20

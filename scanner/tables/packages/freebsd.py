@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND
-from scanner.tables import sqlite
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import LATEST, package
-from scanner.tables.packages.spec import Package
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables import sqlite
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.row import LATEST, package
+from fleetscan.scanner.tables.packages.spec import Package
 
 DATABASE = "/var/db/pkg/local.sqlite"
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from appliance.guest.root import Root
-from scanner.tables.packages.purl import purl
-from scanner.tables.packages.row import package
-from scanner.tables.packages.spec import Package
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages.purl import purl
+from fleetscan.scanner.tables.packages.row import package
+from fleetscan.scanner.tables.packages.spec import Package
 
 _SMALLEST = 256 << 10  # bytes; a Go program brings its runtime along
 _MAGIC = b"\xff Go buildinf:"

@@ -14,10 +14,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from appliance.guest.root import Root
-from scanner.tables.packages.purl import purl
-from scanner.tables.packages.row import package
-from scanner.tables.packages.spec import Package
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages.purl import purl
+from fleetscan.scanner.tables.packages.row import package
+from fleetscan.scanner.tables.packages.spec import Package
 
 LIMIT = 512 << 20
 """Largest archive that is looked into, in bytes."""

@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from appliance.guest.root import Root
-from scanner.tables.packages import golang, java, node, python, ruby
-from scanner.tables.packages.spec import Package
-from scanner.tables.reading import Reader
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages import golang, java, node, python, ruby
+from fleetscan.scanner.tables.packages.spec import Package
+from fleetscan.scanner.tables.reading import Reader
+from fleetscan.scanner.words import reason
 
 ENTRIES = 20_000_000
 """Most directory entries that a walk of the whole tree looks at."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from appliance.guest.root import Root
-from scanner.tables.packages.purl import purl
-from scanner.tables.packages.row import package
-from scanner.tables.packages.spec import Package
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages.purl import purl
+from fleetscan.scanner.tables.packages.row import package
+from fleetscan.scanner.tables.packages.spec import Package
 
 LIMIT = 1 << 20
 """Largest package.json that is read, in bytes; ordinary ones take 2 KiB."""

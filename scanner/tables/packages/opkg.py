@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND
-from scanner.tables.packages import dpkg
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.records import Record
-from scanner.tables.packages.row import LATEST, number, package
-from scanner.tables.packages.spec import Package
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables.packages import dpkg
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.records import Record
+from fleetscan.scanner.tables.packages.row import LATEST, number, package
+from fleetscan.scanner.tables.packages.spec import Package
 
 DATABASES = ("/usr/lib/opkg/status", "/var/lib/opkg/status", "/opt/lib/opkg/status")
 """Where it is: OpenWrt, Yocto, Entware."""

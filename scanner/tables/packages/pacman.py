@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import LATEST, number, package
-from scanner.tables.packages.spec import Package
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.row import LATEST, number, package
+from fleetscan.scanner.tables.packages.spec import Package
+from fleetscan.scanner.words import reason
 
 LOCAL = "/var/lib/pacman/local"
 LIMIT = 1 << 20

@@ -10,11 +10,11 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 
-from appliance.guest.root import Root
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import number, package
-from scanner.tables.packages.spec import Package
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.row import number, package
+from fleetscan.scanner.tables.packages.spec import Package
+from fleetscan.scanner.words import reason
 
 DIRECTORIES = ("/usr/pkg/pkgdb", "/var/db/pkg")
 LIMIT = 4 << 20

@@ -9,10 +9,10 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 
-from appliance.guest.root import Root
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import number, package
-from scanner.tables.packages.spec import Package
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.row import number, package
+from fleetscan.scanner.tables.packages.spec import Package
 
 DATABASE = "/var/db/pkg"
 LIMIT = 1 << 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanner.tables.packages.spec import Manager, Package, Status
+from fleetscan.scanner.tables.packages.spec import Manager, Package, Status
 
 LATEST = 1 << 37
 """Seconds since 1970 below which a recorded time counts; in the year 6325."""

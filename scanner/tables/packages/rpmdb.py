@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND
-from scanner.tables import sqlite
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.spec import Package
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables import sqlite
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.spec import Package
+from fleetscan.scanner.words import reason
 
 DIRECTORIES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm", "/usr/share/rpm")
 """Where distributions keep the database: rpm 4.17 and later; before; ostree's read-only copy."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from appliance.guest.root import Root
-from scanner.tables.packages.purl import purl
-from scanner.tables.packages.row import package
-from scanner.tables.packages.spec import Package
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages.purl import purl
+from fleetscan.scanner.tables.packages.row import package
+from fleetscan.scanner.tables.packages.spec import Package
 
 LIMIT = 1 << 20
 """Largest specification that is read, in bytes; those that list all files take 50 KiB."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner import schema
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import package
-from scanner.tables.packages.spec import Package
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner import schema
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.row import package
+from fleetscan.scanner.tables.packages.spec import Package
+from fleetscan.scanner.words import reason
 
 DIRECTORIES = ("/var/lib/pkgtools/packages", "/var/log/packages")
 """Where records are: since 15.0, and before; the older is a link to the newer where both are."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import package
-from scanner.tables.packages.spec import Package
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.row import package
+from fleetscan.scanner.tables.packages.spec import Package
+from fleetscan.scanner.words import reason
 
 STATE = "/var/lib/snapd/state.json"
 

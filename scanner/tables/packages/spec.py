@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scanner.schema import IS_NAME, IS_PATH, IS_PUBLISHED, U32, U64, Timestamp, column, table
+from fleetscan.scanner.schema import (
+    IS_NAME,
+    IS_PATH,
+    IS_PUBLISHED,
+    U32,
+    U64,
+    Timestamp,
+    column,
+    table,
+)
 
 Status = Literal[
     "installed",

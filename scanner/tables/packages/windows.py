@@ -12,14 +12,14 @@ import datetime as dt
 import re
 from collections.abc import Iterator, Sequence
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND
-from scanner.tables import hives
-from scanner.tables.hivereader import Want
-from scanner.tables.hives import Key
-from scanner.tables.packages.purl import purl
-from scanner.tables.packages.row import package
-from scanner.tables.packages.spec import Package
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.hivereader import Want
+from fleetscan.scanner.tables.hives import Key
+from fleetscan.scanner.tables.packages.purl import purl
+from fleetscan.scanner.tables.packages.row import package
+from fleetscan.scanner.tables.packages.spec import Package
 
 _UNINSTALL = "Microsoft\\Windows\\CurrentVersion\\Uninstall"
 _UNINSTALL_32 = f"WOW6432Node\\{_UNINSTALL}"

@@ -10,12 +10,12 @@ import plistlib
 from collections.abc import Iterator, Mapping
 from xml.parsers.expat import ExpatError
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import package
-from scanner.tables.packages.spec import Package, Status
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.row import package
+from fleetscan.scanner.tables.packages.spec import Package, Status
+from fleetscan.scanner.words import reason
 
 DATABASE = "/var/db/xbps/pkgdb-0.38.plist"
 LIMIT = 64 << 20

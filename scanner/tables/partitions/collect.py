@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from appliance.guest.disks import BlockDevice
-from appliance.guest.machine import GuestMachine, need_disks
-from appliance.guest.partition_table import Copy
-from appliance.guest.partitioning import GPT_DAMAGED, GPT_USED
-from scanner.tables.partitions.spec import Partition
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.machine import GuestMachine, need_disks
+from fleetscan.appliance.guest.partition_table import Copy
+from fleetscan.appliance.guest.partitioning import GPT_DAMAGED, GPT_USED
+from fleetscan.scanner.tables.partitions.spec import Partition
 
 Scheme = Literal["gpt", "mbr", "apm", "bsd", "other"]
 

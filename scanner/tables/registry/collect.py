@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.redaction import MARKER, is_secret
-from scanner.schema import NotApplicable
-from scanner.tables import hives
-from scanner.tables.hivereader import Want
-from scanner.tables.hives import Key, Value
-from scanner.tables.registry import keys
-from scanner.tables.registry.spec import RegistryValue, ValueType
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.redaction import MARKER, is_secret
+from fleetscan.scanner.schema import NotApplicable
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.hivereader import Want
+from fleetscan.scanner.tables.hives import Key, Value
+from fleetscan.scanner.tables.registry import keys
+from fleetscan.scanner.tables.registry.spec import RegistryValue, ValueType
 
 VALUE_LIMIT = 4096
 """Bytes of a value's data that are given."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.schema import NotApplicable
-from scanner.tables import hives
-from scanner.tables.hivelogs import Recovery
-from scanner.tables.registry_hives.spec import RegistryHive
-from scanner.words import reason
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import NotApplicable
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.hivelogs import Recovery
+from fleetscan.scanner.tables.registry_hives.spec import RegistryHive
+from fleetscan.scanner.words import reason
 
 _CONFIG_HIVES = (
     *("SYSTEM", "SOFTWARE", "SAM", "SECURITY", "DEFAULT"),

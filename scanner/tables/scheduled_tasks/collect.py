@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from appliance.guest.root import Root
-from scanner.schema import MICROSECOND, NotApplicable
-from scanner.tables import colonfile
-from scanner.tables.reading import Reader
-from scanner.tables.scheduled_tasks import crontab, timers, windows
-from scanner.tables.scheduled_tasks.spec import Kind, ScheduledTask
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import MICROSECOND, NotApplicable
+from fleetscan.scanner.tables import colonfile
+from fleetscan.scanner.tables.reading import Reader
+from fleetscan.scanner.tables.scheduled_tasks import crontab, timers, windows
+from fleetscan.scanner.tables.scheduled_tasks.spec import Kind, ScheduledTask
 
 _CRONTAB = "/etc/crontab"
 _CRON_D = "/etc/cron.d"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scanner.tables.reading import Reader
-from scanner.tables.scheduled_tasks.spec import ScheduledTask
-from scanner.tables.services import systemd, unitfile
-from scanner.tables.services.collect import define, read_units
+from fleetscan.scanner.tables.reading import Reader
+from fleetscan.scanner.tables.scheduled_tasks.spec import ScheduledTask
+from fleetscan.scanner.tables.services import systemd, unitfile
+from fleetscan.scanner.tables.services.collect import define, read_units
 
 FOLDERS = systemd.SEARCH_PATH
 """Where timers lie."""

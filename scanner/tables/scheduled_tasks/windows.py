@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scanner.tables import hives
-from scanner.tables.hivereader import Want
-from scanner.tables.hives import Key
-from scanner.tables.reading import Reader
-from scanner.tables.scheduled_tasks import jobfile, taskxml
-from scanner.tables.scheduled_tasks.spec import ScheduledTask
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.hivereader import Want
+from fleetscan.scanner.tables.hives import Key
+from fleetscan.scanner.tables.reading import Reader
+from fleetscan.scanner.tables.scheduled_tasks import jobfile, taskxml
+from fleetscan.scanner.tables.scheduled_tasks.spec import ScheduledTask
 
 _CACHE = "Microsoft\\Windows NT\\CurrentVersion\\Schedule\\TaskCache"
 _TREE, _TASKS = f"{_CACHE}\\Tree", f"{_CACHE}\\Tasks"

@@ -6,11 +6,11 @@ import os
 import posixpath
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.schema import NotApplicable
-from scanner.tables.reading import Reader
-from scanner.tables.services import systemd, sysv, unitfile, windows
-from scanner.tables.services.spec import Service
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import NotApplicable
+from fleetscan.scanner.tables.reading import Reader
+from fleetscan.scanner.tables.services import systemd, sysv, unitfile, windows
+from fleetscan.scanner.tables.services.spec import Service
 
 SCRIPT_FOLDERS = ("/etc/init.d", "/etc/rc.d/init.d")
 RUN_LEVEL_FOLDERS = ("/etc/rc{}.d", "/etc/rc.d/rc{}.d", "/etc/init.d/rc{}.d")

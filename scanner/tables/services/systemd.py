@@ -11,8 +11,8 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from scanner.tables.services import unitfile
-from scanner.tables.services.spec import State
+from fleetscan.scanner.tables.services import unitfile
+from fleetscan.scanner.tables.services.spec import State
 
 SEARCH_PATH = (
     "/etc/systemd/system.control",

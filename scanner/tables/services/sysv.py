@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from scanner.tables.services.spec import Service
+from fleetscan.scanner.tables.services.spec import Service
 
 RUN_LEVELS = ("S", "0", "1", "2", "3", "4", "5", "6")
 STARTING_LEVELS = frozenset("S2345")

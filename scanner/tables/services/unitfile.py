@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import get_args
 
-from scanner.tables.services.spec import Kind
+from fleetscan.scanner.tables.services.spec import Kind
 
 _CHARACTERS = r"[A-Za-z0-9:_.\\-]"
 _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.tables import hives
-from scanner.tables.hivereader import Want
-from scanner.tables.hives import Key
-from scanner.tables.services.spec import Service, State
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.hivereader import Want
+from fleetscan.scanner.tables.hives import Key
+from fleetscan.scanner.tables.services.spec import Service, State
 
 _SERVICES = "CurrentControlSet\\Services"
 _VALUES = ("type", "start", "imagepath", "objectname", "displayname", "description")

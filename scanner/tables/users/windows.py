@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.root import Root
-from scanner.tables import sam
-from scanner.tables.sam import Account
-from scanner.tables.users.spec import PasswordState, User
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import sam
+from fleetscan.scanner.tables.sam import Account
+from fleetscan.scanner.tables.users.spec import PasswordState, User
 
 
 def collect(root: Root) -> Iterator[User]:

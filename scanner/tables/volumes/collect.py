@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.guest.machine import GuestMachine, need_disks
-from scanner.tables.volumes.spec import Volume
+from fleetscan.appliance.guest.machine import GuestMachine, need_disks
+from fleetscan.scanner.tables.volumes.spec import Volume
 
 
 def collect(machine: GuestMachine) -> Iterator[Volume]:

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from appliance import wire
-from appliance.guest.__main__ import Agent
-from appliance.guest.machine import DirectoryMachine
-from appliance.guest.root import Mount, Root
-from appliance.wire import FrameKind
-from scanner.schema import Origin, Scope
-from scanner.tables import load_tables
+from fleetscan.appliance import wire
+from fleetscan.appliance.guest.__main__ import Agent
+from fleetscan.appliance.guest.machine import DirectoryMachine
+from fleetscan.appliance.guest.root import Mount, Root
+from fleetscan.appliance.wire import FrameKind
+from fleetscan.scanner.schema import Origin, Scope
+from fleetscan.scanner.tables import load_tables
 from tests.appliance.guest.test_mount_table import NODES
 
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from appliance.guest import bcache
+from fleetscan.appliance.guest import bcache
 
 MAGIC = bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")
 

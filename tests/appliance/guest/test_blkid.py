@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.guest import blkid, disks
-from appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest import blkid, disks
+from fleetscan.appliance.guest.disks import BlockDevice
 
 MIB = 1 << 20
 # Jump, name, then sector and cluster size, reserved sectors, FATs, root entries, sectors, medium,

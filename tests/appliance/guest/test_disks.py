@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from appliance.guest import disks
+from fleetscan.appliance.guest import disks
 
 Open = Callable[..., int]
 

@@ -7,8 +7,8 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.guest.disks import BlockDevice
-from appliance.guest.drives import find_partition
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.drives import find_partition
 
 GUID = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 DEVICES = [

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.guest import ldm, ldm_database
-from appliance.guest.disks import BlockDevice
-from appliance.guest.ldm import Member
-from appliance.guest.ldm_database import Component, Database, Described, Header
+from fleetscan.appliance.guest import ldm, ldm_database
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.ldm import Member
+from fleetscan.appliance.guest.ldm_database import Component, Database, Described, Header
 
 GUID = uuid.UUID(int=3)
 SECTORS = 1000

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.guest import mdadm_conf, mount_table
-from appliance.guest.disks import BlockDevice
-from appliance.guest.fstab import Entry, parse, resolve
-from appliance.guest.mdadm_conf import Array
-from appliance.guest.root import Root
+from fleetscan.appliance.guest import mdadm_conf, mount_table
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.fstab import Entry, parse, resolve
+from fleetscan.appliance.guest.mdadm_conf import Array
+from fleetscan.appliance.guest.root import Root
 
 # -- Files that are none -----------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.guest import blkid, disks, partition_table, partitioning
-from appliance.guest.disks import BlockDevice
-from appliance.guest.partition_table import Table
-from scanner.tables.partitions.collect import to_row
+from fleetscan.appliance.guest import blkid, disks, partition_table, partitioning
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.partition_table import Table
+from fleetscan.scanner.tables.partitions.collect import to_row
 
 SIZE = 64 << 20
 GPT = """label: gpt

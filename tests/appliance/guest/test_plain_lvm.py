@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.guest import lvm_metadata, plain_lvm
-from appliance.guest.disks import BlockDevice
-from appliance.guest.lvm_metadata import NotPlainError
+from fleetscan.appliance.guest import lvm_metadata, plain_lvm
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.lvm_metadata import NotPlainError
 
 METADATA = b"""\
 contents = "Text Format Volume Group"	# what follows a # is said to people

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from appliance.guest import resident, tools
-from appliance.guest.tools import ToolError
+from fleetscan.appliance.guest import resident, tools
+from fleetscan.appliance.guest.tools import ToolError
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.guest.lookups import told
-from appliance.guest.root import FileTooLargeError, Mount, Root
+from fleetscan.appliance.guest.lookups import told
+from fleetscan.appliance.guest.root import FileTooLargeError, Mount, Root
 
 SECRET = b"of the host"
 

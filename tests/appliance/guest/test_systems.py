@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.guest import assembling
-from appliance.guest.disks import BlockDevice
-from appliance.guest.filesystems import Filesystem, Subvolume, mount_options
-from appliance.guest.root import Root
-from appliance.guest.systems import Candidate, find_roots
+from fleetscan.appliance.guest import assembling
+from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.filesystems import Filesystem, Subvolume, mount_options
+from fleetscan.appliance.guest.root import Root
+from fleetscan.appliance.guest.systems import Candidate, find_roots
 
 
 def filesystem(

@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from scanner.errors import UsageError
-from scanner.sources import SourceOptions, find_machines
-from scanner.sources.inventory import inventory_machines
-from scanner.sources.keys import KEY_LIMIT, KeySource, KeyUnavailableError, parse_key, read_keys
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.sources import SourceOptions, find_machines
+from fleetscan.scanner.sources.inventory import inventory_machines
+from fleetscan.scanner.sources.keys import (
+    KEY_LIMIT,
+    KeySource,
+    KeyUnavailableError,
+    parse_key,
+    read_keys,
+)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scanner import preflight
-from scanner.sources import Machine, SourceOptions, find_machines
+from fleetscan.scanner import preflight
+from fleetscan.scanner.sources import Machine, SourceOptions, find_machines
 from tests.disk_images import Content, differencing_vdi
 
 
@@ -243,7 +243,7 @@ def test_many_images_over_one_base_take_one_preflight(
         return true_examine(*arguments)  # type: ignore[arg-type] # as it was called
 
     true_examine = preflight.examine
-    monkeypatch.setattr("scanner.sources.bases.examine", examine)
+    monkeypatch.setattr("fleetscan.scanner.sources.bases.examine", examine)
     assert len(machines(tmp_path)) == 50
     assert len(examined) == 1
 

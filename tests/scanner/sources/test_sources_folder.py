@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scanner.errors import UsageError
-from scanner.sources import Disk, Machine, SourceOptions, find_machines
-from scanner.sources.base import LeftOut
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.sources import Disk, Machine, SourceOptions, find_machines
+from fleetscan.scanner.sources.base import LeftOut
 
 
 def touch(path: Path, content: bytes = b"\0" * 512) -> Path:
@@ -49,7 +49,7 @@ def test_files_that_are_no_images_are_named_in_the_debug_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path / "notes.txt")
-    with caplog.at_level(logging.DEBUG, "scanner.sources"):
+    with caplog.at_level(logging.DEBUG, "fleetscan.scanner.sources"):
         assert ids(tmp_path) == []
     assert "notes.txt" in caplog.text
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner import preflight
-from scanner.errors import FleetscanError, PreflightError, UsageError
-from scanner.inspect import InspectOptions, inspect_machine
-from scanner.preflight import Policy
-from scanner.preflight.plan import open_checked
-from scanner.sources import Disk, Machine, SourceOptions, find_machines, listing
-from scanner.sources.base import LeftOut
-from scanner.sources.ids import id_of
-from scanner.sources.machine_file import machine_disks
-from scanner.store.staging import MemorySink
+from fleetscan.scanner import preflight
+from fleetscan.scanner.errors import FleetscanError, PreflightError, UsageError
+from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.preflight import Policy
+from fleetscan.scanner.preflight.plan import open_checked
+from fleetscan.scanner.sources import Disk, Machine, SourceOptions, find_machines, listing
+from fleetscan.scanner.sources.base import LeftOut
+from fleetscan.scanner.sources.ids import id_of
+from fleetscan.scanner.sources.machine_file import machine_disks
+from fleetscan.scanner.store.staging import MemorySink
 
 
 def touch(path: Path) -> Path:

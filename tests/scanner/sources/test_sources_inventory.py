@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner.errors import UsageError
-from scanner.sources import Disk, find_machines
-from scanner.sources.inventory import inventory_machines
+from fleetscan.scanner.errors import UsageError
+from fleetscan.scanner.sources import Disk, find_machines
+from fleetscan.scanner.sources.inventory import inventory_machines
 
 YAML = """\
 machines:

@@ -8,13 +8,13 @@ from typing import Literal
 
 import pyarrow as pa
 
-from scanner.store.arrow import rows_to_arrow
-from scanner.store.run import Run
-from scanner.store.run_file import RunInfo
-from scanner.store.runs import Store
-from scanner.tables import load_tables
-from scanner.tables.groups.spec import Group
-from scanner.tables.machines.spec import Machine
+from fleetscan.scanner.store.arrow import rows_to_arrow
+from fleetscan.scanner.store.run import Run
+from fleetscan.scanner.store.run_file import RunInfo
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.groups.spec import Group
+from fleetscan.scanner.tables.machines.spec import Machine
 
 Outcome = Literal["ok", "partial", "failed"]
 ROOT = "/dev/sda1"

@@ -9,7 +9,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from scanner.store.run_file import RunInfo
+from fleetscan.scanner.store.run_file import RunInfo
 from tests.scanner.store.making import finished_run
 
 FLEET = {"a": ["sudo", "adm"], "b": [], "c": ["video"]}

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanner.errors import StoreError, UsageError
-from scanner.store import files, layout, parts
-from scanner.store.arrow import arrow_schema, rows_to_arrow
-from scanner.store.run import Run
-from scanner.store.runs import Store
-from scanner.tables import load_tables
-from scanner.tables.files.spec import File
+from fleetscan.scanner.errors import StoreError, UsageError
+from fleetscan.scanner.store import files, layout, parts
+from fleetscan.scanner.store.arrow import arrow_schema, rows_to_arrow
+from fleetscan.scanner.store.run import Run
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.files.spec import File
 from tests.scanner.store.making import add_machine, finished_run, machine_rows
 
 FILE = File(

@@ -5,8 +5,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from scanner.errors import StoreError
-from scanner.store.staging import MachineWriter, MemorySink, directory_name, staged_machine
+from fleetscan.scanner.errors import StoreError
+from fleetscan.scanner.store.staging import (
+    MachineWriter,
+    MemorySink,
+    directory_name,
+    staged_machine,
+)
 from tests.scanner.store.making import group_rows, machine_rows
 
 MACHINE = "web/a.qcow2"

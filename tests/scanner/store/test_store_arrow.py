@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner import schema
-from scanner.errors import RowError
-from scanner.schema import Kind, Scope, Table
-from scanner.store import arrow
-from scanner.store.arrow import all_columns, arrow_schema, decode_rows, rows_to_arrow
-from scanner.tables import load_tables
-from scanner.tables.coverage.spec import Coverage
-from scanner.tables.groups.spec import Group
+from fleetscan.scanner import schema
+from fleetscan.scanner.errors import RowError
+from fleetscan.scanner.schema import Kind, Scope, Table
+from fleetscan.scanner.store import arrow
+from fleetscan.scanner.store.arrow import all_columns, arrow_schema, decode_rows, rows_to_arrow
+from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.groups.spec import Group
 from tests.strategies import rows_of
 
 TABLES = list(load_tables().values())
@@ -279,9 +279,9 @@ def test_what_is_accepted_means_what_it_means_to_another_json_parser(payload: by
 
 
 _CRASHERS = """
-from scanner.errors import RowError
-from scanner.store.arrow import decode_rows
-from scanner.tables import load_tables
+from fleetscan.scanner.errors import RowError
+from fleetscan.scanner.store.arrow import decode_rows
+from fleetscan.scanner.tables import load_tables
 n = 100_000
 payloads = [b"[" * n, b"{" * n, b'{"a":' * n, b'{"name":' + b"[" * n, b'{"members":' + b"[" * n]
 payloads += [b'{"x":' + b"[" * n + b"]" * n + b"}", b'{"x":' * n + b"1" + b"}" * n]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.store.text import LIMIT, printable
+from fleetscan.scanner.store.text import LIMIT, printable
 
 
 @given(st.text(st.characters(), max_size=400))

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanner.errors import StoreError, UsageError
-from scanner.store import layout
-from scanner.store.arrow import all_columns
-from scanner.store.run_file import RunInfo
-from scanner.store.runs import Store
-from scanner.store.views import connect, query, require_select, stream
-from scanner.tables import load_tables
+from fleetscan.scanner.errors import StoreError, UsageError
+from fleetscan.scanner.store import layout
+from fleetscan.scanner.store.arrow import all_columns
+from fleetscan.scanner.store.run_file import RunInfo
+from fleetscan.scanner.store.runs import Store
+from fleetscan.scanner.store.views import connect, query, require_select, stream
+from fleetscan.scanner.tables import load_tables
 from tests.scanner.store.making import add_machine, finished_run
 
 FLEET = {"a": ["sudo", "adm"], "b": [], "c": ["video"]}

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from appliance.guest.root import Root, ScanOptions
-from scanner import schema
-from scanner.tables import load_collector
-from tests.scanner.tables.run_case import DEBIAN_PYTHON, REPOSITORY
+from fleetscan.appliance.guest.root import Root, ScanOptions
+from fleetscan.scanner import schema
+from fleetscan.scanner.tables import load_collector
+from tests.scanner.tables.run_case import DEBIAN_PYTHON, ENVIRONMENT, REPOSITORY
 
 MEMORY = 400 << 20
 """Bytes that a collector's process may take, Python itself included; a VM has 512 MiB."""
@@ -88,7 +88,9 @@ def sweep(table: str, tree: Path, path: str) -> list[Damaged]:
         path: of the file, from the tree's top.
     """
     argv = [DEBIAN_PYTHON, "-m", "tests.scanner.tables.damage", table, str(tree), path]
-    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        argv, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return [Damaged(**json.loads(line)) for line in done.stdout.splitlines()]
 

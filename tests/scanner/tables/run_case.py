@@ -6,18 +6,21 @@ Standard library only, as the module is also the program that Debian's Python ru
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.guest.root import Root
-from scanner import schema
-from scanner.tables import load_collector
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner import schema
+from fleetscan.scanner.tables import load_collector
 
 REPOSITORY = Path(__file__).parents[3]
 DEBIAN_PYTHON = "/usr/bin/python3"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / ".venv/namespace")}
+"""In which Debian's Python finds our package."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ def run(table: str, tree: Path) -> Outcome:
 def run_in_debian_python(table: str, tree: Path) -> Outcome:
     """As :func:`run`, in the Python of Debian's packages."""
     argv = [DEBIAN_PYTHON, "-m", "tests.scanner.tables.run_case", table, str(tree)]
-    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        argv, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode in (0, 1), done.stderr
     return Outcome(done.stdout.splitlines(keepends=True), done.stderr.strip())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from scanner.tables import colonfile
-from scanner.tables.groups.collect import parse_group, parse_gshadow
-from scanner.tables.users.collect import (
+from fleetscan.scanner.tables import colonfile
+from fleetscan.scanner.tables.groups.collect import parse_group, parse_gshadow
+from fleetscan.scanner.tables.users.collect import (
     Shadow,
     hash_algorithm,
     parse_passwd,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from scanner.tables.boot import menus
+from fleetscan.scanner.tables.boot import menus
 from tests.strategies import guest_texts
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from scanner.schema import Column, Kind
-from scanner.tables import load_tables
+from fleetscan.scanner.schema import Column, Kind
+from fleetscan.scanner.tables import load_tables
 from tests.scanner.tables.make_hives import make_hives
 from tests.scanner.tables.run_case import (
     DEBIAN_PYTHON,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.schema import MICROSECOND
-from scanner.tables.certificates import der, x509
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables.certificates import der, x509
 from tests.scanner.tables.run_case import run
 
 KEYS = {

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner.redaction import MARKER
-from scanner.tables.config import apt, audit, augeas, collect, lenses, plain
-from scanner.tables.config.lenses import Lens
+from fleetscan.scanner.redaction import MARKER
+from fleetscan.scanner.tables.config import apt, audit, augeas, collect, lenses, plain
+from fleetscan.scanner.tables.config.lenses import Lens
 from tests.scanner.tables.run_case import run
 from tests.strategies import guest_texts
 

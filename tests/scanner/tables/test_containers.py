@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner.schema import MICROSECOND
-from scanner.tables.containers import bolt, stores
-from scanner.tables.containers.bolt import BoltError, Bucket, Database
+from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.scanner.tables.containers import bolt, stores
+from fleetscan.scanner.tables.containers.bolt import BoltError, Bucket, Database
 from tests.scanner.tables.run_case import REPOSITORY, run
 from tests.strategies import guest_texts
 

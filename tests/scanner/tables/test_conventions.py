@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scanner import schema, tables
-from scanner.schema import Kind, Origin, Scope, Table
+from fleetscan.scanner import schema, tables
+from fleetscan.scanner.schema import Kind, Origin, Scope, Table
 from tests.scanner.tables.run_case import REPOSITORY
 
 FOLDER = REPOSITORY / "scanner" / "tables"
@@ -29,27 +29,27 @@ WITHOUT_CASES = {
 """Guest tables that have tests of their own instead of cases, and why."""
 
 SHARED = {
-    "appliance.guest.lookups",
-    "scanner.words",
-    "appliance.guest.tools",
-    "scanner.redaction",
-    "scanner.schema",
-    "scanner.tables.colonfile",
-    "scanner.tables.reading",
-    "scanner.tables.config.sshd",  # AuthorizedKeysFile says where ssh_keys looks
-    "scanner.tables.containers.containerd",  # one store, two tables
-    "scanner.tables.containers.docker",
-    "scanner.tables.containers.storage",
-    "scanner.tables.containers.stores",
-    "scanner.tables.services.collect",  # a timer is a unit
-    "scanner.tables.services.systemd",
-    "scanner.tables.services.unitfile",
-    "scanner.tables.hivelogs",
-    "scanner.tables.hivereader",
-    "scanner.tables.hives",
-    "scanner.tables.sam",
-    "scanner.tables.release",
-    "scanner.tables.sqlite",
+    "fleetscan.appliance.guest.lookups",
+    "fleetscan.scanner.words",
+    "fleetscan.appliance.guest.tools",
+    "fleetscan.scanner.redaction",
+    "fleetscan.scanner.schema",
+    "fleetscan.scanner.tables.colonfile",
+    "fleetscan.scanner.tables.reading",
+    "fleetscan.scanner.tables.config.sshd",  # AuthorizedKeysFile says where ssh_keys looks
+    "fleetscan.scanner.tables.containers.containerd",  # one store, two tables
+    "fleetscan.scanner.tables.containers.docker",
+    "fleetscan.scanner.tables.containers.storage",
+    "fleetscan.scanner.tables.containers.stores",
+    "fleetscan.scanner.tables.services.collect",  # a timer is a unit
+    "fleetscan.scanner.tables.services.systemd",
+    "fleetscan.scanner.tables.services.unitfile",
+    "fleetscan.scanner.tables.hivelogs",
+    "fleetscan.scanner.tables.hivereader",
+    "fleetscan.scanner.tables.hives",
+    "fleetscan.scanner.tables.sam",
+    "fleetscan.scanner.tables.release",
+    "fleetscan.scanner.tables.sqlite",
 }
 """Our modules that any collector may import, beside those of its own folder and the agent's."""
 
@@ -69,7 +69,8 @@ def _imports(path: Path, *, nested: bool) -> Iterator[str]:
             module = node.module or ""
             for alias in node.names:
                 whole = f"{module}.{alias.name}"
-                yield whole if (REPOSITORY / f"{whole.replace('.', '/')}.py").exists() else module
+                place = whole.removeprefix("fleetscan.").replace(".", "/")
+                yield whole if (REPOSITORY / f"{place}.py").exists() else module
 
 
 @every_table
@@ -115,7 +116,7 @@ def test_examples_are_values_that_the_column_could_hold(table: Table) -> None:
 @every_table
 def test_spec_imports_only_the_schema_and_typing(table: Table) -> None:
     spec = FOLDER / table.name / "spec.py"
-    assert set(_imports(spec, nested=True)) <= {"__future__", "typing", "scanner.schema"}
+    assert set(_imports(spec, nested=True)) <= {"__future__", "typing", "fleetscan.scanner.schema"}
 
 
 @every_table
@@ -126,8 +127,9 @@ def test_guest_tables_alone_have_a_collector(table: Table) -> None:
 
 @every_guest_table
 def test_collector_imports_only_what_the_appliance_has(table: Table) -> None:
-    own = f"scanner.tables.{table.name}."
-    agent = "appliance.guest.root" if table.scope is Scope.ROOT else "appliance.guest."
+    own = f"fleetscan.scanner.tables.{table.name}."
+    room = "fleetscan.appliance.guest."
+    agent = f"{room}root" if table.scope is Scope.ROOT else room
     for module in sorted((FOLDER / table.name).glob("*.py")):
         foreign = {
             name

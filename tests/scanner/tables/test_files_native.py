@@ -19,9 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.guest.root import FilesMode, Root, ScanOptions
-from scanner import schema
-from scanner.tables.files import capability, collect, native
+from fleetscan.appliance.guest.root import FilesMode, Root, ScanOptions
+from fleetscan.scanner import schema
+from fleetscan.scanner.tables.files import capability, collect, native
 
 SOURCES = sorted(map(str, Path(native.__file__).parent.glob("*.c")))
 AS_ROOT = os.geteuid() == 0

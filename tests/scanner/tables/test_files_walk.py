@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.guest.root import FilesMode, Root, ScanOptions
-from scanner import schema
-from scanner.schema import NotApplicable
-from scanner.tables.files import capability
-from scanner.tables.files import collect as files
-from scanner.tables.files.spec import File
+from fleetscan.appliance.guest.root import FilesMode, Root, ScanOptions
+from fleetscan.scanner import schema
+from fleetscan.scanner.schema import NotApplicable
+from fleetscan.scanner.tables.files import capability
+from fleetscan.scanner.tables.files import collect as files
+from fleetscan.scanner.tables.files.spec import File
 
 
 def _walk(top: Path, mode: FilesMode = "all", devices: dict[int, str] | None = None) -> list[File]:

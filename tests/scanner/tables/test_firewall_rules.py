@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.tables.firewall_rules import firewalld, iptables, nftables, ufw
-from scanner.tables.firewall_rules.row import Rule
+from fleetscan.scanner.tables.firewall_rules import firewalld, iptables, nftables, ufw
+from fleetscan.scanner.tables.firewall_rules.row import Rule
 from tests.scanner.tables.run_case import run
 from tests.strategies import guest_texts
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from regipy.recovery import apply_transaction_logs
 
-from appliance.guest.root import Root
 from examples.builder import hivelogs as making
-from scanner.tables import hivelogs, hives
-from scanner.tables.hivelogs import Recovery
-from scanner.tables.registry_hives.collect import describe
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import hivelogs, hives
+from fleetscan.scanner.tables.hivelogs import Recovery
+from fleetscan.scanner.tables.registry_hives.collect import describe
 from tests.scanner.tables.make_hives import make_hive
 from tests.scanner.tables.run_case import run_in_debian_python
 
@@ -228,9 +228,9 @@ def _old(states: States) -> bytes:
 
 PRODUCTS = """
 import sys
-from appliance.guest.root import Root
-from scanner.tables import hives
-from scanner.tables.hivereader import Want
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import hives
+from fleetscan.scanner.tables.hivereader import Want
 problems = []
 with Root("r", sys.argv[1]) as root:
     top = hives.read_system(root, "SOFTWARE", [Want("Software", 1)], problems)

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.guest.root import Root
-from scanner.tables import hivenames, hivereader, hives, sam
-from scanner.tables.hives import Key, Value
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import hivenames, hivereader, hives, sam
+from fleetscan.scanner.tables.hives import Key, Value
 from tests.scanner.tables.make_hives import make_hive
-from tests.scanner.tables.run_case import DEBIAN_PYTHON, REPOSITORY
+from tests.scanner.tables.run_case import DEBIAN_PYTHON, ENVIRONMENT, REPOSITORY
 
 TEXT = "\n".join(
     f'[Software\\Product{number:03}]\n"Name"="product number {number}"\n"Data"=hex:{"61," * 40}62'
@@ -30,9 +30,9 @@ TEXT = "\n".join(
 LAST = f'\n[Last]\n"Data"=hex:{"61," * 9000}62'
 PROGRAM = """
 import dataclasses, json, sys
-from appliance.guest.root import Root
-from scanner.tables import hivereader, hives
-from scanner.tables.hivereader import Want
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import hivereader, hives
+from fleetscan.scanner.tables.hivereader import Want
 
 problems = []
 for limit in sys.argv[3:]:
@@ -64,7 +64,13 @@ def read(
         (top / "HIVE").write_bytes(hive)
     command = [DEBIAN_PYTHON, "-c", PROGRAM, str(top), wanted, *limits]
     done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60
+        command,
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     names, problems, _ = json.loads(done.stdout)
     assert done.stderr == ""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.guest.root import Root
-from scanner.tables import release
-from scanner.tables.operating_systems import inspector
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import release
+from fleetscan.scanner.tables.operating_systems import inspector
 
 OS_RELEASE = "etc/os-release"
 SYSTEMS = {

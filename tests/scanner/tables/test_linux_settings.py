@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.tables.kernel_settings import parsers
-from scanner.tables.scheduled_tasks import crontab
-from scanner.tables.ssh_keys import keys
+from fleetscan.scanner.tables.kernel_settings import parsers
+from fleetscan.scanner.tables.scheduled_tasks import crontab
+from fleetscan.scanner.tables.ssh_keys import keys
 from tests.scanner.tables.run_case import run
 from tests.strategies import guest_texts
 

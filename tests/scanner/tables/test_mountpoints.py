@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from appliance.guest.root import Mount, Root
-from scanner.tables.mountpoints.collect import collect
-from scanner.tables.mountpoints.spec import Mountpoint
+from fleetscan.appliance.guest.root import Mount, Root
+from fleetscan.scanner.tables.mountpoints.collect import collect
+from fleetscan.scanner.tables.mountpoints.spec import Mountpoint
 
 VAR = Mount(
     path="/var",

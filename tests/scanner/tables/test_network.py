@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 
-from scanner.tables.network import formats, yamlish
+from fleetscan.scanner.tables.network import formats, yamlish
 from tests.strategies import guest_texts
 
 NETPLAN = """\

@@ -10,10 +10,10 @@ from typing import Any, get_args
 import pytest
 from packageurl import PackageURL
 
-from appliance.guest.root import Root, ScanOptions
-from scanner import schema
-from scanner.tables import load_collector
-from scanner.tables.packages.spec import Manager
+from fleetscan.appliance.guest.root import Root, ScanOptions
+from fleetscan.scanner import schema
+from fleetscan.scanner.tables import load_collector
+from fleetscan.scanner.tables.packages.spec import Manager
 from tests.scanner.tables.run_case import REPOSITORY
 from tests.scanner.tables.test_packages_languages import MODULES, archive, pom, program
 

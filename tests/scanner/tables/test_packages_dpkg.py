@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from appliance.guest.root import Root
-from scanner.tables.packages import dpkg
-from scanner.tables.packages.collect import collect
-from scanner.tables.packages.purl import Distribution
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages import dpkg
+from fleetscan.scanner.tables.packages.collect import collect
+from fleetscan.scanner.tables.packages.purl import Distribution
 from tests.strategies import guest_texts
 
 RECORD = """\

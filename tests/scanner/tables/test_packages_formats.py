@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.guest.root import Root
-from scanner.tables import sqlite
-from scanner.tables.packages import (
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import sqlite
+from fleetscan.scanner.tables.packages import (
     apk,
     dpkg,
     freebsd,
@@ -24,9 +24,9 @@ from scanner.tables.packages import (
     snap,
     xbps,
 )
-from scanner.tables.packages.collect import collect
-from scanner.tables.packages.purl import Distribution, purl
-from scanner.tables.packages.row import number
+from fleetscan.scanner.tables.packages.collect import collect
+from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.row import number
 from tests.strategies import guest_texts
 
 HERE = Distribution("arch")

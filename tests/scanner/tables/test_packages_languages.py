@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.guest.root import PackagesMode, Root, ScanOptions
-from scanner.tables.packages import golang, java, languages, node, python, ruby
-from scanner.tables.packages.spec import Package
-from scanner.tables.reading import Reader
+from fleetscan.appliance.guest.root import PackagesMode, Root, ScanOptions
+from fleetscan.scanner.tables.packages import golang, java, languages, node, python, ruby
+from fleetscan.scanner.tables.packages.spec import Package
+from fleetscan.scanner.tables.reading import Reader
 from tests.strategies import guest_texts
 
 

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.guest.root import Root
-from scanner.tables import sqlite
-from scanner.tables.packages import rpmdb
-from scanner.tables.packages.collect import collect
-from scanner.tables.packages.purl import Distribution
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables import sqlite
+from fleetscan.scanner.tables.packages import rpmdb
+from fleetscan.scanner.tables.packages.collect import collect
+from fleetscan.scanner.tables.packages.purl import Distribution
 from tests.scanner.tables.run_case import REPOSITORY
 
 Header = dict[str, Any]  # Any: as librpm's binding gives it

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance.guest.root import Root
-from scanner.schema import UNREAD_FILES, UNREAD_LENGTH, UnreadError, incomplete
-from scanner.tables import load_collector
-from scanner.tables.reading import Reader
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.schema import UNREAD_FILES, UNREAD_LENGTH, UnreadError, incomplete
+from fleetscan.scanner.tables import load_collector
+from fleetscan.scanner.tables.reading import Reader
 
 
 @pytest.fixture

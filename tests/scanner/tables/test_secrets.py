@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from appliance.guest import __main__ as agent
-from appliance.guest.machine import DirectoryMachine
-from appliance.wire import FrameKind, FrameReader, encode_json
-from scanner import schema
-from scanner.inspect import InspectOptions, inspect_directory
-from scanner.redaction import MARKER
-from scanner.schema import Column, Kind, Origin, Table
-from scanner.store.arrow import decode_rows
-from scanner.store.staging import MemorySink
-from scanner.tables import load_tables
+from fleetscan.appliance.guest import __main__ as agent
+from fleetscan.appliance.guest.machine import DirectoryMachine
+from fleetscan.appliance.wire import FrameKind, FrameReader, encode_json
+from fleetscan.scanner import schema
+from fleetscan.scanner.inspect import InspectOptions, inspect_directory
+from fleetscan.scanner.redaction import MARKER
+from fleetscan.scanner.schema import Column, Kind, Origin, Table
+from fleetscan.scanner.store.arrow import decode_rows
+from fleetscan.scanner.store.staging import MemorySink
+from fleetscan.scanner.tables import load_tables
 from tests.scanner import secret_trees
 from tests.scanner.redaction_corpus import HOLDING, MARKED
 from tests.scanner.secret_trees import MARK

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.tables.services import systemd, sysv, unitfile
+from fleetscan.scanner.tables.services import systemd, sysv, unitfile
 from tests.strategies import guest_texts
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.guest.root import Root
-from scanner.tables.users import logins
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.users import logins
 from tests.scanner.tables.run_case import run
 
 ACCOUNTS = (("root", 0), ("alice", 1000))

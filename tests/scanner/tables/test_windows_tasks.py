@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from scanner.tables.scheduled_tasks import jobfile, taskxml, windows
+from fleetscan.scanner.tables.scheduled_tasks import jobfile, taskxml, windows
 
 CASE = Path(windows.__file__).parent / "cases" / "windows" / "tree" / "Windows"
 JOB = (CASE / "Tasks" / "Disk Cleanup.job").read_bytes()
