@@ -43,9 +43,10 @@ _HEAD = f"""\
 
 <!-- Made by `{COMMAND}` from tests/scanner/support.yaml. -->
 
-Each row names the tests that show it: functions below [tests](../tests), and cases, which are
-small trees with the rows that a collector has to give, below [tables](tables). What is known by
-name alone has its row as well: what cannot be read is told so in `coverage`, never passed over.
+Each row names the tests that cover it: functions in [tests](../tests), and cases in
+[tables](tables), which are small trees with the rows that a collector must produce. "Named" means
+that fleetscan recognises and reports something but cannot read it. What cannot be read is reported
+in `coverage`, never skipped silently.
 """
 
 
