@@ -8,12 +8,14 @@ have been followed: a table that never looked below one of them lacks nothing.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 _MOST_LINKS = 40  # as the kernel follows, path_resolution(7)
 _MOST_KNOWN = 4096
 _MOST_UNSEEN = 10
+_ODD = re.compile(r"//|(?:^|/)\.\.?(?:/|$)|./$")  # what a path has that is more than names
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,33 @@ class Lookups:
 
     def missing(self, path: str) -> list[Lack]:
         """The missing parts that a path leads into."""
-        place = self.real(path)
+        return self._holding(self.real(path))
+
+    def _holding(self, place: str) -> list[Lack]:
         return [lack for lack in self.lacks if lack.holds(place)]
+
+    def plain(self, path: str) -> str | None:
+        """The absolute path to look up for this one, its directory's links resolved if known.
+
+        It leads where it says unless there are more links in it. None where only a path's own
+        resolution tells: one with dots, or with a slash too many.
+        """
+        if _ODD.search(path):
+            return None
+        directory, _, name = path.rpartition("/")
+        directory = self._known.get(directory, directory).strip("/")
+        return f"/{directory}/{name}" if directory else f"/{name}"
 
     def note(self, path: str) -> None:
         """Remember what is missing of a path that is about to be looked up."""
-        if lacks := self.missing(path):
+        self._note(path, self.missing(path))
+
+    def note_plain(self, path: str, place: str) -> None:
+        """As :meth:`note`, of a path that is known to lead to this place."""
+        self._note(path, self._holding(place))
+
+    def _note(self, path: str, lacks: list[Lack]) -> None:
+        if lacks:
             unread = {lack.prefix for lack in lacks}
             if not any(lack.holds(f"/{path.strip('/')}") for lack in lacks):
                 unread.add(f"/{path.strip('/')}/")

@@ -10,6 +10,7 @@ import struct
 
 _SYS_OPENAT2 = 437  # the same number on every architecture: Linux 5.6, openat2(2)
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 
 _open_how = struct.Struct("=QQQ")  # linux/openat2.h: flags, mode, resolve
@@ -21,17 +22,24 @@ _syscall.restype = ctypes.c_long
 
 
 @functools.cache
-def _how(flags: int) -> bytes:
-    return _open_how.pack(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+def _how(flags: int, *, links: bool) -> bytes:
+    resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
+    return _open_how.pack(flags, 0, resolve)
 
 
-def openat2(dir_fd: int, path: str, flags: int) -> int:
+def openat2(dir_fd: int, path: str, flags: int, *, links: bool = True) -> int:
     """Open a path below a directory, which its links see as the top, and return its descriptor.
 
+    Args:
+        dir_fd: the directory.
+        path: the path.
+        flags: as for open(2).
+        links: whether symbolic links are followed.
+
     Raises:
-        OSError: as open(2) would.
+        OSError: as open(2) would; ELOOP when there is a link that is not followed.
     """
-    how = _how(flags)
+    how = _how(flags, links=links)
     while True:
         fd: int = _syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), how, _open_how.size)
         if fd >= 0:

@@ -177,10 +177,10 @@ class Root:
         Raises:
             OSError: as open(2) would.
         """
-        if self.lookups.lacks:
-            self.lookups.note(path)
         name = path.lstrip("/") or "."
         try:
+            if self.lookups.lacks:
+                return self._open_noted(path, flags)
             return self._open_exactly(name, flags)
         except FileNotFoundError:
             stored = self._as_stored(name) if name != "." and self.windows else None
@@ -188,10 +188,29 @@ class Root:
                 raise
         return self._open_exactly(stored, flags)
 
-    def _open_exactly(self, name: str, flags: int) -> int:
+    def _open_noted(self, path: str, flags: int) -> int:
+        """Open a path and note what is missing of the way there.
+
+        The kernel says whether there are links on the way. Only these must be read one by one.
+        """
+        plain = self.lookups.plain(path)
+        if plain is not None:
+            try:
+                fd = self._open_exactly(plain.lstrip("/") or ".", flags, links=False)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    self.lookups.note_plain(path, plain)
+                    raise
+            else:
+                self.lookups.note_plain(path, plain)
+                return fd
+        self.lookups.note(path)
+        return self._open_exactly(path.lstrip("/") or ".", flags)
+
+    def _open_exactly(self, name: str, flags: int, *, links: bool = True) -> int:
         if not flags & os.O_PATH:  # openat2 refuses flags that mean nothing beside O_PATH
             flags |= _READ_FLAGS
-        return openat2(self._fd, name, flags | os.O_CLOEXEC)
+        return openat2(self._fd, name, flags | os.O_CLOEXEC, links=links)
 
     def _link(self, path: str) -> str | None:
         """What a path holds that is a symbolic link, without its being a lookup."""
