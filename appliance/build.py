@@ -404,7 +404,7 @@ def export_to(target: Path) -> None:
     except OSError as error:
         raise ApplianceError(
             f"{target} cannot be written: {error.strerror or error}",
-            hint="name a file in a directory that is there and may be written to",
+            hint="give a file in an existing directory that you can write to",
         ) from error
 
 
@@ -440,7 +440,7 @@ def _extract(archive: tarfile.TarFile, name: str, work: Path) -> None:
     """
     content = archive.extractfile(name)
     if content is None or not archive.getmember(name).isreg():
-        raise KeyError(f"{name} is no regular file")
+        raise KeyError(f"{name} is not a regular file")
     with content, (work / name).open("wb") as target:
         shutil.copyfileobj(content, target)
 

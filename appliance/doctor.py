@@ -131,7 +131,7 @@ def _acceleration(name: str) -> Check:
     if not tcg.works:
         return Check(name, False, f"{why}; tcg: {tcg.detail}", "see the QEMU check above")
     detail = f"tcg boots a kernel in {tcg.seconds:.1f} s; {why}"
-    return Check(name, True, detail, "scans are faster where /dev/kvm works and may be used")
+    return Check(name, True, detail, "scans are faster if /dev/kvm works and this user may use it")
 
 
 def _whole(name: str) -> Check:
@@ -177,7 +177,7 @@ def _output(command: list[str], package: str) -> str:
     if result.returncode != 0:
         words = (result.stderr or result.stdout).strip().splitlines()
         raise ApplianceError(
-            f"{command[0]} ended with {result.returncode}: {words[-1] if words else 'no word'}",
+            f"{command[0]} ended with {result.returncode}: {words[-1] if words else 'no output'}",
             hint=f"on Debian: apt-get install --reinstall {package}",
         )
     return result.stdout

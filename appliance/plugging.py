@@ -100,7 +100,7 @@ class Plugger:
             what = ", ".join(map(repr, others))[:_MOST_WORDS] or "something for writing"
             raise ForeignFileError(
                 f"an image changed while it was opened, and had QEMU open {what}",
-                hint="see who writes to the image, and scan it when nobody does",
+                hint="find out what writes to the image, and scan it when nothing does",
             )
 
     def _unlock(

@@ -161,6 +161,6 @@ def running(
             process.wait(timeout=_KILL_SECONDS)
         except subprocess.TimeoutExpired:
             raise ApplianceError(
-                f"{argv[0]} (process {process.pid}) was killed and does not end",
-                hint="see whether the storage that holds the images answers",
+                f"{argv[0]} (process {process.pid}) was killed but does not end",
+                hint="check whether the storage that holds the images responds",
             ) from None

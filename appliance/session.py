@@ -139,7 +139,7 @@ class Session:
             try:
                 self._pending = list(self._reader.feed(data))
             except wire.FrameError as error:
-                raise WireError(f"the appliance sent what is no frame: {error}") from error
+                raise WireError(f"the appliance sent an invalid frame: {error}") from error
             self._pending.reverse()
         deadline.left()  # a guest that never stops sending must not outrun its deadline
         frame = self._pending.pop()

@@ -325,7 +325,7 @@ def hello(agent: Agent, deadline: Deadline) -> None:
     """
     answer = agent.call("hello", deadline)
     if answer != {"protocol": PROTOCOL}:
-        raise WireError("the agent speaks another protocol than we do")
+        raise WireError("the agent speaks another version of the protocol")
 
 
 def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:

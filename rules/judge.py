@@ -240,4 +240,6 @@ def seal(connection: duckdb.DuckDBPyConnection, memory: str) -> None:
             connection.execute(setting)
     row: Any = connection.execute("SELECT current_setting('enable_external_access')").fetchone()
     if row is None or row[0]:
-        raise FleetscanError("rules are not run: the connection's file access cannot be shut off")
+        raise FleetscanError(
+            "rules are not run: the connection's file access cannot be switched off"
+        )

@@ -196,7 +196,7 @@ class PackInfo(Strict):
         if predicate is not None:
             columns = parse_predicate(predicate, "operating_systems")
             if columns.parameters or columns.tables != {"operating_systems"}:
-                raise ValueError("a pack asks the columns of operating_systems alone")
+                raise ValueError("a pack may use only the columns of operating_systems")
         return predicate
 
     def outside(self) -> Select | None:

@@ -130,7 +130,7 @@ def _table(answer: bytes) -> pa.Table:
         return table.cast(STATES)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FleetscanError(
-            f"the process that evaluates rules answers nonsense: {error}"
+            f"the process that evaluates rules gave an invalid answer: {error}"
         ) from error
     return table
 

@@ -94,10 +94,10 @@ def read_results(facts: Path, run_id: str) -> pa.Table:
         StoreError: they cannot be read.
     """
     path = results_path(facts, run_id)
-    with files.store_errors(f"reading {path}", hint="fleetscan check makes them again"):
+    with files.store_errors(f"reading {path}", hint="run fleetscan check to make them again"):
         try:
             return pq.read_table(path, partitioning=None).cast(SCHEMA).unify_dictionaries()
         except FileNotFoundError as error:
             raise NoResultsError(
-                f"run {run_id} has no results", hint="fleetscan check makes them"
+                f"run {run_id} has no results", hint="run fleetscan check to make them"
             ) from error

@@ -73,7 +73,7 @@ def parse_predicate(predicate: str, table: str) -> Select:
     node = _tree(select.sql)["node"]
     extra = ("group_expressions", "having", "qualify", "modifiers")
     if node["type"] != "SELECT_NODE" or any(node.get(name) for name in extra):
-        raise SqlError("a predicate is one expression, as it would stand in WHERE")
+        raise SqlError("a predicate is one expression, as in a WHERE clause")
     return select
 
 
@@ -127,7 +127,7 @@ def _tables(sql: str) -> frozenset[str]:
         if not isinstance(kind, str):
             kind = ""
         if kind.endswith("_NODE") and kind not in _READING_NODES:
-            raise SqlError("a rule only reads: INSERT, UPDATE and DELETE are refused")
+            raise SqlError("rules may only read: INSERT, UPDATE and DELETE are refused")
         if kind == "SHOW_REF":
             raise SqlError("DESCRIBE, SHOW and SUMMARIZE are refused")
         if kind == "TABLE_FUNCTION":
@@ -166,7 +166,7 @@ def _check_table_function(name: str) -> None:
 def _base_table(node: dict[str, Any]) -> str:
     name = str(node["table_name"]).lower()
     if node.get("schema_name") or node.get("catalog_name") or not _PLAIN_NAME.fullmatch(name):
-        raise SqlError(f"{node['table_name']!r} is no fact table's name")
+        raise SqlError(f"{node['table_name']!r} is not a fact table")
     return name
 
 

@@ -84,7 +84,7 @@ def limited_memory(doing: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise FleetscanError(
-            f"{doing} takes more than {memory_limit() >> 20} MiB of memory",
+            f"{doing} needs more than {memory_limit() >> 20} MiB of memory",
             hint="select fewer rows or columns, or cut long texts with left()",
         ) from error
     finally:

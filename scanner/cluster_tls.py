@@ -67,9 +67,9 @@ class Address:
         try:
             host, port = parse_host_port(place)
         except ValueError as error:
-            raise UsageError(f"{text!r} is no scheduler's address: {error}") from error
+            raise UsageError(f"{text!r} is not a scheduler's address: {error}") from error
         if scheme not in ("tls", "tcp") or not host:
-            raise UsageError(f"{text!r} is no scheduler's address", hint="use tls://host:8786")
+            raise UsageError(f"{text!r} is not a scheduler's address", hint="use tls://host:8786")
         return cls(scheme, host, port)
 
     @property
@@ -101,16 +101,16 @@ def of_existing(address: Address, given: Certificates | None, *, insecure: bool)
     if address.scheme == "tls":
         return _certified(given)
     if given:
-        raise UsageError("certificates are of no use without TLS", hint="use tls://")
+        raise UsageError("certificates need TLS", hint="use tls://")
     return _plain(address, insecure=insecure)
 
 
 def _plain(address: Address, *, insecure: bool) -> Any:
     if not address.is_this_host and not insecure:
         raise UsageError(
-            f"{address.url} has no TLS: whoever can reach or read that network can run code on the "
-            "workers, and read what they find",
-            hint="set up TLS as examples/README.md shows and use tls://, or insist with --insecure",
+            f"{address.url} has no TLS: anyone who can reach that network can run code on the "
+            "workers, and anyone who can listen to it can read what they find",
+            hint="set up TLS as examples/README.md describes and use tls://, or give --insecure",
         )
     return distributed.Security()
 

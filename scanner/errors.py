@@ -10,12 +10,12 @@ import errno
 import shlex
 from collections.abc import Sequence
 
-_NOT_ALLOWED = "have it done by an account that may, or name another directory"
-_FULL = "free some space there, or name another directory"
+_NOT_ALLOWED = "use an account that has permission, or another directory"
+_FULL = "free some space there, or use another directory"
 ADVICE = {
     errno.EACCES: _NOT_ALLOWED,
     errno.EPERM: _NOT_ALLOWED,
-    errno.EROFS: "it is on a filesystem that is mounted read-only: name another directory",
+    errno.EROFS: "the filesystem is mounted read-only: use another directory",
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
 }

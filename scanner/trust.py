@@ -76,7 +76,7 @@ def check_file(path: Path, descriptor: int) -> os.stat_result:
     """
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise UntrustedError(f"{path} is no regular file", hint="remove it")
+        raise UntrustedError(f"{path} is not a regular file", hint="remove it")
     check_owner(path, status)
     check_mode(path, status)
     return status
@@ -90,7 +90,7 @@ def check_owner(path: Path, status: os.stat_result) -> None:
     """
     if status.st_uid not in (0, os.geteuid()):
         raise UntrustedError(
-            f"{path} belongs to {_user(status.st_uid)}, who could have changed what is used from it"
+            f"{path} belongs to {_user(status.st_uid)}, who could have changed its content"
         )
 
 
@@ -107,7 +107,7 @@ def check_mode(path: Path, status: os.stat_result) -> None:
     raise UntrustedError(
         f"{path} can be written by other users (mode {mode:04o}), who could have changed what is "
         "used from it",
-        hint=f"if you trust what is there: chmod go-w {path}",
+        hint=f"if you trust its content: chmod go-w {path}",
     )
 
 

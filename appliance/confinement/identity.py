@@ -47,4 +47,4 @@ def _take(descriptor: int) -> int:
         except BlockingIOError:
             continue
         return place
-    raise OSError("every user id of our range is taken")
+    raise OSError("all user ids of fleetscan's range are taken")

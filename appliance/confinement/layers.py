@@ -98,7 +98,7 @@ def require(wanted: Wanted) -> None:
         which = ", ".join(layer.name for layer in missing)
         raise ApplianceError(
             f"QEMU cannot be confined on this host: no {which}",
-            hint=f"{missing[0].hint}; --confinement any scans all the same, at your risk",
+            hint=f"{missing[0].hint}; --confinement any scans anyway, at your own risk",
         )
 
 
@@ -245,14 +245,16 @@ def _namespaces_hint() -> str:
     for name, (value, hint) in settings.items():
         if _setting(name) == value:
             return hint
-    return "in a container, allow it to make namespaces and to mount /proc (see examples/README.md)"
+    return (
+        "in a container, allow it to create namespaces and to mount /proc (see examples/README.md)"
+    )
 
 
 _HINTS: dict[str, str] = {
     "user": "root needs /run to be writable, and user ids above 2000000000 where a container maps "
     "them",
-    "root": "ldd and `qemu-system-x86_64 -L help` must say where QEMU's files lie",
+    "root": "ldd and `qemu-system-x86_64 -L help` must say where QEMU's files are",
     "seccomp": "the list of system calls is for x86-64 with CONFIG_SECCOMP_FILTER",
-    "cgroup": "run in a unit with Delegate= and DelegateSubgroup=, as examples/systemd has it",
+    "cgroup": "run in a unit with Delegate= and DelegateSubgroup=, as examples/systemd does",
     "landlock": "Linux 5.13 or newer with landlock among its lsm= modules",
 }

@@ -158,8 +158,8 @@ class Process:
             ready = False
         if not ready:
             raise ApplianceError(
-                f"{self.name} (process {self.pid}) was killed and does not end",
-                hint="see whether the storage that holds the images answers",
+                f"{self.name} (process {self.pid}) was killed but does not end",
+                hint="check whether the storage that holds the images responds",
             )
 
 
@@ -340,8 +340,8 @@ def _not_started(
             said = os.pread(stderr, 4096, 0)
     words = said.decode("utf-8", "replace").strip().splitlines()
     return ApplianceError(
-        f"{argv[0]} could not be confined: {words[-1] if words else 'no word'}",
-        hint="run fleetscan doctor: it tries each layer anew",
+        f"{argv[0]} could not be confined: {words[-1] if words else 'no output'}",
+        hint="run fleetscan doctor, which tries each layer again",
     )
 
 

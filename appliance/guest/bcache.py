@@ -72,7 +72,7 @@ def data_start(header: bytes) -> int:
     if magic != _MAGIC:
         raise ValueError("its header is damaged")
     if version not in (_BACKING, _BACKING_WITH_OFFSET):
-        raise ValueError("a cache, of which nothing is read")
+        raise ValueError("a cache device, which fleetscan does not read")
     if reason := _STATES.get(flags >> 61 & 3):
         raise ValueError(reason)
     if version == _BACKING:

@@ -59,7 +59,7 @@ def wait_for_disks(wanted: Sequence[int]) -> list[BlockDevice]:
     end = time.monotonic() + _PLUG_SECONDS
     while missing := set(wanted) - set(found := _plugged()):
         if time.monotonic() > end:
-            raise TimeoutError(f"{len(missing)} of {len(wanted)} disks did not turn up")
+            raise TimeoutError(f"{len(missing)} of {len(wanted)} disks did not appear")
         time.sleep(0.002)
     names = {index: _attach(found[index]) for index in sorted(wanted)}
     for name in names.values():

@@ -206,7 +206,7 @@ def _value(tokens: Iterator[tuple[str, str]]) -> Value:
     if kind == "word" and re.fullmatch(r"-?[0-9]{1,19}", token):
         return int(token)
     if (kind, token) != ("sign", "["):
-        raise NotPlainError("the metadata has a value that is none")
+        raise NotPlainError("the metadata has an invalid value")
     found: list[Value] = []
     for kind, token in tokens:
         if (kind, token) == ("sign", "]"):
@@ -217,7 +217,7 @@ def _value(tokens: Iterator[tuple[str, str]]) -> Value:
             found.append(int(token))
         elif (kind, token) != ("sign", ","):
             break
-    raise NotPlainError("the metadata has a list that is none")
+    raise NotPlainError("the metadata has an invalid list")
 
 
 def read(text: bytes, present: Collection[str]) -> Iterator[LogicalVolume]:

@@ -192,7 +192,7 @@ def _mapped(chain: Sequence[Examined]) -> list[Examined]:
         if found.layer.replay:
             raise PreflightError(
                 f"{found.layer.path!r}: a parent with a log to be replayed",
-                hint="open and close it once on its host, or merge it with what adds to it",
+                hint="open and close it once on its host, or merge it with the image based on it",
             )
     mapped = [replace(found, layer=replace(found.layer, mapped=True)) for found in chain[first:]]
     return [*chain[:first], *mapped]

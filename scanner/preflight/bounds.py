@@ -63,7 +63,7 @@ def referred_name(reference: bytes, image: str, shown: str, role: str) -> str:
             f"{shown!r} names the {role} {os.fsdecode(reference)!r}, "
             "which is not a plain path and is never opened",
             # qemu-img would open what the image names, whatever that is.
-            hint="if whoever made the image is to be trusted, flatten it there: qemu-img convert",
+            hint="if you trust whoever made the image, flatten it there: qemu-img convert",
         )
     return joined(reference, image)
 
@@ -77,7 +77,7 @@ def check_bounds(path: str, shown: str, role: str, allowed: Sequence[str]) -> No
     if not any(os.path.commonpath((path, folder)) == folder for folder in allowed):
         raise PreflightError(
             f"{shown!r} has the {role} {path!r}, which lies outside the allowed directories",
-            hint="if it may be read, allow its directory with --allow-dir",
+            hint="if fleetscan may read it, allow its directory with --allow-dir",
         )
 
 

@@ -151,6 +151,6 @@ def _is_udif(read: Read, file_size: int) -> bool:
 
 def _named(name: str, todo: str) -> PreflightError:
     return PreflightError(
-        f"is {name}, which is not read",
-        hint=f"use {todo}; or state format raw if it is a raw disk that begins like this",
+        f"is {name}, which cannot be read as it is",
+        hint=f"use {todo}; if it is a raw disk that happens to begin like this, state format raw",
     )

@@ -164,8 +164,8 @@ def _read(chosen: Format, read: Read, length: int, deadline: float, *, certain: 
         raise PreflightError(str(error), hint=hint) from error
     if image.backing_file or image.extents or image.parent:
         raise PreflightError(
-            f"its {chosen} header refers to another file, which is not believed as nothing else "
-            f"says that it is {chosen}: a guest can write such a header into its raw disk",
+            f"its {chosen} header refers to another file, and nothing else says that it is "
+            f"{chosen}: a guest can write such a header into its raw disk",
             hint=hint,
         )
     return image

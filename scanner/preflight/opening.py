@@ -61,7 +61,7 @@ def _with_keys(
     if not fitting:
         raise LockedError(
             f"{layer.path!r}: encrypted (LUKS, UUID {layer.luks_uuid}), and no key was given",
-            hint="say where its key is with --key, or keys in the inventory",
+            hint="give its key with --key, or with keys in the inventory",
         )
     return replace(plugged, keys=fitting, name=layer.path)
 

@@ -55,11 +55,11 @@ def find(parent: Parent, image: str, shown: str, allowed: Sequence[str], identif
     names = ", ".join(repr(os.fsdecode(name)) for name in parent.names) or "unnamed"
     if present and parent.names:
         raise PreflightError(
-            f"{shown!r} adds to its parent ({names}), which is not the image that it was made from",
-            hint="put the parent back as it was: what is above it does not fit to another",
+            f"{shown!r} is based on its parent ({names}), which is not the image it was made from",
+            hint="restore the parent as it was: the images based on it fit no other",
         )
     raise PreflightError(
-        f"{shown!r} adds to its parent ({names}), which is not there",
+        f"{shown!r} is based on its parent ({names}), which is missing",
         hint="put it beside the image, or allow its directory with --allow-dir",
     )
 

@@ -208,7 +208,7 @@ def _check_place(fd: int, path: str) -> None:
     """Make sure that no folder on the way has become a link since its links were resolved."""
     if os.readlink(f"/proc/self/fd/{fd}") != "/" + path.lstrip("/"):  # noqa: PTH115 - as text
         raise PreflightError(
-            f"{path!r} lies elsewhere than a moment ago: something on the way to it is a link now",
+            f"{path!r} no longer leads to the same file: something on the way to it is a link now",
             hint="scan it when nothing renames or replaces it",
         )
 

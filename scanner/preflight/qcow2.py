@@ -196,7 +196,7 @@ def _check_supported(features: int, crypt: int) -> None:
     if features & _DATA_FILE:
         raise PreflightError(
             "keeps its data in an external file, which is refused",
-            hint="if whoever made the image is to be trusted, scan a copy made by qemu-img convert",
+            hint="if you trust whoever made the image, scan a copy made with qemu-img convert",
         )
     if unknown := features & ~_KNOWN_FEATURES:
         raise PreflightError(f"needs qcow2 features that are not known (bits {unknown:#x})")

@@ -209,5 +209,5 @@ def corrupt(what: str) -> PreflightError:
     """The error for an image whose tables contradict each other."""
     return PreflightError(
         f"corrupt qcow2 image: {what}",
-        hint="see what qemu-img check -f qcow2 says; restore the image, or repair a copy",
+        hint="run qemu-img check -f qcow2 on it; restore the image, or repair a copy",
     )

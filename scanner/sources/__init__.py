@@ -51,7 +51,7 @@ def _check_repeated(sources: Sequence[str]) -> None:
     for source in sources:
         real = os.path.realpath(source)
         if real in seen:
-            raise UsageError(f"source {source!r} is named twice", hint="name it once")
+            raise UsageError(f"source {source!r} is given twice", hint="give it only once")
         seen.add(real)
 
 
@@ -64,7 +64,7 @@ def _source_machines(source: str, options: SourceOptions) -> list[Machine]:
     if not there:
         raise UsageError(
             f"source {source!r} does not exist",
-            hint="name a folder of images, an image file, a block device or an inventory file",
+            hint="give a folder of images, an image file, a block device or an inventory file",
         )
     # All imported here: preflight, which folders and archives need, itself names disks; and
     # pydantic, which inventories need, takes a fifth of a second to load.

@@ -83,7 +83,7 @@ def _disk_names(fd: int) -> list[str]:
         if suffix == ".gz" or suffix[1:].isdigit():
             raise PreflightError(
                 f"the archive holds the disk {member.name!r} compressed or in pieces",
-                hint="make it again without compression and chunks, as ovftool does by default",
+                hint="recreate it without compression and chunks, as ovftool does by default",
             )
         if suffix == ".ovf" and _SEVERAL_SYSTEMS in read(member.start, _most_of(member)):
             raise PreflightError(

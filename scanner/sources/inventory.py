@@ -151,8 +151,8 @@ def _check_no_commands(inventory: Inventory, path: Path, line_of: _LineOf) -> No
             if parse_key(text, Path()).kind == "command":
                 line = line_of(("machines", number, "keys", key))
                 raise UsageError(
-                    f"{path}:{line}: a key of {machine.id!r} is what a command prints, and running "
-                    "commands that an inventory names was not allowed",
+                    f"{path}:{line}: a key of {machine.id!r} comes from a command, and inventories "
+                    "may not run commands",
                     hint="if you trust the inventory, add --allow-key-commands",
                 )
 

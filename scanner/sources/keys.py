@@ -78,7 +78,7 @@ def parse_key(text: str, base: Path) -> KeySource:
         raise UsageError(
             "a key is not of the form SELECTOR:file:PATH, SELECTOR:env:NAME or "
             "SELECTOR:command:WORDS",
-            hint="keys themselves are not taken: put the key into a file that only you can read",
+            hint="keys themselves are not accepted: put the key into a file that only you can read",
         )
     if kind == "file":
         return KeySource(selector, "file", str(base.absolute() / value))

@@ -200,7 +200,7 @@ class Run:
         if finished < planned and not interrupted:
             raise StoreError(
                 f"run {self.run_id}: {planned - finished} of {planned} machines are not finished",
-                hint="resume the run, or publish what it has as an interrupted one",
+                hint="resume the run, or publish its finished machines as an interrupted run",
             )
 
     def _compacted(self, number: int) -> _Batch:

@@ -52,7 +52,7 @@ class Store:
         """
         if layout.check_run_id(run_id) not in self.unfinished():
             raise StoreError(
-                f"run {run_id} cannot be resumed: it is finished, or was never begun here",
+                f"run {run_id} cannot be resumed: it is finished, or was never started here",
                 hint="`fleetscan runs` lists the runs of a store",
             )
         return Run(self.path, run_id)
@@ -77,7 +77,7 @@ class Store:
         if not self.path.is_dir():
             raise StoreError(
                 f"there is no facts directory {self.path}",
-                hint="name one with --facts, or make one with `fleetscan scan`",
+                hint="give one with --facts, or create one with `fleetscan scan`",
             )
         with files.store_errors(f"reading {self.path}"):
             return layout.visible_runs(self.path)
@@ -122,7 +122,7 @@ class Store:
         if not run_ids:
             raise StoreError(
                 f"there is no finished run in {self.path}",
-                hint="finish one with `fleetscan scan`; unfinished runs can be resumed",
+                hint="complete one with `fleetscan scan`; unfinished runs can be resumed",
             )
         return self.run(run_ids[-1])
 

@@ -109,7 +109,7 @@ def _earlier(store: Store, run: RunInfo, run_id: str) -> RunInfo:
     except StoreError as error:
         raise StoreError(
             f"run {run.run_id} needs facts of run {run_id}: {error}",
-            hint="a machine scanned again gets its facts from its own run",
+            hint="scan again with --rescan: the new run then holds all its facts",
         ) from error
 
 
@@ -305,7 +305,7 @@ def require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     if len(tree.get("statements", [])) != 1 or kinds - _READING_NODES:
         raise UsageError(
             "the SQL is not one SELECT statement",
-            hint="give a single SELECT; it may begin with WITH, whose parts are SELECTs as well",
+            hint="give a single SELECT; it may begin with WITH if all its parts are SELECTs too",
         )
 
 

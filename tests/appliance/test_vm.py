@@ -71,7 +71,7 @@ def test_an_agent_of_another_protocol_is_refused(tmp_path: Path) -> None:
     reply = b'{"protocol":999}'
     frame = bytes([2]) + len(reply).to_bytes(4, "big") + reply
     kind = agent(f"os.write(int(sys.argv[2]), {frame!r}); time.sleep(60)")
-    with pytest.raises(WireError, match="another protocol"):
+    with pytest.raises(WireError, match="another version of the protocol"):
         kind(tmp_path, soon(), Limits()).__enter__()
 
 

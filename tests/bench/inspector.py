@@ -131,7 +131,7 @@ def systems(xml: str) -> Iterator[tuple[str, System]]:
     """Each operating system of virt-inspector's output, by the name of its root.
 
     Raises:
-        etree.XMLSyntaxError: it is no XML.
+        etree.XMLSyntaxError: it is not XML.
     """
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
     for element in etree.fromstring(xml.encode("utf-8", "surrogateescape"), parser):

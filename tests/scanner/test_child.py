@@ -109,7 +109,7 @@ def test_a_block_may_be_held_to_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("fleetscan.scanner.child.MEMORY", 2 << 30)
     before = resource.getrlimit(resource.RLIMIT_DATA)
 
-    with pytest.raises(FleetscanError, match="the query takes more than 2048 MiB"):  # noqa: SIM117
+    with pytest.raises(FleetscanError, match="the query needs more than 2048 MiB"):  # noqa: SIM117
         with limited_memory("the query"):
             bytearray(3 << 30)
 

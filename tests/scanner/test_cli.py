@@ -496,7 +496,7 @@ class TestReadOnlyFacts:
         done = on_read_only(facts, *(named.get(word, word) for word in arguments))
         assert done.returncode == exits.FAILED, (done.stdout, done.stderr)
         assert "Read-only file system" in done.stderr
-        assert "hint: it is on a filesystem that is mounted read-only" in done.stderr
+        assert "hint: the filesystem is mounted read-only" in done.stderr
         assert "bug" not in done.stderr
 
     def test_what_may_not_be_read_is_not_taken_for_empty(

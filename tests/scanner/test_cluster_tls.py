@@ -316,7 +316,7 @@ def test_this_host_may_do_without(address: str) -> None:
     ["", "tls://", "tls://host", "ws://host:1", "wss://host:1", "inproc://x/1/1", "tls://:1"],
 )
 def test_other_addresses_are_bad_usage(address: str) -> None:
-    with pytest.raises(UsageError, match="is no scheduler's address"):
+    with pytest.raises(UsageError, match="is not a scheduler's address"):
         Address.of(address)
 
 

@@ -189,7 +189,7 @@ def test_a_file_of_another_and_what_is_no_file_are_refused(
     ):
         trust.check_file(path, stream.fileno())
     reader, writer = os.pipe()
-    with pytest.raises(UntrustedError, match="no regular file"):
+    with pytest.raises(UntrustedError, match="not a regular file"):
         trust.check_file(path, reader)
     os.close(reader)
     os.close(writer)

@@ -449,5 +449,5 @@ def test_a_cache_of_bcache_is_named(inspected: Inspect) -> None:
     volume = by_name(inspected("bcache"))["/dev/sda3"]
     assert (volume["active"], volume["error"]) == (
         False,
-        "bcache: a cache, of which nothing is read",
+        "bcache: a cache device, which fleetscan does not read",
     )

@@ -39,7 +39,7 @@ def collect(root: Root) -> Iterator[Setting]:
         yield row
     reader.finish()
     if not applicable:
-        raise NotApplicable("none of the files that are read is there")
+        raise NotApplicable("none of the files that this table reads exists")
 
 
 def warm_up() -> None:

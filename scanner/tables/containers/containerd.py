@@ -179,4 +179,4 @@ def _varint(value: bytes, place: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, place
-    raise ValueError("a specification that is none")
+    raise ValueError("an invalid specification")

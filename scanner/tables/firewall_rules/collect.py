@@ -68,7 +68,7 @@ def collect(root: Root) -> Iterator[FirewallRule]:
             yield row
     places = (*_NFTABLES, *_IPTABLES, _UFW, _FIREWALLD) if frameworks else ()
     if not found and not any(map(root.exists, places)):
-        raise NotApplicable("none of the files that are read is there")
+        raise NotApplicable("none of the files that this table reads exists")
     reader.finish()
 
 

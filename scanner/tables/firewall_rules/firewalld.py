@@ -53,7 +53,7 @@ def read(data: bytes) -> Element:
     """The root element of a file.
 
     Raises:
-        ValueError: it is no XML, has a document type, or too many elements or levels.
+        ValueError: it is not XML, has a document type, or too many elements or levels.
     """
     from xml.parsers import expat
 

@@ -51,7 +51,7 @@ def collect(root: Root) -> Iterator[Network]:
             yield _row(source, path, interface)
     reader.finish()
     if not found:
-        raise NotApplicable("no network configuration that is known here")
+        raise NotApplicable("no network configuration of a known kind")
 
 
 def _files(root: Root) -> Iterator[tuple[Source, str, Parse]]:

@@ -66,7 +66,7 @@ def describe(
         ValueError: it is no hive.
     """
     if len(head) < _BASE_BLOCK.size or not head.startswith(_MARK):
-        raise ValueError("is no registry hive")
+        raise ValueError("is not a registry hive")
     _, primary, secondary, written, major, minor = _BASE_BLOCK.unpack_from(head)
     return RegistryHive(
         file=path,

@@ -44,9 +44,9 @@ def parse(content: bytes) -> Job:
         arguments, _ = _text(content, at)
         triggers = list(_triggers(content, triggers_at))
     except struct.error as error:
-        raise ValueError(f"is no task: {error}") from error
+        raise ValueError(f"is not a task: {error}") from error
     if not program:
-        raise ValueError("is no task: it runs nothing")
+        raise ValueError("is not a task: it runs nothing")
     return Job(" ".join(filter(None, (program, arguments))), "; ".join(triggers), _is_on(flags))
 
 
@@ -59,14 +59,14 @@ def _text(content: bytes, at: int) -> tuple[str, int]:
     (length,) = struct.unpack_from("<H", content, at)
     end = at + 2 + 2 * length
     if end > len(content):
-        raise ValueError("is no task: a text is cut off")
+        raise ValueError("is not a task: a text is cut off")
     return content[at + 2 : end].decode("utf-16-le", "replace").rstrip("\0"), end
 
 
 def _triggers(content: bytes, at: int) -> Iterator[str]:
     (count,) = struct.unpack_from("<H", content, at)
     if count > _LIMIT:
-        raise ValueError(f"is no task: it has {count} triggers")
+        raise ValueError(f"is not a task: it has {count} triggers")
     for number in range(count):
         yield _words(*_TRIGGER.unpack_from(content, at + 2 + number * _TRIGGER.size))
 

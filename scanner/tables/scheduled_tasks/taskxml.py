@@ -66,11 +66,11 @@ def parse(content: bytes) -> Task:
     """The task of a file.
 
     Raises:
-        ValueError: it is no XML, has a document type, is too deep or too large, or is no task.
+        ValueError: it is not XML, has a document type, is too deep or too large, or is not a task.
     """
     task = _tree(content)
     if task.name != "Task":
-        raise ValueError(f"is no task but {task.name!r}")
+        raise ValueError(f"is not a task but {task.name!r}")
     principal = _principal(task)
     return Task(
         name=task.get("RegistrationInfo", "URI"),
@@ -108,7 +108,7 @@ def _tree(content: bytes) -> _Element:
     try:
         parser.Parse(content, True)
     except (expat.ExpatError, LookupError) as error:  # the latter: an encoding that is unknown
-        raise ValueError(f"is no XML: {error}") from error
+        raise ValueError(f"is not XML: {error}") from error
     return top.children[0]
 
 

@@ -49,5 +49,5 @@ def test_another_error_is_not_waited_out(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_disks_that_do_not_turn_up_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disks, "_PLUG_SECONDS", 0.05)
     monkeypatch.setattr(disks, "_plugged", lambda: {1: "sdb"})
-    with pytest.raises(TimeoutError, match="2 of 3 disks did not turn up"):
+    with pytest.raises(TimeoutError, match="2 of 3 disks did not appear"):
         disks.wait_for_disks([0, 1, 2])

@@ -212,7 +212,7 @@ def test_a_folder_that_becomes_a_link_while_its_file_is_opened_is_seen(
         return true_open(path, flags)
 
     monkeypatch.setattr(os, "open", swap_and_open)
-    with pytest.raises(PreflightError, match="lies elsewhere"):
+    with pytest.raises(PreflightError, match="no longer leads to the same file"):
         open_checked(str(own))
 
 

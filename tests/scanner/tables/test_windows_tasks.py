@@ -43,9 +43,9 @@ def test_commands_and_accounts_are_those_that_another_parser_finds(name: str) ->
         (b"<Task>" * 40, "too many or too deep elements"),
         (b"<Task>" + b"<a/>" * 10_001 + b"</Task>", "too many or too deep elements"),
         (b"<!DOCTYPE Task SYSTEM 'file:///etc/passwd'><Task/>", "has a document type"),
-        (b"<Other/>", "is no task but 'Other'"),
-        (b"", "is no XML: no element found: line 1, column 0"),
-        (b'<?xml version="1.0" encoding="nonsense"?><Task/>', "is no XML: unknown encoding"),
+        (b"<Other/>", "is not a task but 'Other'"),
+        (b"", "is not XML: no element found: line 1, column 0"),
+        (b'<?xml version="1.0" encoding="nonsense"?><Task/>', "is not XML: unknown encoding"),
     ],
 )
 def test_what_is_no_task_is_refused(content: bytes, problem: str) -> None:
