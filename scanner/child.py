@@ -38,8 +38,10 @@ MEMORY = 4 << 30
 
 _ANSWER_BYTES = 512 << 20
 _TEXT_BYTES = 1 << 16
+_PIECE = 1 << 20
 _START_SECONDS = 120.0
 _END_SECONDS = 2.0
+_DEATH_SECONDS = 10.0  # the kernel first takes back gigabytes of memory
 _OOM_SCORE = "800"  # of 1000: the first to go when the host's memory ends, as proc(5) says
 _HEADER = struct.Struct(">cQ")
 _ANSWER, _FAILURE, _NOTE = b"A", b"F", b"N"
@@ -109,11 +111,14 @@ class Child:
         code = f"from {__name__} import serve; serve({module!r}, {memory:d})"
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             start_new_session=True,  # Ctrl-C is the parent's, which ends the child
         )
+        if self._process.stdin is not None:
+            os.set_blocking(self._process.stdin.fileno(), False)  # it may never read
 
     def __enter__(self) -> Child:
         return self
@@ -126,10 +131,8 @@ class Child:
         with contextlib.suppress(BrokenPipeError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_SECONDS)
-        self._process.kill()
-        self._process.wait()
+        self._awaited(_END_SECONDS)
+        self._kill()
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._stderr.close()
@@ -158,7 +161,7 @@ class Child:
         deadline = Deadline(seconds, "it")
         self._doing = ""
         try:
-            self._send(pickle.dumps((method, args)))
+            self._send(pickle.dumps((method, args)), deadline)
             while True:
                 kind, length = _HEADER.unpack(self._read(_HEADER.size, deadline))
                 if length > (_ANSWER_BYTES if kind == _ANSWER else _TEXT_BYTES):
@@ -173,15 +176,22 @@ class Child:
         except DeadlineError as error:
             raise self._lost(f"it took longer than {seconds:g} seconds") from error
 
-    def _send(self, request: bytes) -> None:
+    def _send(self, request: bytes, deadline: Deadline) -> None:
         stream = self._process.stdin
         if stream is None or stream.closed:
             raise self._lost("its process has ended")
-        try:
-            stream.write(struct.pack(">Q", len(request)) + request)
-            stream.flush()
-        except OSError as error:
-            raise self._ended() from error
+        waiting = select.poll()
+        waiting.register(stream, select.POLLOUT)
+        left = memoryview(struct.pack(">Q", len(request)) + request)
+        while left:
+            if not waiting.poll(deadline.left() * 1000):
+                raise deadline.missed()
+            try:
+                left = left[os.write(stream.fileno(), left[:_PIECE]) :]
+            except BlockingIOError:  # there is room again, and not yet enough
+                continue
+            except OSError as error:
+                raise self._ended() from error
 
     def _read(self, length: int, deadline: Deadline) -> bytes:
         stream = self._process.stdout
@@ -193,25 +203,38 @@ class Child:
         while len(content) < length:
             if not waiting.poll(deadline.left() * 1000):
                 raise deadline.missed()
-            piece = os.read(stream.fileno(), min(length - len(content), 1 << 20))
+            piece = os.read(stream.fileno(), min(length - len(content), _PIECE))
             if not piece:
                 raise self._ended()
             content += piece
         return bytes(content)
 
     def _ended(self) -> ChildLostError:
-        status = self._process.wait()
+        status = self._awaited(_DEATH_SECONDS)
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 300))
         said = printable(self._stderr.read().decode("utf-8", "backslashreplace").strip())
-        if status < 0:
+        if status is None:
+            how = "it ended the conversation, and its process did not end"
+        elif status < 0:
             how = f"its process was ended by {signal.Signals(-status).name}"
         else:
             how = f"its process ended with status {status}"
         return self._lost(f"{how}: {said}" if said else how)
 
     def _lost(self, why: str) -> ChildLostError:
-        self._process.kill()
+        self._kill()
         return ChildLostError(why, self._doing)
+
+    def _awaited(self, seconds: float) -> int | None:
+        """The status that it ends with; None when it does not end in that time."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        return None
+
+    def _kill(self) -> None:
+        """End it at once; what the kernel does not let go of yet is left to the kernel."""
+        self._process.kill()
+        self._awaited(_DEATH_SECONDS)
 
 
 def _failure(content: bytes) -> FleetscanError:

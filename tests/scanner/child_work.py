@@ -46,6 +46,19 @@ class Work:
         os.write(child._Pipe.out or 0, child._HEADER.pack(b"A", 1 << 62))
         return b""
 
+    def hush(self) -> bytes:
+        """Close the pipe that answers go through, and stay."""
+        child.note("hushing")
+        os.close(child._Pipe.out or 0)
+        signal.pause()
+        return b""
+
+    def stop(self) -> bytes:
+        """Read no more requests, nor anything else, and do not die of an ordinary signal."""
+        child.note("stopping")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return b""
+
     def live(self, signs: int) -> bytes:
         """Take longer than the time given, with signs of life."""
         for number in range(signs):

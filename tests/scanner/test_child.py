@@ -70,6 +70,27 @@ def test_it_is_ended_when_it_takes_too_long(work: Child) -> None:
     assert time.monotonic() - begun < 20
 
 
+def test_one_that_closes_its_pipe_and_stays_is_ended(work: Child) -> None:
+    begun = time.monotonic()
+    with pytest.raises(ChildLostError, match="its process did not end") as caught:
+        work.call("hush", seconds=60)
+    assert caught.value.doing == "hushing"
+    assert time.monotonic() - begun < 20
+    assert work._process.poll() is not None
+
+
+def test_one_that_does_not_take_its_request_is_ended(work: Child) -> None:
+    with pytest.raises(ChildLostError, match="longer than"):
+        work.call("stop", seconds=0.5)
+    with Child(WORK, 512 << 20) as other:
+        other.start("make")
+        os.kill(other._process.pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        with pytest.raises(ChildLostError, match=r"longer than 0\.5 seconds"):
+            other.call("add", b"x" * (4 << 20), 1, seconds=0.5)  # far more than a pipe holds
+        assert time.monotonic() - begun < 20
+
+
 def test_signs_of_life_give_it_more_time(work: Child) -> None:
     assert work.call("live", 6, seconds=1.5) == b"done"
 
