@@ -17,7 +17,9 @@ How the state of one rule for one root comes about, first match wins:
 6. a table that the rule reads was not fully seen: ``unknown`` when it failed, is missing or came
    out empty, ``notchecked`` when it was not asked for, ``notapplicable`` when it does not apply;
    one that lacks nothing but rows of files which the rule does not look at counts as seen
-   (of a directory, which a slash ends, those of all files that lie below it);
+   (of a directory, which a slash ends, those of all files that lie below it); a table made by
+   walking the tree was not fully seen where something was not mounted that the rule looks at
+   (rules.unmounted);
 7. the rule's ``unknown`` query names the root: ``unknown``;
 8. ``pass``.
 """
@@ -110,11 +112,12 @@ def _read(packs: Sequence[Pack]) -> frozenset[str]:
 
 def _evaluate(judging: Judging, packs: Sequence[Pack], given: _Given) -> Results:
     tables: list[pa.Table] = []
+    isolation = isolate.Isolation(judging, given.limits.seconds)
     for pack in packs:
         for rule in pack.rules:
             query = rule_query(pack, rule, given.config, given.now)
             if given.config.selects(rule):
-                tables += isolate.states(judging, query, given.limits.seconds)
+                tables += isolation.states(query)
             else:
                 tables.append(judging.state(query, "notselected", None, None))
     fleet_rules = [rule.id for pack in packs for rule in pack.rules if rule.fleet]

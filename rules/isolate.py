@@ -2,7 +2,9 @@
 
 A guest may choose its rows so that a rule's SQL overflows, runs for hours or fills the memory.
 Such a rule is evaluated again over parts of the fleet, and over parts of those parts that fail,
-until the machines are found over which it fails by themselves.
+until the machines are found over which it fails by themselves. Later rules are evaluated without
+these machines first, and over them apart, for a short time: whoever makes every rule slow costs
+``check`` one search, and no more than one rule's time besides.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
@@ -35,26 +37,66 @@ _PART_OF_TIME = 4
 
 _LEAST_SECONDS = 10.0
 
-_ALL_TIMES = 10
-"""Time for the whole search, in times of the longest that the rule may take."""
+_RULE_TIMES = 10
+"""Time for one rule's search, in times of the longest that a rule may take."""
+
+_CHECK_TIMES = 30
+"""Time for the searches of all rules together, in the same."""
+
+_NO_TIME = "no time was left to find the machines that cause it"
+_SPENT = "earlier rules failed over this machine, and took all the time that is given to one"
 
 
-def states(judging: Judging, rule: RuleQuery, seconds: float) -> list[pa.Table]:
-    """A rule's states for all machines, whatever some of them hold.
+class Isolation:
+    """Gives rules their states, whatever some machines hold, and remembers which those were.
 
     Args:
-        judging: what evaluates it.
-        rule: the rule.
-        seconds: longest time for all machines together.
+        judging: what evaluates rules.
+        seconds: longest time for a rule over all machines together.
     """
-    try:
-        return [judging.judge(rule, seconds)]
-    except RuleError as error:
-        log.warning("rule %s cannot be evaluated: %s", rule.rule_id, error)
-        if error.is_general:
-            return [judging.state(rule, "error", _message(str(error)), None)]
-        search = _Search(judging, rule, seconds, str(error))
-    return search.states()
+
+    def __init__(self, judging: Judging, seconds: float) -> None:
+        self._judging = judging
+        self._seconds = seconds
+        self._left = seconds * _CHECK_TIMES
+        self._suspects: dict[str, float] = {}  # time left for trying each of them apart
+
+    def states(self, rule: RuleQuery) -> list[pa.Table]:
+        """A rule's states for all machines."""
+        if self._suspects:
+            return self._apart(rule)
+        try:
+            return [self._judging.judge(rule, self._seconds)]
+        except RuleError as error:
+            log.warning("rule %s cannot be evaluated: %s", rule.rule_id, error)
+            if error.is_general:
+                return [self._judging.state(rule, "error", _message(str(error)), None)]
+            machines = self._judging.machines()
+            search = self._search(rule)
+            search.divide(machines, str(error))
+        return self._finished(search, machines)
+
+    def _apart(self, rule: RuleQuery) -> list[pa.Table]:
+        """As :meth:`states`, where some machines made earlier rules fail."""
+        machines = self._judging.machines()
+        search = self._search(rule)
+        try:
+            search.try_apart(self._suspects)
+            search.try_together(machines, self._suspects)
+        except RuleError as error:
+            return [self._judging.state(rule, "error", _message(str(error)), None)]
+        return self._finished(search, machines)
+
+    def _search(self, rule: RuleQuery) -> _Search:
+        longest = min(self._seconds * _RULE_TIMES, max(0.0, self._left))
+        return _Search(self._judging, rule, self._seconds, longest)
+
+    def _finished(self, search: _Search, machines: Sequence[str]) -> list[pa.Table]:
+        states = search.states(machines)
+        self._left -= search.seconds
+        for machine in search.alone:
+            self._suspects.setdefault(machine, self._seconds)
+        return states
 
 
 def _message(reason: str) -> str:
@@ -62,27 +104,29 @@ def _message(reason: str) -> str:
 
 
 class _Search:
-    """Finds the machines over which a rule fails."""
+    """Finds the machines over which one rule fails.
 
-    def __init__(self, judging: Judging, rule: RuleQuery, seconds: float, reason: str) -> None:
+    Attributes:
+        seconds: what it took so far.
+        alone: machines over which the rule failed by themselves.
+    """
+
+    def __init__(self, judging: Judging, rule: RuleQuery, whole: float, longest: float) -> None:
         self._judging = judging
         self._rule = rule
-        self._reason = reason
-        self._seconds = min(seconds, max(_LEAST_SECONDS, seconds / _PART_OF_TIME))
-        self._whole = seconds
-        self._end = time.monotonic() + seconds * _ALL_TIMES
+        self._whole = whole
+        self._part = min(whole, max(_LEAST_SECONDS, whole / _PART_OF_TIME))
+        self._longest = longest
         self._found: list[pa.Table] = []
         self._guilty: dict[str, list[str]] = {}  # machines by reason
         self._failed = 0
+        self._divided = False
+        self.seconds = 0.0
+        self.alone: set[str] = set()
 
-    def states(self) -> list[pa.Table]:
-        """The states of all machines."""
-        machines = self._judging.machines()
-        if len(machines) == 1:
-            self._blame(machines, self._reason)
-        else:
-            self._divide(machines)
-        if self._rule.fleet:
+    def states(self, machines: Sequence[str]) -> list[pa.Table]:
+        """The states of all machines, once each was tried."""
+        if self._rule.fleet and self._divided:
             self._compare(machines)
         errors = [
             self._judging.state(self._rule, "error", _message(reason), some)
@@ -90,8 +134,76 @@ class _Search:
         ]
         return [*self._found, *errors]
 
-    def _divide(self, machines: Sequence[str]) -> None:
-        pending = _parts(machines)
+    def try_apart(self, suspects: dict[str, float]) -> None:
+        """Try machines over which earlier rules failed.
+
+        Args:
+            suspects: the time left for each, from which what it takes is subtracted.
+
+        Raises:
+            RuleError: the rule's SQL is wrong.
+        """
+        if spent := [machine for machine, left in suspects.items() if left <= 0]:
+            self._blame(spent, _SPENT)
+        tried = [machine for machine, left in suspects.items() if left > 0]
+        before = self.seconds
+        if not tried or self._passes_together(tried):
+            return
+        together = self.seconds - before
+        failing = [machine for machine in tried if not self._is_cleared(machine, suspects)]
+        for machine in failing:
+            suspects[machine] -= together / len(failing)
+
+    def _passes_together(self, machines: Sequence[str]) -> bool:
+        try:
+            self._found.append(self._judged(machines))
+        except RuleError as error:
+            if error.is_general:
+                raise
+            return False
+        return True
+
+    def _is_cleared(self, machine: str, suspects: dict[str, float]) -> bool:
+        """Whether a rule does not fail over a suspect by itself."""
+        before = self.seconds
+        failed = len(self._failing())
+        self._try([machine])
+        if len(self._failing()) == failed:
+            return True
+        suspects[machine] -= self.seconds - before
+        return False
+
+    def try_together(self, machines: Sequence[str], suspects: Collection[str]) -> None:
+        """Try all machines but the suspects; a rule that compares, all that it does not fail over.
+
+        Raises:
+            RuleError: the rule's SQL is wrong.
+        """
+        passed_over = self._failing() if self._rule.fleet else suspects
+        rest = [machine for machine in machines if machine not in passed_over]
+        if self._rule.fleet:
+            self._found = []
+        if not rest:
+            return
+        try:
+            self._found.append(self._judging.judge(self._rule, self._whole, rest))
+        except RuleError as error:
+            if error.is_general:
+                raise
+            self.divide([machine for machine in machines if machine not in suspects], str(error))
+
+    def divide(self, machines: Sequence[str], reason: str) -> None:
+        """Try parts of some machines, and parts of those that fail, as the whole fails.
+
+        Args:
+            machines: the machines.
+            reason: why the rule fails over them.
+        """
+        self._divided = True
+        if len(machines) == 1:
+            self.alone.update(machines)
+            self._blame(machines, reason)
+        pending = _parts(machines) if len(machines) > 1 else []
         while pending:
             failing: list[Sequence[str]] = []
             for part in pending:
@@ -100,7 +212,7 @@ class _Search:
             pending = [smaller for part in failing for smaller in _parts(part)]
             if pending and self._is_hopeless(pending):
                 for part in pending:
-                    self._blame(part, self._reason)
+                    self._blame(part, reason)
                 return
 
     def _is_hopeless(self, pending: Sequence[Sequence[str]]) -> bool:
@@ -112,24 +224,32 @@ class _Search:
 
     def _passes(self, machine: str) -> bool:
         try:
-            self._judging.judge(self._rule, self._seconds, [machine])
+            self._judged([machine])
         except RuleError:
             return False
         return True
 
     def _try(self, part: Sequence[str]) -> list[Sequence[str]]:
         """The part, when it must be divided further."""
-        if time.monotonic() > self._end:
-            self._blame(part, f"{self._reason} (no time was left to tell which machines cause it)")
+        if self.seconds > self._longest:
+            self._blame(part, _NO_TIME)
             return []
         try:
-            self._found.append(self._judging.judge(self._rule, self._seconds, part))
+            self._found.append(self._judged(part))
         except RuleError as error:
             self._failed += 1
             if len(part) > 1:
                 return [part]
+            self.alone.update(part)
             self._blame(part, str(error))
         return []
+
+    def _judged(self, part: Sequence[str]) -> pa.Table:
+        begun = time.monotonic()
+        try:
+            return self._judging.judge(self._rule, self._part, part)
+        finally:
+            self.seconds += time.monotonic() - begun
 
     def _blame(self, machines: Sequence[str], reason: str) -> None:
         log.warning(
@@ -141,10 +261,13 @@ class _Search:
         )
         self._guilty.setdefault(reason, []).extend(machines)
 
+    def _failing(self) -> set[str]:
+        return {machine for some in self._guilty.values() for machine in some}
+
     def _compare(self, machines: Sequence[str]) -> None:
         """Evaluate a rule that compares machines over all that it does not fail over."""
-        guilty = {machine for some in self._guilty.values() for machine in some}
-        honest = [machine for machine in machines if machine not in guilty]
+        failing = self._failing()
+        honest = [machine for machine in machines if machine not in failing]
         self._found = []
         if not honest:
             return

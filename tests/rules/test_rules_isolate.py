@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_a_rule_that_fails_everywhere_is_given_up_soon() -> None:
     broken = Broken(10_000)
     query: Any = dataclasses.make_dataclass("Query", [("rule_id", str), ("fleet", bool)])
 
-    isolate.states(broken, query("a", False), 1)
+    isolate.Isolation(broken, 1).states(query("a", False))
 
     assert broken.asked < 200
     assert sorted(broken.told) == broken.names
@@ -133,11 +134,92 @@ def test_hostile_machines_in_every_part_of_the_fleet_cost_their_own_verdicts_alo
     infested = Infested(1200)
     query: Any = dataclasses.make_dataclass("Query", [("rule_id", str), ("fleet", bool)])
 
-    found: list[Any] = isolate.states(infested, query("a", False), 60)
+    found: list[Any] = isolate.Isolation(infested, 60).states(query("a", False))
 
     honest_ones = sorted(name for part in found if part for name in part)
     assert honest_ones == [name for name in infested.names if int(name) % 4]
     assert sorted(infested.told) == [name for name in infested.names if int(name) % 4 == 0]
+
+
+class Clock:
+    """A clock that goes on when somebody works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Slow(Broken):
+    """Takes all the time it is given where a machine is slow; little elsewhere."""
+
+    def __init__(self, machines: int, slow: Mapping[str, Collection[str]], clock: Clock) -> None:
+        super().__init__(machines)
+        self.slow = slow
+        self.clock = clock
+
+    def judge(self, rule: Any, seconds: float, machines: Any = None) -> Any:
+        self.asked += 1
+        some = self.names if machines is None else machines
+        if any(rule.rule_id in self.slow.get(name, ()) for name in some):
+            self.clock.now += seconds
+            raise RuleError("too slow")
+        self.clock.now += 0.1
+        return list(some)
+
+
+MANY = [f"rule-{number}" for number in range(100)]
+
+
+def all_states(slow: Slow, *, fleet: bool = False) -> dict[str, tuple[list[str], list[str]]]:
+    """The machines that get a verdict from each of many rules, and those that get an error."""
+    query: Any = dataclasses.make_dataclass("Query", [("rule_id", str), ("fleet", bool)])
+    isolation = isolate.Isolation(slow, 120)
+    found = {}
+    for rule_id in MANY:
+        slow.told = []
+        states: list[Any] = isolation.states(query(rule_id, fleet))
+        judged = sorted(name for part in states if part for name in part)
+        assert sorted([*judged, *slow.told]) == slow.names
+        found[rule_id] = (judged, slow.told)
+    return found
+
+
+@pytest.mark.parametrize("fleet", [False, True])
+@pytest.mark.parametrize("liars", [["00500"], ["00001", "00500", "00999"]])
+def test_machines_that_make_every_rule_slow_cost_a_bounded_time(
+    liars: list[str], fleet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(isolate, "time", clock)
+
+    found = all_states(Slow(1000, dict.fromkeys(liars, MANY), clock), fleet=fleet)
+
+    assert all(sorted(failed) == liars for _, failed in found.values())
+    assert clock.now < 120 + 8 * 120 * len(liars) + len(MANY)  # at worst a search for each of them
+
+
+def test_a_slow_machine_gets_verdicts_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(isolate, "time", clock)
+
+    found = all_states(Slow(1000, {"00500": MANY[:2], "00501": MANY[:50]}, clock))
+
+    assert [rule for rule, (_, failed) in found.items() if "00500" in failed] == MANY[:2]
+    assert [rule for rule, (_, failed) in found.items() if "00501" in failed] == MANY
+
+
+def test_many_machines_that_take_turns_cannot_hold_a_check_up_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(isolate, "time", clock)
+    turns = {f"{number * 10:05}": [rule] for number, rule in enumerate(MANY)}
+
+    all_states(Slow(1000, turns, clock))
+
+    assert clock.now < (len(MANY) + 30 + 10) * 120
 
 
 # -- Stored runs, in a process of the rules' own --------------------------------------------------
@@ -234,3 +316,15 @@ def test_what_exhausts_the_process_costs_one_machine_one_verdict(
     assert {row["state"] for row in alone} <= {"pass", "fail"}
     states = {row["rule_id"]: row["state"] for row in beside if row["machine_id"] == EVIL}
     assert states == {"a-rule": "error", "b-rule": "fail"}
+
+
+def test_a_machine_that_makes_every_rule_slow_costs_the_others_little(stored: Path) -> None:
+    rules = [make_rule(f"rule-{number:02}", violations=ENDLESS) for number in range(20)]
+    begun = time.monotonic()
+
+    beside = judged(stored / "beside", [*rules, FINE], Limits(seconds=1)).table.to_pylist()
+
+    assert time.monotonic() - begun < 40  # a search takes 3 s, and 20 of them more than a minute
+    assert {row["state"] for row in honest(beside)} == {"pass", "fail"}
+    states = [row["state"] for row in beside if row["machine_id"] == EVIL]
+    assert states[:20] == ["error"] * 20
