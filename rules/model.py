@@ -19,6 +19,7 @@ from pydantic import (
 
 from fleetscan.rules.checks import PREFIX, Check
 from fleetscan.rules.sql import Select, SqlError, parse_predicate, parse_select
+from fleetscan.rules.unmounted import WALKED
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -98,6 +99,7 @@ class Rule(Strict):
     empty_ok: list[str] = []
     complete: list[str] = []
     reads: dict[str, list[Text]] = {}
+    own_disks: list[str] = []
     parameters: dict[ParameterName, Parameter] = {}
     fleet: bool = False
     informational: bool = False
@@ -134,9 +136,15 @@ class Rule(Strict):
             raise ValueError(f"parameters lack a default: {', '.join(missing)}")
         if unused := sorted(set(compiled.parameters) - used):
             raise ValueError(f"parameters are not used: {', '.join(unused)}")
-        if unread := sorted({*self.empty_ok, *self.complete, *self.reads} - compiled.tables):
+        named = {*self.empty_ok, *self.complete, *self.reads, *self.own_disks}
+        if unread := sorted(named - compiled.tables):
             raise ValueError(
-                f"tables in empty_ok, complete or reads are not read: {', '.join(unread)}"
+                "tables in empty_ok, complete, reads or own_disks are not read: "
+                f"{', '.join(unread)}"
+            )
+        if others := sorted(set(self.own_disks) - WALKED):
+            raise ValueError(
+                f"own_disks is for {', '.join(sorted(WALKED))}, not {', '.join(others)}"
             )
         return self
 

@@ -67,12 +67,12 @@ WITH _found AS (
     SELECT table_name, lower(pattern) AS file, regexp_extract(file, '^[^*?[\\\\]*') AS plain
     FROM (SELECT unnest($_read_tables::VARCHAR[]) AS table_name,
         unnest($_read_files::VARCHAR[]) AS pattern)
-), _unread AS (
-    SELECT machine_id, root, table_name, lower(unnest(unread)) AS file FROM _problems
 ), _concerned AS (
-    SELECT DISTINCT u.machine_id, u.root, u.table_name
-    FROM _unread u
-    JOIN _looked_at l ON l.table_name = u.table_name AND CASE
+    SELECT DISTINCT u.machine_id, u.root, u.table_name, u.part, u.key
+    FROM (SELECT * REPLACE (lower(file) AS file) FROM _unread) u
+    JOIN _looked_at l ON l.table_name = u.table_name
+        AND NOT (u.part = 'by_hand' AND l.plain IN ('', '/'))
+        AND CASE
         WHEN NOT ends_with(u.file, '/') THEN u.file GLOB l.file
         WHEN l.plain = l.file THEN starts_with(l.file || '/', u.file)
         ELSE starts_with(l.plain, u.file) OR starts_with(u.file, l.plain) END
@@ -84,13 +84,20 @@ WITH _found AS (
         min({{'rank': rank, 'message': message, 'state': state}})
             FILTER (list_contains($_complete, table_name)) AS complete_table
     FROM _problems LEFT JOIN (SELECT *, true AS concerns FROM _concerned)
-        USING (machine_id, root, table_name)
+        USING (machine_id, root, table_name, part, key)
     WHERE list_contains($_tables, table_name)
         AND NOT (lenient AND list_contains($_empty_ok, table_name))
+        AND NOT (part = 'share' AND list_contains($_own_disks, table_name))
+        AND NOT (part = 'by_hand' AND concerns IS NULL)
         AND NOT (unread IS NOT NULL AND concerns IS NULL AND list_contains($_reads, table_name))
+    GROUP BY machine_id, root
+), _elsewhere AS (
+    SELECT machine_id, root, min(message) AS message FROM _problems
+    WHERE part = 'share' AND list_contains($_own_disks, table_name)
     GROUP BY machine_id, root
 ), _joined AS (
     SELECT s.*, a.machine_id IS NOT NULL AS applies, p.any_table, p.complete_table,
+        e.message AS elsewhere,
         CASE WHEN a.machine_id IS NULL THEN p.applies_table END AS applies_table,
         u.message AS unsure,
         coalesce(of_root.violations, 0) + coalesce(of_machine.violations, 0) AS violations,
@@ -99,6 +106,7 @@ WITH _found AS (
     LEFT JOIN (SELECT DISTINCT machine_id, root FROM _applies) a
         ON a.machine_id = s.machine_id AND a.root IS NOT DISTINCT FROM s.root
     LEFT JOIN _problem p ON p.machine_id = s.machine_id AND p.root = s.root
+    LEFT JOIN _elsewhere e ON e.machine_id = s.machine_id AND e.root = s.root
     LEFT JOIN (
         SELECT machine_id, root, min(left(message, {text})) AS message FROM _unsure GROUP BY ALL
     ) u ON u.machine_id = s.machine_id AND u.root = s.root
@@ -119,7 +127,7 @@ WITH _found AS (
         WHEN any_table IS NOT NULL
             THEN {{'state': any_table.state, 'message': any_table.message}}
         WHEN unsure IS NOT NULL THEN {{'state': 'unknown', 'message': unsure}}
-        ELSE {{'state': 'pass', 'message': NULL}}
+        ELSE {{'state': 'pass', 'message': 'on the machine''s own disks; ' || elsewhere}}
     END AS verdict
     FROM _joined
 )
@@ -238,6 +246,7 @@ def _bindings(rule: Rule, compiled: CompiledRule) -> dict[str, Any]:
         "_applies_tables": sorted(applies),
         "_complete": sorted(compiled.complete),
         "_empty_ok": sorted(rule.empty_ok),
+        "_own_disks": sorted(rule.own_disks),
         "_reads": sorted(compiled.reads),
         "_read_tables": [table for table, _ in looked_at],
         "_read_files": [file for _, file in looked_at],

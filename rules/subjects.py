@@ -8,7 +8,9 @@ Both are worked out once for all rules, as temporary tables of the connection:
   ``ok``: the state that this gives a rule, and its message. ``rank`` orders them, gravest first;
   ``lenient`` are those that a rule's ``empty_ok`` forgives, and ``unread`` the files, and the
   directories with all below them, that are all that lacks, so that rules which look at other files
-  are spared. Had such a table no rows at all, it is for them an empty one.
+  are spared. Had such a table no rows at all, it is for them an empty one. ``part`` and ``key``
+  tell what coverage says of the table from what was not mounted (see rules.unmounted).
+* ``_unread``: a row for each of the files in ``unread``, and for what links lead there.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import astuple
 
 import duckdb
 
+from fleetscan.rules import unmounted
 from fleetscan.rules.end_of_life import load_end_of_life
 from fleetscan.rules.query import MESSAGE_TEXT
 from fleetscan.scanner.schema import Scope
@@ -103,12 +106,14 @@ SELECT
         ELSE 'nothing was found, so nothing was checked'
     END AS message,
     kind IN ('empty', 'not_applicable') AS lenient,
-    unread
+    unread,
+    'table' AS part,
+    '' AS key
 FROM kinds
 WHERE kind <> 'ok'
 """
 
-TEMPORARY = ("_subjects", "_tables", "_problems", *REFERENCE)
+TEMPORARY = ("_subjects", "_tables", "_problems", "_unread", "_frontier", *REFERENCE)
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, read: Collection[str]) -> None:
@@ -125,6 +130,9 @@ def prepare(connection: duckdb.DuckDBPyConnection, read: Collection[str]) -> Non
         per_root = tables[name].scope is Scope.ROOT
         connection.execute("INSERT INTO _tables VALUES (?, ?)", [name, per_root])
     connection.execute(_PROBLEMS, {"not_asked": NOT_ASKED, "text": MESSAGE_TEXT})
+    if unmounted.WALKED & set(read):
+        unmounted.add_problems(connection)
+    unmounted.follow_links(connection)
     if REFERENCE & set(read):
         _add_end_of_life(connection)
 
