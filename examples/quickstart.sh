@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Set-up and the main job: builds a small fleet of real disk images, scans it, checks it against a
-# rule pack and writes a report. Running it again builds nothing anew and scans into a new run.
+# Sets up the host, builds a small fleet of real disk images, scans it, checks it against rule packs
+# and writes a report. Running it again rebuilds nothing and scans into a new run.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -47,8 +47,8 @@ step -- "$fleetscan" report --facts "$facts" --html "$report"
 
 cat <<END
 
-blank.raw (a disk without an operating system) and truncated.qcow2 (cut off) failed as they should,
-and debian12.qcow2 breaks rules on purpose.
+As intended, blank.raw (a disk without an operating system) and truncated.qcow2 (cut off) failed,
+and debian12.qcow2 violates rules.
 
 report: $(realpath "$report")
 facts:  $(realpath "$facts")

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that the other scripts need: Debian packages, a virtual environment in .venv with
-# fleetscan in it, and the appliance. What is there already is left alone, so that running this
-# again takes seconds.
+# Installs what the other scripts need: Debian packages, a virtual environment in .venv with
+# fleetscan in it, and the appliance. It leaves alone what already exists, so running it again
+# takes seconds.
 #
 # Usage: setup.sh [--no-appliance] [DEBIAN_PACKAGE...]
 #   --no-appliance   the caller builds it, as examples/build_fleet.py does beside other work
-#   DEBIAN_PACKAGE   what the caller needs as well
+#   DEBIAN_PACKAGE   another package that the caller needs
 #
 # Environment:
 #   FLEETSCAN_PYTHON          Python to use (3.11 or newer, with venv)
@@ -37,7 +37,7 @@ needed=(
 say() { printf '%s\n' "$*" >&2; }
 
 fail() {
-    say "set-up cannot go on: $*"
+    say "set-up stopped: $*"
     exit 1
 }
 
@@ -67,7 +67,7 @@ install_packages() {
     local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
     apt+=(-o Acquire::Retries=5)
     # An old package list names versions that mirrors no longer have.
-    "${become[@]}" "${apt[@]}" update >&2 || say "package lists could not be renewed"
+    "${become[@]}" "${apt[@]}" update >&2 || say "the package lists could not be updated"
     "${become[@]}" "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null ||
         fail "apt-get could not install ${missing[*]}"
 }
@@ -80,8 +80,8 @@ check_commands() {
     done
     ((${#missing[@]} == 0)) ||
         fail "this is not Debian, and these commands are missing: ${missing[*]}
-    They bring QEMU, an appliance builder (or import an appliance that was built elsewhere), rpm
-    and filesystem tools; install them with your system's package manager."
+    They belong to QEMU, the tools that build an appliance (or import one that was built elsewhere),
+    rpm and filesystem tools; install them with your system's package manager."
 }
 
 find_python() {
@@ -93,7 +93,7 @@ find_python() {
             return
         fi
     done
-    fail "no Python 3.11 or newer with its venv module was found (FLEETSCAN_PYTHON names one)"
+    fail "no Python 3.11 or newer with its venv module was found (set FLEETSCAN_PYTHON to use another)"
 }
 
 install_project() {
