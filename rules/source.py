@@ -14,15 +14,12 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
+from fleetscan.scanner import bounded_yaml
 from fleetscan.scanner.errors import UsageError
 
 MAX_BYTES = 2 << 20
 """Longest file, in bytes: sixteen thousand waivers, or a hundred times the longest of our packs.
 PyYAML takes 16 s for as much, and a minute for the worst."""
-
-MAX_DEPTH = 32
-"""How deep values may lie in each other; the packs need 6, and each level takes several frames of
-Python's stack."""
 
 _MOST_SHOWN = 100  # problems; nobody mends more at once
 
@@ -108,39 +105,6 @@ def _explain(location: Location, message: str) -> str:
     return f"{'.'.join(names)}: {message}" if names else message
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader for what people write.
-
-    Without aliases, which make small files huge, without double keys, no deeper than what people
-    write, and with a line for values that are not what they look like, as 2026-02-30.
-    """
-
-    _depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise self._refused("aliases are not used here")
-        if self._depth == MAX_DEPTH:
-            raise self._refused(f"nested more than {MAX_DEPTH} deep")
-        self._depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._depth -= 1
-
-    def _refused(self, message: str) -> yaml.MarkedYAMLError:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # PyYAML's stubs
-        return yaml.composer.ComposerError(None, None, message, mark)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, OverflowError, AttributeError, KeyError) as error:
-            kind = node.tag.rpartition(":")[2]
-            message = f"no {kind} that can be read ({error})"
-            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
-
-
 def _text(path: Path) -> str:
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
@@ -156,42 +120,27 @@ def read(path: Path) -> Document:
         SourceError: it cannot be read, is not such a file, too long or nested too deep.
     """
     try:
-        loader = _Loader(_text(path))
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                raise SourceError([Problem(path, 0, "the file is empty")])
-            lines: dict[Location, int] = {}
-            _note_lines(node, (), lines, path)
-            return Document(path, loader.construct_document(node), lines)
-        finally:
-            loader.dispose()
+        parsed = bounded_yaml.parse(_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError([Problem(path, 0, f"cannot be read: {error}")]) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise SourceError([Problem(path, line, f"not YAML: {error.problem}")]) from error
-    except yaml.YAMLError as error:
-        raise SourceError([Problem(path, 0, f"not YAML: {error}")]) from error
+    except bounded_yaml.RefusedError as error:
+        raise SourceError([Problem(path, error.line, str(error))]) from error
+    if parsed.node is None:
+        raise SourceError([Problem(path, 0, "the file is empty")])
+    lines: dict[Location, int] = {}
+    _note_lines(parsed.node, (), lines)
+    return Document(path, parsed.value, lines)
 
 
-def _note_lines(
-    node: yaml.Node, location: Location, lines: dict[Location, int], path: Path
-) -> None:
+def _note_lines(node: yaml.Node, location: Location, lines: dict[Location, int]) -> None:
     lines[location] = node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(item, (*location, index), lines, path)
+            _note_lines(item, (*location, index), lines)
     elif isinstance(node, yaml.MappingNode):
         for key, item in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                message = "a key must be a single value"
-                raise SourceError([Problem(path, key.start_mark.line + 1, message)])
             place = (*location, str(key.value))
-            if place in lines:
-                message = f"{key.value}: stands here twice"
-                raise SourceError([Problem(path, key.start_mark.line + 1, message)])
-            _note_lines(item, place, lines, path)
+            _note_lines(item, place, lines)
             lines[place] = key.start_mark.line + 1
 
 

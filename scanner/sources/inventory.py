@@ -27,12 +27,14 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import pydantic
-import yaml
 
+from fleetscan.scanner import bounded_yaml
+from fleetscan.scanner.bounded_yaml import Parsed
 from fleetscan.scanner.errors import UsageError
 from fleetscan.scanner.preflight.plan import Format
 from fleetscan.scanner.sources.archive import machine_of
@@ -135,13 +137,14 @@ def _inventory(path: Path, text: str) -> tuple[Inventory, _LineOf]:
         data, lines = _parse_csv(path, text)
         line_of_csv = functools.partial(_csv_line, lines)
         return validated(Inventory, data, path, line_of_csv), line_of_csv
-    data = _parse_json(path, text) if path.suffix.lower() == ".json" else _parse_yaml(path, text)
-    nested = isinstance(data, dict)
+    is_json = path.suffix.lower() == ".json"
+    parsed = _parse_json(path, text) if is_json else parsed_yaml(text, path)
+    nested = isinstance(parsed.value, dict)
 
     def line_of(where: _Where) -> int:
-        return yaml_line(text, where if nested else where[1:])
+        return parsed.line(where if nested else where[1:])
 
-    whole = data if nested else {"machines": data}
+    whole = parsed.value if nested else {"machines": parsed.value}
     return validated(Inventory, whole, path, line_of), line_of
 
 
@@ -179,23 +182,48 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path}:{line}: not UTF-8 text") from error
 
 
-def _parse_yaml(path: Path, text: str) -> object:
+def parsed_yaml(text: str, path: Path, *, typed: bool = True) -> Parsed:
+    """What the text of a file says.
+
+    Args:
+        text: the text.
+        path: the file.
+        typed: as for :func:`bounded_yaml.parse`.
+
+    Raises:
+        UsageError: it is not YAML that is read here; file and line are named.
+    """
     try:
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not YAML: {_one_line(error)}") from error
+        return bounded_yaml.parse(text, typed=typed)
+    except bounded_yaml.RefusedError as error:
+        raise UsageError(f"{path}:{error.line or 1}: {error}") from error
 
 
-def _parse_json(path: Path, text: str) -> object:
+@dataclass(frozen=True)
+class _Json:
+    """A JSON document, which is looked through for lines only when something is wrong."""
+
+    text: str
+    value: object
+
+    def line(self, where: _Where) -> int:
+        """As Parsed.line. YAML reads JSON, but refuses tabs between tokens."""
+        try:
+            return bounded_yaml.parse(self.text.replace("\t", " ")).line(where)
+        except bounded_yaml.RefusedError as error:
+            return error.line or 1
+
+
+def _parse_json(path: Path, text: str) -> _Json:
     try:
-        return json.loads(text)
+        return _Json(text, json.loads(text))
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UsageError(f"{path}: not JSON: {error}") from error
     except RecursionError as error:
-        raise UsageError(f"{path}: not JSON: nested too deeply") from error
+        line = _Json(text, None).line(())
+        raise UsageError(f"{path}:{line}: not JSON: nested too deeply") from error
 
 
 def _parse_csv(path: Path, text: str) -> tuple[object, list[list[int]]]:
@@ -245,42 +273,9 @@ def validated(model: type[Model], data: object, path: Path, line_of: _LineOf) ->
         ) from error
 
 
-def yaml_line(text: str, where: _Where) -> int:
-    """Line of the innermost part of ``where`` that the document has, from 1.
-
-    JSON is read the same way; tabs, which YAML refuses between tokens, become spaces for it.
-    """
-    try:
-        node = yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError):
-        return 1
-    for part in where:
-        child = _child(node, part)
-        if child is None:
-            break
-        node = child
-    return int(node.start_mark.line) + 1 if node is not None else 1
-
-
-def _child(node: yaml.Node | None, part: int | str) -> yaml.Node | None:
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return _as_node(node.value[part])
-    if isinstance(node, yaml.MappingNode):
-        return next((_as_node(value) for key, value in node.value if key.value == part), None)
-    return None
-
-
-def _as_node(value: object) -> yaml.Node | None:
-    return value if isinstance(value, yaml.Node) else None
-
-
 def _csv_line(lines: Sequence[Sequence[int]], where: _Where) -> int:
     positions = [part for part in where if isinstance(part, int)]
     if not positions:
         return 1
     machine = lines[positions[0]]
     return machine[positions[1] if len(positions) > 1 else 0]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

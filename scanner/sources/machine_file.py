@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pydantic
-import yaml
 
 from fleetscan.scanner.errors import FleetscanError, UsageError
 from fleetscan.scanner.preflight import bounds
 from fleetscan.scanner.preflight.plan import open_checked
 from fleetscan.scanner.sources.base import Disk
-from fleetscan.scanner.sources.inventory import DiskEntry, validated, yaml_line
+from fleetscan.scanner.sources.inventory import DiskEntry, parsed_yaml, validated
 from fleetscan.scanner.sources.listing import MARKER, is_below, link_error
 
 _LONGEST = 64 << 10  # bytes; a list of the most disks with names of 200 characters
@@ -50,9 +49,8 @@ def machine_disks(folder: str, real: str, allowed: Sequence[str]) -> tuple[Disk,
     path = Path(folder) / MARKER
     within = (real, *allowed)
     try:
-        text = _read(path, within)
-        data = _parsed(text, path)
-        entries = validated(_MachineFile, data, path, lambda where: yaml_line(text, where)).disks
+        parsed = parsed_yaml(_read(path, within), path, typed=False)  # a disk may be called 2024
+        entries = validated(_MachineFile, parsed.value, path, parsed.line).disks
         disks = tuple(_disk(entry, path, folder, within) for entry in entries)
         _check_once(disks, path)
     except FleetscanError as error:
@@ -79,18 +77,6 @@ def _read(path: Path, within: Sequence[str]) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text") from error
-
-
-def _parsed(text: str, path: Path) -> object:
-    # The base loader makes text, lists and mappings, and nothing else: it knows no types, and no
-    # merge keys, which let a small file grow without end.
-    try:
-        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - safer than the safe one
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
 
 
 def _disk(entry: DiskEntry, path: Path, folder: str, within: tuple[str, ...]) -> Disk:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,32 @@ def test_mistakes_are_named_with_file_and_line(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         inventory_machines(write(tmp_path, name, text))
+
+
+BOMB = "- &a x\n- &m {id: a, disks: [" + "*a," * 2000 + "]}\n" + "- *m\n" * 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.yaml", BOMB, r"a\.yaml:2: not YAML: aliases are not used here"),
+        ("a.yaml", "- id: a\n  id: b\n  disks: [x]\n", r"a\.yaml:2: id: stands here twice"),
+        ("a.yaml", "\n- " + "[" * 100_000, r"a\.yaml:2: not YAML: nested more than 32 deep"),
+        ("a.yaml", "\n" + "- " * 100_000, r"a\.yaml:2: not YAML: nested more than 32 deep"),
+        ("a.yaml", "- id: a\n  ? [b]\n  : c\n", r"a\.yaml:2: a key must be a single value"),
+        ("a.yaml", "- id: 2026-02-30\n", r"a\.yaml:1: not YAML: no timestamp"),
+        ("a.yaml", "- id: a\n- id: \a\n", r"a\.yaml:2: not YAML"),
+        ("a.json", "[\n" + "[" * 200_000 + "]" * 200_000 + "]", r"a\.json:2: .*nested too deep"),
+        ("a.json", "[" + "1" * 5000 + "]", r"a\.json: not JSON: "),
+    ],
+)
+def test_what_takes_long_to_read_is_refused_at_once(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    begun = time.process_time()
+    with pytest.raises(UsageError, match=message):
+        inventory_machines(write(tmp_path, name, text))
+    assert time.process_time() - begun < 10
 
 
 def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
