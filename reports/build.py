@@ -8,8 +8,9 @@ from typing import Any
 
 from fleetscan.reports import facts, verdicts
 from fleetscan.reports.database import Database
-from fleetscan.reports.model import FilesystemTotals, Limits, Report, RuleText, Top
+from fleetscan.reports.model import FilesystemTotals, Limits, Report, Top
 from fleetscan.reports.sections import Sections
+from fleetscan.reports.states import RuleText
 
 DEFAULT_TITLE = "Fleet report"
 

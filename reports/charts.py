@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import altair as alt
 import vl_convert
 
-from fleetscan.reports.model import UNDECIDED, Report
+from fleetscan.reports.model import Report
 from fleetscan.reports.sections import Sections
+from fleetscan.reports.states import UNDECIDED
 from fleetscan.reports.text import chart_text, count, percent
 
 _SYSTEMS_SHOWN = 7

@@ -7,9 +7,6 @@ from typing import Any
 
 from fleetscan.reports.database import RESULTS, Database, sql_list
 from fleetscan.reports.model import (
-    DECIDED,
-    SEVERITIES,
-    UNDECIDED,
     ErrorGroup,
     FailedMachine,
     FilesystemRow,
@@ -23,6 +20,7 @@ from fleetscan.reports.model import (
     SystemRow,
     Top,
 )
+from fleetscan.reports.states import DECIDED, SEVERITIES, UNDECIDED
 from fleetscan.reports.text import from_epoch
 
 _ERROR_CHARACTERS = 300

@@ -16,8 +16,9 @@ from fleetscan.reports import text
 from fleetscan.reports.build import DEFAULT_TITLE, build_report
 from fleetscan.reports.charts import draw_charts
 from fleetscan.reports.database import attached
-from fleetscan.reports.model import DECIDED, SEVERITIES, UNDECIDED, Limits, Report, RuleText
+from fleetscan.reports.model import Limits, Report
 from fleetscan.reports.sections import Sections
+from fleetscan.reports.states import DECIDED, SEVERITIES, UNDECIDED, RuleText
 
 _ROW_CHARACTERS = 300  # of one offending row; with model.Limits this bounds the file's size
 _MACHINE_COLUMNS = ("run_id", "machine_id", "root")

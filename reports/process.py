@@ -13,8 +13,8 @@ import pyarrow as pa
 from fleetscan.reports.build import DEFAULT_TITLE
 from fleetscan.reports.html import render_html
 from fleetscan.reports.json_report import render_json
-from fleetscan.reports.model import RuleText, Words
 from fleetscan.reports.sections import SectionLostError, Sections
+from fleetscan.reports.states import RuleText, Words
 from fleetscan.rules.results import NoResultsError, read_results
 from fleetscan.scanner import child
 from fleetscan.scanner.child import Child, ChildLostError

@@ -9,19 +9,15 @@ from typing import Any
 
 from fleetscan.reports.database import RESULTS, Database, sql_list
 from fleetscan.reports.model import (
-    SEVERITIES,
-    STATES,
-    UNDECIDED,
     Example,
     Limits,
     RuleRow,
-    RuleText,
     SeverityRow,
-    Tally,
     Top,
     UndecidedGroup,
     WaiverRow,
 )
+from fleetscan.reports.states import SEVERITIES, STATES, UNDECIDED, RuleText, Tally
 
 _MESSAGE_CHARACTERS = 300
 _GROUPS_PER_RULE = 5

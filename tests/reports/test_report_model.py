@@ -8,7 +8,8 @@ import pytest
 
 from fleetscan.reports.build import build_report
 from fleetscan.reports.database import RESULT_SCHEMA, RESULTS, attached
-from fleetscan.reports.model import Limits, Report, RuleRow, RuleText
+from fleetscan.reports.model import Limits, Report, RuleRow
+from fleetscan.reports.states import RuleText
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.results import SCHEMA
 from tests.reports.report_fleet import GENERATED, GIB, RUN, Fleet, machine, rich_fleet, small_fleet

@@ -1,0 +1,109 @@
+"""What rules say of a fleet: their states and severities, how many there are, and their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+SEVERITIES = ("critical", "high", "medium", "low", "info")
+"""Severities, the gravest first."""
+
+STATES = (
+    "fail",
+    "error",
+    "unknown",
+    "notchecked",
+    "waived",
+    "pass",
+    "informational",
+    "notapplicable",
+    "notselected",
+)
+"""Result states: XCCDF's (NISTIR 7275r4, table 26, without ``fixed``) and ``waived``."""
+
+DECIDED = ("pass", "fail", "waived")
+"""States that are a verdict; the pass rate is a share of these. A waived check has failed."""
+
+UNDECIDED = ("error", "unknown", "notchecked")
+"""States of checks that should have had a verdict and have none; never part of the pass rate."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many checks ended in each state; a check is one rule on one machine or root."""
+
+    counts: Mapping[str, int]
+
+    def __getitem__(self, state: str) -> int:
+        return self.counts.get(state, 0)
+
+    def of(self, states: Sequence[str]) -> int:
+        """Checks in any of these states."""
+        return sum(self[state] for state in states)
+
+    @property
+    def total(self) -> int:
+        """All checks."""
+        return sum(self.counts.values())
+
+    @property
+    def decided(self) -> int:
+        """Checks with a verdict: the denominator of the pass rate."""
+        return self.of(DECIDED)
+
+    @property
+    def undecided(self) -> int:
+        """Checks that should have a verdict and have none."""
+        return self.of(UNDECIDED)
+
+    @property
+    def present(self) -> list[tuple[str, int]]:
+        """States that occur, in the order of :data:`STATES`."""
+        return [(state, self[state]) for state in STATES if self[state]]
+
+
+class RuleText(Protocol):
+    """What a report tells about a rule beside its results."""
+
+    @property
+    def id(self) -> str:
+        """The rule's identifier, as in the results."""
+
+    @property
+    def title(self) -> str:
+        """What the rule asks for, in one line."""
+
+    @property
+    def severity(self) -> str:
+        """One of :data:`SEVERITIES`."""
+
+    @property
+    def rationale(self) -> str:
+        """Why it matters."""
+
+    @property
+    def remediation(self) -> str:
+        """What to do about a failure."""
+
+    @property
+    def references(self) -> Mapping[str, Sequence[str]]:
+        """Catalogue, such as CIS, to its entries."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A rule's texts, as :class:`RuleText` asks for them, and nothing else of it."""
+
+    id: str
+    title: str
+    severity: str
+    rationale: str
+    remediation: str
+    references: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, rule: RuleText) -> Words:
+        """The texts of a rule."""
+        texts = (rule.id, rule.title, rule.severity, rule.rationale, rule.remediation)
+        return cls(*texts, rule.references)
