@@ -38,7 +38,7 @@ def store_errors(doing: str, *, hint: str = "") -> Iterator[None]:
         reason = error.strerror or printable(str(error))
         advice = hint or ADVICE.get(error.errno or 0, "")
         raise StoreError(f"{doing} failed: {reason}", hint=advice) from error
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, RecursionError) as error:
         raise StoreError(f"{doing} failed: {printable(str(error))}", hint=hint) from error
 
 
