@@ -154,8 +154,8 @@ def inspected(machine: Machine, **options: Any) -> dict[str, Any]:  # Any: optio
     [
         ("stall", "failed", "did not finish within 6 s"),
         ("exit", "failed", "the appliance stopped: QEMU ended with status 0"),
-        ("zeros", "failed", "no frame"),
-        ("announce", "failed", "no frame"),
+        ("zeros", "failed", "invalid frame"),
+        ("announce", "failed", "invalid frame"),
         ("deep-json", "failed", "JSON"),
         ("roots-many", "failed", "wrong shape"),
         ("row-flood", "partial", ""),

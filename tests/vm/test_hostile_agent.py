@@ -36,7 +36,7 @@ ENDS_THE_MACHINE = {
     "drip": ("failed", "DeadlineError", "did not finish within 4 s"),
     "exit": ("failed", "ApplianceError", "the appliance stopped"),
     "kill": ("failed", "ApplianceError", "the appliance stopped"),
-    "zeros": ("failed", "WireError", "no frame"),
+    "zeros": ("failed", "WireError", "invalid frame"),
     "announce": ("failed", "WireError", "4294967295 bytes announced"),
     "request": ("failed", "WireError", "REQUEST frame out of turn"),
     "cut-json": ("failed", "WireError", "JSON"),
