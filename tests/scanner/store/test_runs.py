@@ -412,7 +412,7 @@ def test_pruning_sweeps_up_after_crashes_and_spares_runs_that_go_on(tmp_path: Pa
     assert going_on.finish().outcomes == {"ok": 1}
 
 
-@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' + "[" * 200_000 + "]" * 200_000 + "}", "1"])
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' + "[" * 200_000, "1"])
 def test_a_file_that_is_none_of_ours_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "run.json"
     path.write_text(text)
