@@ -12,7 +12,8 @@ tables (see rules.subjects), of one of three parts:
 * ``own``: all else, such as a missing disk whose entry says ``nofail``.
 
 Symbolic links lead there as well: where ``/home`` is a link to ``/srv/home``, and ``/srv`` is
-missing, nothing below ``/home`` was seen. The links are rows of ``files``.
+missing, nothing below ``/home`` was seen. The links are rows of ``files``. Bind mounts
+count as links do.
 """
 
 from __future__ import annotations
@@ -154,11 +155,17 @@ CREATE OR REPLACE TEMP TABLE _frontier AS SELECT unnest($frontier::STRUCT(
 )[], recursive := true)
 """
 
-# Links that may lead into a prefix, or to a directory above it, or that lie on the way to it.
+# Links that may lead into a prefix, or to a directory above it, or that lie on the way to it. A
+# directory that is shown at a second place is like a link there.
 _LINKS = """
 SELECT f.machine_id, f.root, min({'path': f.path, 'target': f.target}, $most) AS links
-FROM files f JOIN _frontier w ON w.machine_id = f.machine_id AND w.root = f.root
-WHERE f.type = 'symlink' AND strlen(f.path) < $longest AND strlen(f.target) < $longest AND (
+FROM (
+    SELECT machine_id, root, path, target FROM files WHERE type = 'symlink'
+    UNION ALL
+    SELECT machine_id, root, rtrim(path, '/'), source FROM mountpoints
+    WHERE list_has_any(options, ['bind', 'rbind']) AND starts_with(source, '/')
+) f JOIN _frontier w ON w.machine_id = f.machine_id AND w.root = f.root
+WHERE strlen(f.path) < $longest AND strlen(f.target) < $longest AND (
     list_contains(w.ways, f.path)
     OR list_contains(w.parts, split_part(rtrim(f.target, '/'), '/', -1))
     OR len(list_filter(w.ends, lambda one: contains(f.path || '/' || f.target, one))) > 0

@@ -227,6 +227,16 @@ def test_links_that_lead_elsewhere_concern_nobody(links: list[facts.Row]) -> Non
     )
 
 
+@pytest.mark.parametrize("path", ["/home", "/home/", "/home/ann"])
+def test_a_directory_shown_at_a_second_place_leads_there_as_well(path: str) -> None:
+    bind = {"path": path, "source": "/srv/home", "type": "none", "options": ["rw", "bind"]}
+    lost = mount("/srv", "UUID=1", "ext4", "nofail")
+
+    row = only(run(make_rule(check=NETRC), given=given(lost, {**bind, "mounted": True})))
+
+    assert row["state"] == "unknown"
+
+
 def test_a_mountpoint_reached_through_a_link_is_where_that_leads() -> None:
     rule = make_rule(check={"file": {"paths": ["/srv/home/ann/.netrc"], "present": False}})
 
