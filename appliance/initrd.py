@@ -21,6 +21,7 @@ _AGENT_FILES = (
     "appliance/__init__.py",
     "appliance/wire.py",
     "scanner/__init__.py",
+    "scanner/encoding.py",
     "scanner/schema.py",
     "scanner/words.py",
 )

@@ -11,16 +11,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-import json
-import operator
 import re
 import types
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
-
-from fleetscan.scanner.redaction import redact, redact_named
 
 
 class Kind(enum.Enum):
@@ -204,7 +200,7 @@ def column(
 ) -> Any:
     """Declare a row's field as a documented column.
 
-    Text passes the redactor (``scanner.redaction``) unless it can be no secret.
+    Text passes the redactor (``fleetscan.scanner.redaction``) unless it can be no secret.
 
     Args:
         description: what it says.
@@ -317,59 +313,8 @@ def unescape(text: str) -> bytes:
     return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode())
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def _escaped(value: object) -> object:
-    if isinstance(value, str):
-        return escape(value)
-    if isinstance(value, tuple):
-        return [escape(item) for item in value]
-    return value
-
-
 @functools.cache
 def redacted_columns(row: type) -> tuple[Column, ...]:
     """The columns of a row class whose text passes the redactor, those with a name first."""
     columns = (column for column in describe("", row).columns if column.may_be_secret)
     return tuple(sorted(columns, key=lambda column: not column.named_by))
-
-
-def _redact(columns: Iterable[Column], values: dict[str, Any]) -> None:
-    """Take the secrets out of a row's values."""
-    for column in columns:
-        value = values.get(column.name)
-        if not value:
-            continue
-        if type(value) is not str:
-            values[column.name] = tuple(map(redact, value))
-        elif column.named_by:
-            names = (values.get(name) for name in reversed(column.named_by))
-            values[column.name] = redact_named(next(filter(None, names), ""), value)
-        else:
-            values[column.name] = redact(value)
-
-
-def encode_rows(rows: Iterable[object]) -> Iterable[bytes]:
-    """Rows as newline-ended JSON objects, null columns left out, secrets redacted.
-
-    Args:
-        rows: instances of one table's row class; bytes are rows encoded already, of a table none
-            of whose columns may hold a secret.
-    """
-    names: tuple[str, ...] = ()
-    for row in rows:
-        if isinstance(row, bytes):
-            yield row
-            continue
-        if not names:
-            names = tuple(field.name for field in dataclasses.fields(row))  # type: ignore[arg-type]
-            values_of = operator.attrgetter(*names)
-            columns = redacted_columns(type(row))  # type: ignore[arg-type] # a class is hashable
-        pairs = zip(names, values_of(row), strict=True)
-        values = {name: value for name, value in pairs if value is not None}
-        _redact(columns, values)
-        line = _encode(values)
-        if not line.isascii() or "\\\\x" in line:  # rare: something in it may need an escape
-            line = _encode({name: _escaped(value) for name, value in values.items()})
-        yield line.encode() + b"\n"

@@ -20,7 +20,8 @@ from fleetscan.appliance.guest.encryption import Key
 from fleetscan.appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
 from fleetscan.appliance.guest.root import Root, ScanOptions
 from fleetscan.appliance.wire import FrameKind
-from fleetscan.scanner import schema
+from fleetscan.scanner import redaction, schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.redaction import redact
 from fleetscan.scanner.tables import load_collector, load_tables, warm_up_collector
 from fleetscan.scanner.words import in_words
@@ -87,6 +88,7 @@ class Agent:
             if table.origin is schema.Origin.GUEST:
                 warm_up_collector(table.name)
                 schema.redacted_columns(table.row)
+        redaction.warm_up()
         _rehearse()
         setup.settle()
         return {}
@@ -140,7 +142,7 @@ class Agent:
         return {}
 
     def _send_rows(self, table: str, subject: GuestMachine | Root) -> None:
-        for chunk in _chunks(schema.encode_rows(load_collector(table)(subject))):
+        for chunk in _chunks(encode_rows(load_collector(table)(subject))):
             self._stream.sendall(wire.encode_rows(table, chunk))
 
     def log(self, text: str) -> None:
@@ -168,7 +170,7 @@ def _rehearse() -> None:
             wanted = table.origin is schema.Origin.GUEST and table.scope is schema.Scope.ROOT
             if wanted and table.name not in _NOT_REHEARSED:
                 with contextlib.suppress(Exception):  # whatever the appliance lacks
-                    for _ in schema.encode_rows(load_collector(table.name)(root)):
+                    for _ in encode_rows(load_collector(table.name)(root)):
                         pass
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fleetscan.scanner.redaction.names import is_secret
@@ -24,7 +24,7 @@ class Habit:
     """How some programs are given a secret.
 
     Attributes:
-        programs: pattern of their names, in lower case.
+        programs: their names, in lower case; ``*`` stands for letters, digits, ``_`` and ``-``.
         before: pattern of what stands right before the secret.
     """
 
@@ -41,97 +41,115 @@ def _pair(names: str, separator: str) -> str:
     return rf"{_WORD}(?:{names})[ \t=]{{0,8}}{quote}(?:{_ACCOUNT}){separator}"
 
 
+_SHARE = r"(?:'(?:\\\\|//)[^']{1,256}'|\"(?:\\\\|//)[^\"]{1,256}\"|(?:\\\\|//)[^\s\"]{1,256})"
+_SWITCH = r"/[^\s:\"]{1,64}(?::(?:\"[^\"]{0,256}\"|[^\s\"]{0,256}))?"
+
 _HABITS = (
-    Habit(r"(?:mysql|mariadb)[a-z_-]*|mycli|percona[a-z-]*|xtrabackup", _option("-p", _ATTACHED)),
-    Habit(r"7z[ar]{0,2}|7zz|rar|unrar", _option("-h?p", _ATTACHED)),
+    Habit("mysql* mariadb* mycli percona* xtrabackup", _option("-p", _ATTACHED)),
+    Habit("7z 7za 7zr 7zz rar unrar", _option("-h?p", _ATTACHED)),
     Habit(
-        r"sshpass|mongo[a-z]*|nuget|cqlsh|psexec(?:64)?|rdesktop|ncftp[a-z]*|user(?:add|mod)|influx"
-        r"|schtasks|[xw]freerdp|winrs|wmic|evil-winrm|dislocker[a-z-]*|mosquitto_[a-z]+"
-        r"|pkcs11-tool",
+        "sshpass mongo* nuget cqlsh psexec psexec64 rdesktop ncftp* useradd usermod influx schtasks"
+        " xfreerdp wfreerdp winrs wmic evil-winrm dislocker* mosquitto_* pkcs11-tool fence_*"
+        " racadm ipmi-* ipmipower bmc-* rabbitmqadmin wsman ipa-server-install kadmin",
         _option("-p"),
     ),
     Habit(
-        r"docker|podman|buildah|skopeo|nerdctl|helm|oc|az",
+        "docker podman buildah skopeo nerdctl helm oc az",
         rf"\blogin\b[^\n]{{0,256}}?{_option('-p')}",
     ),
+    Habit("zip unzip sqlcmd osql isql tsql bcp ipmitool mosquitto_* ssh-keygen", _option("-P")),
+    Habit("ssh-keygen", _option("-N")),
     Habit(
-        r"zip|unzip|sqlcmd|osql|isql|tsql|bcp|ipmitool|mosquitto_[a-z]+|ssh-keygen", _option("-P")
+        "schtasks xfreerdp wfreerdp winrs wmic psexec psexec64",
+        _option("(?i:[/-]r?p)", r"[ \t:]+"),
     ),
-    Habit(r"ssh-keygen", _option("-N")),
-    Habit(r"schtasks|[xw]freerdp|winrs|wmic|psexec(?:64)?", _option("(?i:[/-]r?p)", r"[ \t:]+")),
-    Habit(r"ldap[a-z]+|slap[a-z]+", _option("-w")),
-    Habit(r"redis-cli|snmp[a-z]+|keyctl|pdbedit|swaks", _option("-a|-ap|-A")),
-    Habit(r"snmp[a-z]+", _option("-c|-X|-3m|-3M")),
-    Habit(r"plink|pscp|psftp|putty|kitty", _option("-pw")),
-    Habit(r"sendemail", _option("-xp")),
+    Habit("ldap* slap* kadmin ipa-* dsconf dsctl pdbedit smbpasswd", _option("-w")),
+    Habit("slappasswd ldappasswd", _option("-s")),
+    Habit("ldappasswd ipa-server-install", _option("-a")),
+    Habit("redis-cli snmp* keyctl pdbedit swaks", _option("-a|-ap|-A")),
+    Habit("snmp*", _option("-c|-X|-3m|-3M")),
+    Habit("plink pscp psftp putty kitty kadmin*", _option("-pw")),
+    Habit("sendemail", _option("-xp")),
     Habit(
-        r"openssl",
+        "openssl",
         _option("-k|-K|-passin|-passout|-pass", r"[ \t]{1,8}(?:pass:)?(?!file:|env:|fd:)"),
     ),
-    Habit(r"x11vnc|vncpasswd", _option("-passwd|-f")),
+    Habit("x11vnc vncpasswd", _option("-passwd|-f")),
     Habit(
-        r"curl|wget|https?|etcdctl|lftp",
-        _pair("-[a-zA-Z]{0,6}[uU]|--user|--proxy-user|-a|--auth", "[:,]"),
+        "curl wget http https etcdctl lftp hey siege w3m",
+        _pair("-[a-zA-Z]{0,6}[uU]|--user|--proxy-user|-a|--auth|-pauth", "[:,]"),
     ),
-    Habit(r"skopeo|podman|buildah|docker|crictl", _pair("--creds|--(?:src|dest)-creds", ":")),
+    Habit("ab", _pair("-[AP]", ":")),
+    Habit("skopeo podman buildah docker crictl", _pair("--creds|--(?:src|dest)-creds", ":")),
     Habit(
-        r"smb[a-z]+|rpcclient|net|winexe|wmic|pth-[a-z]+|samba-tool|nmblookup|mount(?:\.cifs)?",
+        "smb* rpcclient net winexe wmic pth-* samba-tool nmblookup mount mount.cifs",
         _pair(r"-U|--user(?:name)?", "%"),
     ),
-    Habit(r"sqlplus|impdp|expdp|imp|exp|rman|sqlldr", rf"{_WORD}[A-Za-z][\w$#]{{0,63}}/(?=[^\s/])"),
-    Habit(r"htpasswd", r"\s-[a-zA-Z]*b[a-zA-Z]*\s(?:[^\n\s]{1,256}\s){2}"),
-    Habit(r"iscsiadm", r"password\s{1,8}(?:-v|--value)[ =]{1,8}"),
+    Habit("smbclient", rf"smbclient[^\n;|]{{0,256}}?\s{_SHARE}\s{{1,8}}(?!-)"),
     Habit(
-        r"nmcli|debconf[a-z-]*|wpa_cli|netsh",
+        "sqlplus impdp expdp imp exp rman sqlldr", rf"{_WORD}[A-Za-z][\w$#]{{0,63}}/(?=[^\s/])"
+    ),
+    Habit("htpasswd", r"\s-[a-zA-Z]*b[a-zA-Z]*\s(?:[^\n\s]{1,256}\s){2}"),
+    Habit("iscsiadm", r"password\s{1,8}(?:-v|--value)[ =]{1,8}"),
+    Habit(
+        "nmcli debconf* wpa_cli netsh",
         r"\b(?:password|psk|wep-key\d?|key)(?:\s{1,8}|=)(?!password\b)",
     ),
-    Habit(r"wpa_passphrase", r"wpa_passphrase\s{1,8}(?:\"[^\"]{0,64}\"|[^\s\"]{1,64})\s{1,8}"),
-    Habit(r"debconf[a-z-]*|echo", r"\spassword\s{1,8}password\s{1,8}"),
-    Habit(
-        r"net1?",
-        r"(?i:\buse\s{1,8}(?:[a-z]:\s{1,8}|\*\s{1,8})?(?:\"\\\\[^\"]{1,256}\"|\\\\[^\s\"]{1,256})"
-        r"\s{1,8}(?:/\S{1,256}\s{1,8}){0,4}(?![/*]))",
+    Habit("wpa_passphrase", r"wpa_passphrase\s{1,8}(?:\"[^\"]{0,64}\"|[^\s\"]{1,64})\s{1,8}"),
+    Habit("debconf* echo", r"\spassword\s{1,8}password\s{1,8}"),
+    Habit("rabbitmqctl", r"\b(?:add_user|change_password)\s{1,8}[^\s-]\S{0,127}\s{1,8}"),
+    Habit(  # the first word that is no device, share or switch
+        "net net1",
+        rf"(?i:\buse\s{{1,8}}(?:(?:[a-z]:|\*|{_SHARE}|{_SWITCH})\s{{1,8}}){{1,8}}"
+        r"(?![/*]|\\\\|\"\\\\|[a-z]:(?:\s|\Z)))",
     ),
-    Habit(r"net1?", r"(?i:\buser\s{1,8}(?:\"[^\"]{1,64}\"|[^\s\"/]{1,64})\s{1,8}(?![/*]))"),
-    Habit(r"convertto-securestring", r"(?i:securestring)\s{1,8}(?:(?i:-string)\s{1,8}|(?!-))"),
-    Habit(r"runas|cmdkey|winrs|psexec(?:64)?|wmic|net1?|rdesktop", r"(?i:[/-]pass(?:word)?:)"),
-    Habit(r"vault", r"\blogin\s{1,8}(?!-)"),
+    Habit("net net1", r"(?i:\buser\s{1,8}(?:\"[^\"]{1,64}\"|[^\s\"/]{1,64})\s{1,8}(?![/*]))"),
+    Habit("convertto-securestring", r"(?i:securestring)\s{1,8}(?:(?i:-string)\s{1,8}|(?!-))"),
+    Habit("runas cmdkey winrs psexec psexec64 wmic net net1 rdesktop", r"(?i:[/-]pass(?:word)?:)"),
+    Habit("vault", r"\blogin\s{1,8}(?!-)"),
 )  # fmt: skip
 
-_NAMES = "|".join(habit.programs for habit in _HABITS)
-# A text that hands a secret to one of these programs holds, in lower case, one of the first, which
-# tell most texts apart at little cost, and one of the second, roughly the programs' names.
-_HINTS = re.compile(
-    r"\s[-/]|\||<<<|\suser?\s|\suse\s|secure|vault\s|psk\s|key\s|password\s|sqlplus|impdp|expdp|sqlldr|rman"
-    r"|imp\s|exp\s|wpa_"
+HINTS = (
+    *(" -", " /", "\t", "\n", '"', "'", "|", "<<<", " use ", " user ", "imp ", "exp "),
+    *("sqlplus", "pdp ", "sqlldr", "rman ", "vault", "string", "add_user"),
 )
-_SUSPECT = re.compile(
-    r"mysql|mariadb|mycli|percona|xtrabackup|7z|rar[\s.]|mongo|nuget|cqlsh|psexec|rdesktop"
-    r"|ncftp|user(?:add|mod)|influx|schtasks|freerdp|winrs|wmic|dislocker"
-    r"|mosquitto|pkcs11-tool|docker|podman|buildah|skopeo|nerdctl|helm|oc\s|az\s|zip|sqlcmd|osql"
-    r"|isql|tsql|bcp|ipmitool|keygen|ldap|slap|redis-cli|snmp|keyctl|pdbedit|swaks|plink|pscp"
-    r"|psftp|putty|kitty|sendemail|openssl|x11vnc|vncpasswd|curl|wget|https?\s|etcdctl|lftp|crictl"
-    r"|smb|rpcclient|net\s|net\.exe|net1|winexe|pth-|samba-tool|nmblookup|mount|sqlplus|impdp"
-    r"|expdp|imp\s|exp\s|rman|sqlldr|iscsiadm|nmcli|debconf|wpa_|netsh|runas|cmdkey|passwd"
-    r"|vault|echo|printf|reg\s|reg\.exe|securestring|<<<|evil-"
+"""One of these is in each text that hands a secret to a program, or a word for the secret is."""
+
+_MAY = (*HINTS, "password ", "passphrase ", "psk ", "key ", "key=")
+_NAMES = frozenset(name for habit in _HABITS for name in habit.programs.split())
+_ALONE = ("<<<", "/d ", "/d\t")  # programs aside: see piped() and registry()
+_WHOLE = {name for name in _NAMES if "*" not in name} | {"echo", "printf"}
+_WORDS = frozenset(f"{name}{end}".encode() for name in _WHOLE for end in ("", ".exe"))
+_PARTS = tuple(sorted(name.partition("*")[0].encode() for name in _NAMES if "*" in name))
+_NO_BLANKS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-.")
+_BLANKS = bytes(code if code in _NO_BLANKS else ord(" ") for code in range(256))
+
+
+def programs(lower: str) -> set[str]:
+    """Parts of a text in lower case that name programs that are handed secrets."""
+    words = set(lower.encode(errors="replace").translate(_BLANKS).split())
+    parts = filter(b" ".join(words).__contains__, _PARTS)
+    found = {name.decode() for name in (*words.intersection(_WORDS), *parts)}
+    return found.union(filter(lower.__contains__, _ALONE))
+
+
+def _pattern(name: str) -> str:
+    return re.escape(name).replace(r"\*", "[a-z0-9_-]*")
+
+
+_PROGRAM = re.compile(
+    rf"(?<![\w.-])(?P<name>{'|'.join(map(_pattern, sorted(_NAMES)))})(?:\.exe)?(?=[\"']?\s)",
+    re.IGNORECASE,
 )
-
-
-def is_suspect(lower: str) -> bool:
-    """Whether a text in lower case may hold a command that is handed a secret."""
-    if " " not in lower and "\t" not in lower:
-        return False
-    return _HINTS.search(lower) is not None and _SUSPECT.search(lower) is not None
-
-
-_PROGRAM = re.compile(rf"(?<![\w.-])(?P<name>{_NAMES})(?:\.exe)?(?=[\"']?\s)", re.IGNORECASE)
 _COMMAND = re.compile(r"[^\n;|]+")
 
 
 @functools.lru_cache(256)
 def _habits(program: str) -> tuple[re.Pattern[str], ...]:
     return tuple(
-        re.compile(habit.before) for habit in _HABITS if re.fullmatch(habit.programs, program)
+        re.compile(habit.before)
+        for habit in _HABITS
+        if any(re.fullmatch(_pattern(name), program) for name in habit.programs.split())
     )
 
 
@@ -168,6 +186,12 @@ _REGISTRY = re.compile(
 )
 
 
+def samples() -> Iterator[str]:
+    """A command of each kind of program, for which patterns are compiled when first met."""
+    for name in _NAMES:
+        yield f"{name.replace('*', 'x')} -x x"
+
+
 def piped(text: str) -> Iterator[Span]:
     """What is written to the standard input of a program that asks for a password."""
     for match in _PIPED.finditer(text):
@@ -184,5 +208,8 @@ def registry(text: str) -> Iterator[Span]:
             yield start, end
 
 
-Finder = Callable[[str], Iterator[Span]]
-FINDERS: tuple[Finder, ...] = (options, piped, registry)
+def found(text: str, lower: str) -> Iterator[Span]:
+    """All secrets that a text hands to programs; ``lower`` is the text in lower case."""
+    if any(map(lower.__contains__, _MAY)) and programs(lower):
+        for find in (options, piped, registry):
+            yield from find(text)

@@ -32,7 +32,7 @@ _PASSWORD = re.compile(
     r"pass_?wor[dt]|passwd|pass_?phrase|pass_?code|pass_?key"
     r"|_(?!by|com|sur|tres|en)[a-z0-9]*pass(?:in|out)?\d*_"
     r"|_[a-z0-9]*pwd?\d*_|_[a-z0-9]*psk\d*_|_pin\d*_$|default_?pin|_pin_?code"
-    r"|_communit(?:y|ies)_|valid_?communities|_r[ow]_?community6?_|recovery_?(?:key|pass)"
+    r"|requirepass_|_master_?auth_|_communit(?:y|ies)_|valid_?communities|_r[ow]_?community6?_|recovery_?(?:key|pass)"
 )
 _SECRET = re.compile(
     r"secret|token|_(?:proxy_)?authorization_|_(?:set_)?cookie_|digital_?product_?id"
@@ -42,6 +42,7 @@ _SECRET = re.compile(
     r"|service|registration|subscription|bootstrap|consumer|deploy|unseal|sas|fastopen|auth"
     r"|admin|app|crypto?|cipher|aes|hmac|psk|pre_?shared)_?keys?\d*_"
     r"|_wep_?key_?\d*_|_key_?passphrase_"
+    r"|_(?:rediscli|redis|registry|docker|npm|basic|proxy|http|smtp|imap|curl|restic|rclone)_auth_"
 )
 _REFERENCE = re.compile(r"credential|_creds?_|_(?:client|ssl|tls|server|pem|rsa|ssh|user)_?key_")
 _OPAQUE = re.compile(r"_(?:key\d*|auth|sas)_$")
@@ -49,7 +50,7 @@ _OPAQUE = re.compile(r"_(?:key\d*|auth|sas)_$")
 # What a name has that limits, switches or asks for secrets, wherever in it.
 _LIMITING = re.compile(
     r"_(?:min|max|minimum|maximum|no|not|non|disable[a-z]*|enable[a-z]*|allow[a-z]*|permit[a-z]*"
-    r"|deny|refuse|require[a-z]*|limit[a-z]*|use|uses|check|filter|prompt[a-z]*|ask|forbid"
+    r"|deny|refuse|require(?!pass)[a-z]*|limit[a-z]*|use|uses|check|filter|prompt[a-z]*|ask|forbid"
     r"|always|expire[a-z]*|force[a-z]*|load|pass_?env|save|show|hide|target|runas|cached?"
     r"|nopass[a-z]*)_|_no_?pass"
 )

@@ -9,31 +9,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from fleetscan.scanner.redaction.names import MARKER, is_secret
 from fleetscan.scanner.redaction.spans import Span, value_end
-
-Finder = Callable[[str], Iterator[Span]]
-
-# What a text must hold, in lower case, for any finder of this module to find something, a user in
-# a URL aside. Each alternative begins with a letter, so that searching it costs little.
-_SUSPECT = re.compile(
-    r"pass|p(?:wd?|sk|in)(?=\d{0,2}[\"'\]\\]{0,4}\s{0,8}[=: \t])|secret|token|cred|communit"
-    r"|cookie|authorization|bearer|setenv|environment|pwd?\b|digital.?product|x-amz|@tcp\(|@unix\("
-    r"|key(?=s?\d{0,2}[\"'\]\\]{0,4}\s{0,8}[=: \t])|auth(?=[\"'\]\\]{0,4}\s{0,8}[=:])|sas="
-    r"|iscsi:|cifs:|smb:|ftp:|#(?=[^\s@/:#]{1,64}:)|user(?:name)?=[^\s,%]{1,128}%"
-    r"|sig(?:nature)?=|code="
-    r"|akia|asia|gh[pousr]_|github_pat_|gl(?:pat|dt|rt)-|xox|xapp-|eyj|-----begin|sk_|rk_|aiza"
-    r"|npm_|pypi-|hvs\.|dop_v1|dckr_|sg\.|\$[0-9a-z-]{1,13}\$|grub\.pbkdf2|trapconfiguration"
-    r"|\{(?:s?md5|s?sha|crypt|pbkdf2|argon2)"
-)
-
-
-def is_suspect(lower: str) -> bool:
-    """Whether a text in lower case may hold a secret that this module finds."""
-    return _SUSPECT.search(lower) is not None or ("@" in lower and "://" in lower)
-
 
 _STEM = (
     r"pass|pw|psk|pin|secret|token|cred|communit|cookie|authorization|digital.?product|x-amz|@tcp\(|@unix\("
@@ -47,6 +26,11 @@ _NAMED = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _LOGIN_FILE = re.compile(r"\b(?:login|user)\s{1,8}\S{1,256}\s{1,8}pass(?:word)?\s{1,8}", re.I)
+_DIRECTIVE = re.compile(
+    r"(?<![\w/])(?:[a-z]{0,16}_?(?:bind|root|admin|manager|user)_?pw|requirepass|master-?auth"
+    r"|(?:auth|sentinel)-pass\s{1,8}\S{1,128})\s{1,8}(?:--?\S{1,64}\s{1,8}){0,4}(?![-=:#])",
+    re.I,
+)
 _ENVIRONMENT = re.compile(
     r"(?:\b(?:default)?environment|\bsetenv|\bset_?credential)[ \t=:]{1,8}\\?[\"']?"
     r"(?=[A-Za-z_]\w{0,127}[=:])",
@@ -145,10 +129,17 @@ def _environment_end(text: str, match: re.Match[str]) -> int:
     return value_end(text, match.end(), quote)[1]
 
 
-def login_file(text: str) -> Iterator[Span]:
-    """``login USER password VALUE``, as of netrc, and of many a program's configuration."""
-    for match in _LOGIN_FILE.finditer(text):
-        yield value_end(text, match.end())[:2]
+def directives(text: str) -> Iterator[Span]:
+    """Settings that have but a blank before their value.
+
+    ``login USER password VALUE`` of netrc and of many a program's configuration, ``bindpw VALUE``
+    of LDAP's clients, ``requirepass VALUE`` of Redis, ``rootpw VALUE`` of slapd and Kickstart.
+    """
+    for pattern in (_LOGIN_FILE, _DIRECTIVE):
+        for match in pattern.finditer(text):
+            start, end, _ = value_end(text, match.end())
+            if pattern is _LOGIN_FILE or is_secret("password", text[start:end][:_GATE]):
+                yield start, end
 
 
 _RUN = re.compile(r"[^\s\"'<>`]+")
@@ -169,9 +160,21 @@ def url_users(text: str) -> Iterator[Span]:
             position += len(rest) + 3
 
 
+def _is_port(host: str, rest: str) -> bool:
+    """Whether ``host:rest`` is a host with a port and a path, and not a user with a password.
+
+    Names of users have no dot; and in ``NAME:1/x@host`` the ``@`` ends a password more often than
+    it stands in a path, if not at a part's beginning, as those of npm's packages do.
+    """
+    if not _PORT.match(rest):
+        return False
+    before = rest[: max(rest.rfind("@"), 0)]
+    return not before or before.endswith("/") or "." in host or host in ("", "localhost")
+
+
 def _user(scheme: str, rest: str) -> Span | None:
     user, colon, password = rest.partition(":")
-    if colon and not re.search(r"[/?#@]", user) and not _PORT.match(password):
+    if colon and not re.search(r"[/?#@]", user) and not _is_port(user, password):
         at = rest.rfind("@")
         return (len(user) + 1, at) if at > len(user) else None
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
@@ -183,47 +186,61 @@ def _user(scheme: str, rest: str) -> Span | None:
     return None if _WITHOUT_PASSWORD.search(scheme[-16:]) else (0, at)
 
 
-# Each has the secret in the group "value", or all of it is the secret.
+# What a text must hold in lower case, and a pattern, which has the secret in its group "value" or
+# is all of it.
 _SHAPES = tuple(
-    re.compile(pattern, flags)
-    for pattern, flags in (
+    (marks, re.compile(pattern, flags))
+    for marks, pattern, flags in (
         # dracut's roots: iscsi:USER:PW@HOST, cifs:USER:PW@HOST; FUSE: curlftpfs#USER:PW@HOST
-        (r"(?:\b(?:iscsi|cifs|smb|ftp):|#)(?!//)(?P<value>[^\s@/:#]{1,64}:[^\s@]{1,256})@", 0),
+        (("@",), r"(?:\b(?:iscsi|cifs|smb|ftp):|#)(?!//)"
+         r"(?P<value>[^\s@/:#]{1,64}:[^\s@]{1,256})@", 0),
         # mount.cifs, smbclient: user=DOM/USER%PW
-        (r"(?<![\w])user(?:name)?=[^\s,%]{1,128}%(?P<value>[^\s\"',]{1,256})", re.I),
-        (r"[?&;](?:[a-z_-]*sig(?:nature)?|key|code|auth|sas|se?cret|pwd?)"
+        (("%",), r"(?<![\w])user(?:name)?=[^\s,%]{1,128}%(?P<value>[^\s\"',]{1,256})", re.I),
+        (("=",), r"[?&;](?:[a-z_-]*sig(?:nature)?|key|code|auth|sas|se?cret|pwd?)"
          r"=(?P<value>[^\s\"'&;<>]{4,})", re.I),
-        (r"\bbearer\s{1,8}(?P<value>[A-Za-z0-9._~+/=-]{8,})", re.I),
-        (r"\b(?:AKIA|ASIA)[0-9A-Za-z]{12,64}", 0),
-        (r"\b(?:gh[pousr]_|github_pat_|glpat-|gldt-|glrt-|npm_|dop_v1_|pypi-|hvs\.|sk_live_"
-         r"|rk_live_|sk_test_|dckr_pat_|xapp-|xox[a-z]-|SG\.)[A-Za-z0-9_.-]{10,}", 0),
-        (r"\bAIza[0-9A-Za-z_-]{30,}", 0),
-        (r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?", 0),
-        (r"\$(?:1|2[abxy]?|3|5|6|7|y|gy|md5|sha1|apr1|argon2[a-z]{0,2}|scrypt|pbkdf2[a-z0-9-]*)"
-         r"\$(?P<value>[^\s\"':,;]{8,})", 0),
-        (r"\{(?:S?MD5|S?SHA(?:256|384|512)?|CRYPT|PBKDF2[A-Z0-9-]{0,8}|ARGON2)\}"
+        (("bearer",), r"\bbearer\s{1,8}(?P<value>[A-Za-z0-9._~+/=-]{8,})", re.I),
+        (("akia", "asia"), r"\b(?:AKIA|ASIA)[0-9A-Za-z]{12,64}", 0),
+        (("_", "-", "."), r"\b(?:gh[pousr]_|github_pat_|glpat-|gldt-|glrt-|npm_|dop_v1_|pypi-|hvs\."
+         r"|sk_live_|rk_live_|sk_test_|dckr_pat_|xapp-|xox[a-z]-|SG\.)[A-Za-z0-9_.-]{10,}", 0),
+        (("aiza",), r"\bAIza[0-9A-Za-z_-]{30,}", 0),
+        (("eyj",), r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?", 0),
+        (("$",), r"\$(?:1|2[abxy]?|3|5|6|7|y|gy|md5|sha1|apr1|argon2[a-z]{0,2}|scrypt"
+         r"|pbkdf2[a-z0-9-]*)\$(?P<value>[^\s\"':,;]{8,})", 0),
+        (("{",), r"\{(?:S?MD5|S?SHA(?:256|384|512)?|CRYPT|PBKDF2[A-Z0-9-]{0,8}|ARGON2)\}"
          r"(?P<value>[A-Za-z0-9+/=.$,-]{8,})", re.I),
-        (r"grub\.pbkdf2\.sha512\.[0-9]{1,9}\.(?P<value>[^\s\"']{16,})", 0),
+        (("grub",), r"grub\.pbkdf2\.sha512\.[0-9]{1,9}\.(?P<value>[^\s\"']{16,})", 0),
         # A private key to its end, or what is left of it.
-        (r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----(?P<value>[^-]*)", 0),
+        (("-----begin",),
+         r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----(?P<value>[^-]*)", 0),
         # XML, and settings of .NET; what Go's driver for MySQL connects to.
-        (r"<[\w:.-]{0,64}(?:passw|pwd|secret|token|api_?key|passphrase)[\w.-]{0,64}>"
+        (("<",), r"<[\w:.-]{0,64}(?:passw|pwd|secret|token|api_?key|passphrase)[\w.-]{0,64}>"
          r"(?P<value>[^<]{1,512})</", re.I),
-        (r"(?:key|name)=[\"'][^\"']{0,64}(?:passw|pwd|secret|token|api_?key)[^\"']{0,64}[\"']\s{1,8}"
-         r"value=[\"'](?P<value>[^\"']+)", re.I),
-        (r"(?<![\w.-])[\w.-]{1,64}:(?P<value>[^\s@]{1,256})@(?:tcp|unix)\(", 0),
+        (("value=",), r"(?:key|name)=[\"'][^\"']{0,64}(?:passw|pwd|secret|token|api_?key)"
+         r"[^\"']{0,64}[\"']\s{1,8}value=[\"'](?P<value>[^\"']+)", re.I),
+        (("@tcp(", "@unix("),
+         r"(?<![\w.-])[\w.-]{1,64}:(?P<value>[^\s@]{1,256})@(?:tcp|unix)\(", 0),
         # SNMP of Windows has a community as a key's name.
-        (r"\\TrapConfiguration\\(?P<value>[^\\]+)", re.I),
+        (("trapconfiguration",), r"\\TrapConfiguration\\(?P<value>[^\\]+)", re.I),
     )
 )  # fmt: skip
 
 
-def shaped(text: str) -> Iterator[Span]:
+def shaped(text: str, lower: str) -> Iterator[Span]:
     """Tokens, hashes and keys that can be told by themselves."""
-    for pattern in _SHAPES:
-        group = "value" if "value" in pattern.groupindex else 0
-        for match in pattern.finditer(text):
-            yield match.span(group)
+    for marks, pattern in _SHAPES:
+        if any(mark in lower for mark in marks):
+            group = "value" if "value" in pattern.groupindex else 0
+            for match in pattern.finditer(text):
+                yield match.span(group)
 
 
-FINDERS: tuple[Finder, ...] = (named, assigned, login_file, url_users, shaped)
+def found(text: str, lower: str) -> Iterator[Span]:
+    """All secrets that this module finds; ``lower`` is the text in lower case."""
+    if any(sign in text for sign in "=:-/"):
+        yield from named(text)
+    if "env" in lower or "cred" in lower:
+        yield from assigned(text)
+    if "pass" in lower or "pw" in lower or "master" in lower:
+        yield from directives(text)
+    yield from url_users(text)
+    yield from shaped(text, lower)

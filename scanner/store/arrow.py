@@ -15,6 +15,7 @@ import pyarrow.compute
 import pyarrow.json
 
 from fleetscan.scanner import schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.errors import RowError
 from fleetscan.scanner.schema import Column, Kind, Scope, Table
 from fleetscan.scanner.store.text import printable
@@ -109,7 +110,7 @@ def rows_to_arrow(
         RowError: a value does not fit its column.
     """
     try:
-        payload = b"".join(schema.encode_rows(rows))
+        payload = b"".join(encode_rows(rows))
     except (UnicodeEncodeError, TypeError) as error:
         raise RowError(f"{table.name}: {printable(str(error))}") from error
     if not payload:
@@ -133,7 +134,7 @@ def decode_rows(table: Table, payload: bytes, *, machine_id: str, root: str | No
     Args:
         table: the table they belong to.
         payload: newline-ended JSON objects, one a line, as
-            `fleetscan.scanner.schema.encode_rows` writes them: timestamps as whole microseconds,
+            `fleetscan.scanner.encoding.encode_rows` writes them: timestamps as whole microseconds,
             null columns left out.
         machine_id: the machine that they came from.
         root: the root that they came from; None for tables of machine scope.

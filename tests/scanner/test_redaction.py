@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from fleetscan.scanner.redaction import MARKER, redact, redact_named
+from fleetscan.scanner.redaction.sieve import suspects
 from tests import strategies
 from tests.scanner import redaction_corpus as corpus
 from tests.scanner.redaction_corpus import MARKED
 
+_PIECES = sorted(
+    {piece for text in corpus.HOLDING for piece in re.findall(r"\w+|\W+", text)} | {" ", "=", "\t"}
+)
 MIB = 1 << 20
 SECONDS = 2.0  # of processor; it takes a third of one where nothing else runs
 
@@ -60,6 +66,9 @@ def test_what_was_redacted_once_stays_as_it_is(text: str) -> None:
         ('{"password": "pw1", "n": 1}', '{"password": "[redacted]", "n": 1}'),
         ("Authorization: Bearer pw1", "Authorization: Bearer [redacted]"),
         (r"net use x: \\s\h pw1 /user:u", r"net use x: \\s\h [redacted] /user:u"),
+        (r"net use x: \\s\h /user:u pw1", r"net use x: \\s\h /user:u [redacted]"),
+        ("mysql -pmysecret db", "mysql -p[redacted] db"),
+        ("smbclient //h/s pw1 -U u", "smbclient //h/s [redacted] -U u"),
     ],
 )
 def test_what_stands_around_a_secret_stays_readable(text: str, expected: str) -> None:
@@ -70,6 +79,24 @@ def test_what_stands_around_a_secret_stays_readable(text: str, expected: str) ->
 def test_any_text_can_be_redacted(text: str) -> None:
     once = redact(text)
     assert redact(once) == once
+
+
+@pytest.mark.parametrize("text", corpus.HOLDING)
+def test_a_secret_among_many_innocent_texts_is_not_overlooked(text: str) -> None:
+    texts = ["\u0130", *corpus.HOLDING_NONE, text.replace("SECRET", MARKED), "x"]
+    assert len(texts) - 2 in suspects(texts, [False])
+
+
+@pytest.mark.parametrize(("name", "text"), corpus.NAMED_HOLDING.items())
+def test_a_name_among_many_innocent_texts_is_not_overlooked(name: str, text: str) -> None:
+    texts = ["\u0130", "x", *["a", "b"] * 50, name, text.replace("SECRET", MARKED)]
+    assert suspects(texts, [True, False]) & {len(texts) - 2, len(texts) - 1}
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=12))
+def test_what_is_redacted_is_suspect(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    assert redact(text) == text or suspects(["x", text], [False]) == {1}
 
 
 def test_a_text_longer_than_any_setting_is_left_out_behind_its_beginning() -> None:
@@ -87,6 +114,13 @@ def test_a_text_longer_than_any_setting_is_left_out_behind_its_beginning() -> No
         *("pass", "pass=", "passmax=", 'passmax="', "pass=${", "pass={{", "password ", "key "),
         *("://", "://a:", "#a:", "?sig=", "user=x%", "$1$", "eyJaaaaaa.", "{SSHA}", "bearer "),
         *("mysql -p", "curl -u a", "htpasswd -b a ", "echo ", "passwd <<<", "sqlplus a/"),
+        *(
+            "smbclient //h/s ",
+            "net use /a:b ",
+            "rootpw -a ",
+            "requirepass ",
+            "rabbitmqctl add_user a ",
+        ),
         *("net use \\\\a ", "login a ", "/v a /d ", "setenv A=", 'environment=A="B='),
         *("-----BEGIN PRIVATE KEY-----", "docker login ", "sk_live_", "https://a:1/"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.scanner import schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.schema import U32, Kind, Scope, Timestamp, column, table
 from fleetscan.scanner.tables import load_tables
 from tests.strategies import guest_texts, rows_of
@@ -57,7 +59,7 @@ def test_backslashes_that_start_no_escape_are_kept(text: str) -> None:
 def test_rows_of_every_table_read_back_without_their_nulls(name: str) -> None:
     @given(rows_of(load_tables()[name]))
     def check(row: object) -> None:
-        (line,) = schema.encode_rows([row])
+        (line,) = encode_rows([row])
         assert line.endswith(b"\n")
         assert line.count(b"\n") == 1
         values = json.loads(line)
@@ -78,9 +80,33 @@ def test_rows_of_every_table_read_back_without_their_nulls(name: str) -> None:
 @given(guest_texts())
 def test_row_is_valid_utf8_whatever_the_guest_wrote(text: str) -> None:
     row = Sample(name=text, size=None, seen=-1, state="on", tags=(text,))
-    (line,) = schema.encode_rows([row])
+    (line,) = encode_rows([row])
     values = json.loads(line.decode("utf-8", "strict"))
     assert schema.unescape(values["name"]) == text.encode("utf-8", "surrogateescape")
+
+
+@given(
+    st.lists(
+        guest_texts() | st.sampled_from(["},{", '},\x01{"', "\n", "\\x41", "\udce9"]), max_size=200
+    )
+)
+def test_rows_that_are_encoded_together_are_encoded_as_each_alone(texts: list[str]) -> None:
+    rows = [Sample(name=text, size=None, seen=1, state="on", tags=(text, "")) for text in texts]
+    alone = [line for row in rows for line in encode_rows([row])]
+    assert list(encode_rows(rows)) == alone
+    assert [json.loads(line)["name"] for line in alone] == [schema.escape(text) for text in texts]
+
+
+def test_rows_before_a_collector_failed_are_not_lost() -> None:
+    def rows() -> Iterator[object]:
+        for number in range(100):
+            yield Sample(name="x", size=number, seen=None, state="on", tags=())
+        raise ValueError("line 101")
+
+    lines = iter(encode_rows(rows()))
+    assert [json.loads(next(lines))["size"] for _ in range(100)] == list(range(100))
+    with pytest.raises(ValueError, match="line 101"):
+        next(lines)
 
 
 def test_table_is_read_off_its_row_class() -> None:

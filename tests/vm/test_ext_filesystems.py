@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner import schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.tables.files import collect, native
 from tests.vm.commands import Inspected, inspect
 
@@ -142,7 +142,7 @@ def expected(tree: Path) -> dict[str, Row]:
     rows = {}
     with Root("r", str(tree)) as root, pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "is_there", lambda: False)
-        for line in schema.encode_rows(collect.collect(root)):
+        for line in encode_rows(collect.collect(root)):
             row = json.loads(line)
             rows[row["path"]] = row
     del rows["/"]

@@ -46,12 +46,15 @@ class Certificate:
         unredacted="a certificate is shown to whoever connects",
     )
     key_type: str = column(
-        "Type of its key; an object identifier for types without a name here.", example="rsa"
+        "Type of its key; an object identifier for types without a name here.",
+        example="rsa",
+        unredacted="a certificate is shown to whoever connects",
     )
     key_bits: U32 | None = column("Size of its key; null if not known.", unit="bits")
     signature_algorithm: str = column(
         "Signature algorithm; an object identifier for those without a name here.",
         example="sha256WithRSAEncryption",
+        unredacted="a certificate is shown to whoever connects",
     )
     sha256: str = column("SHA-256 of the whole certificate, hexadecimal.", unredacted=IS_DIGEST)
     is_ca: bool = column("Whether it may issue others, according to its basic constraints.")

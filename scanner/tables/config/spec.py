@@ -40,4 +40,5 @@ class Setting:
     lens: str | None = column(
         "Augeas' lens for the file; null for the OpenSSH server, apt and audit.",
         example="Sudoers.lns",
+        unredacted="one of Augeas' own names",
     )

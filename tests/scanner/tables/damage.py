@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fleetscan.appliance.guest.root import Root, ScanOptions
 from fleetscan.scanner import schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.tables import load_collector
 from tests.scanner.tables.run_case import DEBIAN_PYTHON, ENVIRONMENT, REPOSITORY
 
@@ -137,7 +138,7 @@ def _run(table: str, tree: str) -> tuple[int, str]:
     rows = 0
     with Root("r", tree, options=ScanOptions(packages="all")) as root:
         try:
-            for _ in schema.encode_rows(load_collector(table)(root)):
+            for _ in encode_rows(load_collector(table)(root)):
                 rows += 1
         except (schema.NotApplicable, OSError, ValueError) as error:
             return rows, f"{type(error).__name__}: {error}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner import schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.tables import load_collector
 
 REPOSITORY = Path(__file__).parents[3]
@@ -51,7 +52,7 @@ def run(table: str, tree: Path) -> Outcome:
     rows: list[str] = []
     with Root("case", str(tree)) as root:
         try:
-            rows.extend(row.decode() for row in schema.encode_rows(load_collector(table)(root)))
+            rows.extend(row.decode() for row in encode_rows(load_collector(table)(root)))
         except (schema.NotApplicable, OSError, ValueError) as error:
             return Outcome(rows, f"{type(error).__name__}: {error}")
     return Outcome(rows)

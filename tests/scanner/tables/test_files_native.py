@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.guest.root import FilesMode, Root, ScanOptions
 from fleetscan.scanner import schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.tables.files import capability, collect, native
 
 SOURCES = sorted(map(str, Path(native.__file__).parent.glob("*.c")))
@@ -52,7 +53,7 @@ class Outcome:
         self.rows: dict[str, Row] = {}
         encoded: list[bytes] = []
         try:
-            encoded.extend(schema.encode_rows(rows))
+            encoded.extend(encode_rows(rows))
         except OSError as error:
             self.error = str(error)
         for line in b"".join(encoded).splitlines():

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance.guest.root import FilesMode, Root, ScanOptions
-from fleetscan.scanner import schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.schema import NotApplicable
 from fleetscan.scanner.tables.files import capability
 from fleetscan.scanner.tables.files import collect as files
@@ -126,7 +126,7 @@ def test_parents_come_before_their_children(tree: Path) -> None:
 
 
 def test_names_that_are_not_utf8_survive_the_way_into_a_row(tree: Path) -> None:
-    lines = [line for line in schema.encode_rows(_walk(tree)) if b"odd" in line]
+    lines = [line for line in encode_rows(_walk(tree)) if b"odd" in line]
     assert b'"/sub/odd\\nname \\\\xe9 \xe2\x80\xae"' in lines[0]
 
 

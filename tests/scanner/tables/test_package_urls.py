@@ -11,7 +11,7 @@ import pytest
 from packageurl import PackageURL
 
 from fleetscan.appliance.guest.root import Root, ScanOptions
-from fleetscan.scanner import schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.tables import load_collector
 from fleetscan.scanner.tables.packages.spec import Manager
 from tests.scanner.tables.run_case import REPOSITORY
@@ -53,7 +53,7 @@ def _further(top: Path) -> Iterator[dict[str, Any]]:
     (top / "tool").write_bytes(program(MODULES))
     (top / "tool").chmod(0o755)
     with Root("r", str(top), options=ScanOptions(packages="all")) as root:
-        yield from map(json.loads, schema.encode_rows(load_collector("packages")(root)))
+        yield from map(json.loads, encode_rows(load_collector("packages")(root)))
 
 
 @pytest.mark.parametrize("manager", get_args(Manager))

@@ -15,6 +15,7 @@ from fleetscan.appliance.guest import __main__ as agent
 from fleetscan.appliance.guest.machine import DirectoryMachine
 from fleetscan.appliance.wire import FrameKind, FrameReader, encode_json
 from fleetscan.scanner import schema
+from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.inspect import InspectOptions, inspect_directory
 from fleetscan.scanner.redaction import MARKER
 from fleetscan.scanner.schema import Column, Kind, Origin, Table
@@ -215,7 +216,7 @@ def test_a_windows_full_of_secrets_tells_none(tmp_path: Path) -> None:
 
 def test_origin_of_rows_does_not_matter() -> None:
     row = dataclasses.replace(_example("coverage"), error="password=x1")
-    (line,) = schema.encode_rows([row])
+    (line,) = encode_rows([row])
     assert json.loads(line)["error"] == f"password={MARKER}"
 
 
