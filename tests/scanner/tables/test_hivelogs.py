@@ -21,7 +21,7 @@ from fleetscan.scanner.tables import hivelogs, hives
 from fleetscan.scanner.tables.hivelogs import Recovery
 from fleetscan.scanner.tables.registry_hives.collect import describe
 from tests.scanner.tables.make_hives import make_hive
-from tests.scanner.tables.run_case import run_in_debian_python
+from tests.scanner.tables.run_case import DEBIAN_PYTHON, ENVIRONMENT, run_in_debian_python
 
 BEFORE = "\n".join(f'[Software\\Product{n:03}]\n"Data"=hex:{"61," * 90}62' for n in range(300))
 AFTER = BEFORE.replace("61,62", "7a,62") + "\n".join(
@@ -240,8 +240,9 @@ print(len(top.keys["software"].keys), problems)
 
 def products(tree: Path) -> str:
     """How many keys collectors see below Software, and what could not be read."""
-    command = ["/usr/bin/python3", "-c", PRODUCTS, str(tree)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    command = [DEBIAN_PYTHON, "-c", PRODUCTS, str(tree)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def test_collectors_see_what_logs_hold(tmp_path: Path, states: States) -> None:
