@@ -4,7 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Hypothesis' own deadline of 0.2 s an example fails on a busy host. pytest-timeout ends what hangs.
+hypothesis.settings.register_profile("fleetscan", deadline=None)
+hypothesis.settings.load_profile("fleetscan")
 
 PROJECT = Path(__file__).resolve().parent.parent
 
