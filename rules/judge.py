@@ -120,7 +120,8 @@ class Judge:
         if missing := sorted(rule.tables - known):
             raise RuleError(f"there is no fact table {', '.join(missing)}", is_general=True)
         try:
-            with self._deadline(seconds), self._only(rule, machines) as within:
+            # In this order: an interruption that comes late must not hit the cleaning up.
+            with self._only(rule, machines) as within, self._deadline(seconds):
                 sql = self._evaluation(rule, within)
                 values = {**rule.values, **rule.labels, **rule.bindings}
                 return self._rows(sql, values)

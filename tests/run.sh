@@ -6,7 +6,7 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash examples/setup.sh --no-appliance chromium python3-rpm cpio gcc libc6-dev fdisk \
-    squashfs-tools xorriso \
+    squashfs-tools xorriso ntfs-3g \
     python3-hivex reglookup chntpw libaugeas0 augeas-lenses openssh-client openssl
 
 .venv/bin/python -m examples.build_fleet fleet extra # the appliance along with them

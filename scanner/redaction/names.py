@@ -148,6 +148,8 @@ _PATH = re.compile(
     r"|data|secrets)/|~/|[a-z]:[\\/]|%\w+%[\\/]|\$\{?\w+\}?/|\\\\\w|hk(?:lm|cu|ey)\w*\\",
     re.IGNORECASE,
 )
+# A security descriptor of Windows, "O:owner G:group D:flags(A;;rights;;;account)": [MS-DTYP] 2.5.1.
+_DESCRIPTOR = re.compile(r"(?:[OG]:[A-Z0-9-]{1,128}){0,2}[DS]:[A-Z]{0,8}\([A-Z]{1,2};")
 _DIRECTORY = re.compile(r"(?:/|[A-Za-z]:\\)\S*")
 _RANDOM = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[^\s/\\]+")
 _OPAQUE_LENGTH, _RANDOM_LENGTH = 16, 8
@@ -200,6 +202,8 @@ def is_secret(name: str, value: str) -> bool:
 def _is_plain(value: str) -> bool:
     """Whether no program would take it for a secret: empty, a switch, or looked up elsewhere."""
     if len(value) <= 1 or value == MARKER:
+        return True
+    if _DESCRIPTOR.match(value):
         return True
     return value.lower() in _PLAIN_WORDS or _LOOKED_UP.fullmatch(value) is not None
 

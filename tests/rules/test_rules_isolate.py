@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from fleetscan.rules import facts, isolate
 from fleetscan.rules.evaluate import evaluate_run
-from fleetscan.rules.judge import Limits, RuleError
-from fleetscan.rules.model import Rule
+from fleetscan.rules.judge import Judge, Limits, RuleError
+from fleetscan.rules.model import Config, Rule
 from fleetscan.rules.process import JudgingProcess
+from fleetscan.rules.query import rule_query
 from fleetscan.rules.results import Results
 from fleetscan.scanner import child
 from fleetscan.scanner.store.arrow import rows_to_arrow
@@ -328,3 +331,47 @@ def test_a_machine_that_makes_every_rule_slow_costs_the_others_little(stored: Pa
     assert {row["state"] for row in honest(beside)} == {"pass", "fail"}
     states = [row["state"] for row in beside if row["machine_id"] == EVIL]
     assert states[:20] == ["error"] * 20
+
+
+class Watched:
+    """A connection that notes whether it may be interrupted at each statement."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, timers: list[threading.Timer]
+    ) -> None:
+        self._connection = connection
+        self._timers = timers
+        self.at_risk: list[str] = []
+
+    def execute(self, sql: str, *values: object) -> Any:  # Any: as DuckDB's own
+        if any(timer.is_alive() for timer in self._timers):
+            self.at_risk.append(sql)
+        return self._connection.execute(sql, *values)
+
+    def interrupt(self) -> None:
+        self._connection.interrupt()
+
+
+def test_no_interruption_comes_while_a_part_is_shown_and_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers: list[threading.Timer] = []
+
+    class Timer(threading.Timer):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            timers.append(self)
+
+    monkeypatch.setattr("fleetscan.rules.judge.threading.Timer", Timer)
+    pack = make_pack(OVERFLOWS)
+    rule = rule_query(pack, OVERFLOWS, Config(), NOW)
+    with facts.connect(fleet()) as connection:
+        watched: Any = Watched(connection, timers)  # all of a connection that a judge uses
+        with Judge(watched, rule.tables, "1GiB") as judge:
+            for _ in range(2):
+                assert judge.judge(rule, 60, HONEST[:3]).num_rows == 3
+    assert len(timers) == 2
+    assert watched.at_risk  # the rule's own statements
+    assert not [
+        sql for sql in watched.at_risk if "VIEW" in sql or "_shard;" in sql or "DELETE" in sql
+    ]

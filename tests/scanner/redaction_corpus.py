@@ -188,6 +188,7 @@ NAMED_HOLDING = {
 """Values that are, or hold, a secret because of the setting's name."""
 
 HOLDING_NONE = (
+    "v2.30|Action=Allow|LUAuth=O:LSD:(A;;CC;;;S-1-5-84-0-0-0-0-0)|EmbedCtxt=@wifi.dll,-100|",
     # PAM, login.defs, sudoers, nsswitch, sshd
     "minlen=14",
     "PASS_MAX_DAYS=90",

@@ -235,8 +235,8 @@ def test_damaged_hives_cost_what_they_hold_and_no_more(damaged: Inspected) -> No
     status = {row["table_name"]: row["status"] for row in damaged.rows("coverage") if row["root"]}
     assert damaged.machine["outcome"] == "partial"
     assert {name for name, state in status.items() if state == "failed"} == {
-        *("firewall_rules", "network", "operating_systems", "packages", "registry"),
-        *("registry_hives", "scheduled_tasks", "services"),
+        *("firewall_rules", "mountpoints", "network", "operating_systems", "packages"),
+        *("registry", "registry_hives", "scheduled_tasks", "services"),
     }
     assert len(damaged.rows("users")) == 4
 
