@@ -97,6 +97,11 @@ class _Encoding:
 _encoding = functools.cache(_Encoding)
 
 
+def warm_up(row: type) -> None:
+    """Find out how rows of a class are encoded."""
+    _encoding(row)
+
+
 def _getter(names: tuple[str, ...]) -> Callable[[object], tuple[Any, ...]]:
     """What reads a row's columns; ``attrgetter`` of one or no name would not give a tuple."""
     if len(names) > 1:

@@ -20,7 +20,7 @@ from fleetscan.appliance.guest.encryption import Key
 from fleetscan.appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
 from fleetscan.appliance.guest.root import Root, ScanOptions
 from fleetscan.appliance.wire import FrameKind
-from fleetscan.scanner import redaction, schema
+from fleetscan.scanner import encoding, redaction, schema
 from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.redaction import redact
 from fleetscan.scanner.tables import load_collector, load_tables, warm_up_collector
@@ -87,7 +87,7 @@ class Agent:
         for table in load_tables().values():
             if table.origin is schema.Origin.GUEST:
                 warm_up_collector(table.name)
-                schema.redacted_columns(table.row)
+                encoding.warm_up(table.row)
         redaction.warm_up()
         _rehearse()
         setup.settle()

@@ -13,6 +13,7 @@ from fleetscan.appliance.guest.mdadm_conf import find as find_array
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _BLANKS = re.compile(r"[ \t]+")
+_PASS = re.compile(r"[0-9]{1,2}")
 _TAGS = {
     "UUID": "UUID",
     "LABEL": "LABEL",
@@ -21,6 +22,11 @@ _TAGS = {
 }
 # Disk names of every bus that a guest may know its disks by; the letter counts disks.
 _LETTERED = re.compile(r"^/dev/(?:sd|hd|vd|xvd)([a-z]{1,2})(\d*)$")
+_BY_TAG = re.compile(r"^/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)$")
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+_MAPPED = re.compile(r"^/dev/mapper/(.+)$")
+_LOGICAL = re.compile(r"((?:[^-]|--)+)-(?!-)(.+)")
+_NUMBERED_ARRAY = re.compile(r"^/dev/md/(\d+)$")
 _ARRAY_BY_ID = re.compile(r"^/dev/disk/by-id/md-(uuid|name)-(.+)$")
 _REMOVABLE = re.compile(r"^/dev/(?:cdrom|cdrw|dvd|dvdrw|floppy|fd|sr|scd)\d*$")
 _NVME = re.compile(r"^/dev/(?:nvme(\d+)n1|mmcblk(\d+))(?:p(\d+))?$")
@@ -104,7 +110,7 @@ def parse(text: str) -> list[Entry]:
             continue
         options = tuple(fields[3].split(",")) if len(fields) > 3 else ("defaults",)
         last = fields[5] if len(fields) > 5 else "0"
-        check_pass = int(last) if re.fullmatch("[0-9]{1,2}", last) else 0
+        check_pass = int(last) if _PASS.fullmatch(last) else 0
         entries.append(Entry(_unquote(fields[0]), fields[1], fields[2], options, check_pass))
     return entries
 
@@ -148,8 +154,8 @@ def resolve(
     tag, equals, value = source.partition("=")
     if equals and tag in _TAGS:
         return _by_probe(devices, _TAGS[tag], value)
-    if match := re.match(r"^/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)$", source):
-        text = re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), match[2])
+    if match := _BY_TAG.match(source):
+        text = _ESCAPED.sub(lambda code: chr(int(code[1], 16)), match[2])
         return _by_probe(devices, _TAGS[match[1].upper()], text)
     if match := _ARRAY_BY_ID.match(source):
         by_uuid = match[1] == "uuid"
@@ -158,10 +164,10 @@ def resolve(
     if source.startswith("/dev/md") and (array := (arrays or {}).get(device_name(source))):
         return find_array(array, devices)
     by_path = {device.path: device for device in devices}
-    if mapped := re.match(r"^/dev/mapper/(.+)$", source):
+    if mapped := _MAPPED.match(source):
         found = by_path.get(source) or by_path.get(_logical_volume(mapped[1]))
         return found or _decrypted((encrypted or {}).get(mapped[1], ""), devices, arrays)
-    if numbered := re.match(r"^/dev/md/(\d+)$", source):
+    if numbered := _NUMBERED_ARRAY.match(source):
         source = f"/dev/md{numbered[1]}"
     return by_path.get(source) if _is_volume(source, by_path) else _by_place(source, devices)
 
@@ -192,7 +198,7 @@ def _logical_volume(mapped: str) -> str:
 
     A volume's name begins with no hyphen (lvm(8)), which tells ``a---b`` as ``/dev/a-/b``.
     """
-    match = re.fullmatch(r"((?:[^-]|--)+)-(?!-)(.+)", mapped)
+    match = _LOGICAL.fullmatch(mapped)
     names = match.groups() if match else (mapped,)
     return "/".join(["/dev", *(name.replace("--", "-") for name in names)])
 

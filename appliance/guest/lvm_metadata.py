@@ -31,6 +31,7 @@ _TEXT_LIMIT = 1 << 20
 _TOKEN = re.compile(
     rb'\s+|#[^\n]*|"(?P<text>(?:\\.|[^"\\])*)"|(?P<word>[A-Za-z0-9_.+-]+)|(?P<sign>[{}\[\]=,])'
 )
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_+.][A-Za-z0-9_+.-]*")
 _DEEPEST = 8
 
@@ -203,7 +204,7 @@ def _value(tokens: Iterator[tuple[str, str]]) -> Value:
     kind, token = next(tokens, ("", ""))
     if kind == "text":
         return token
-    if kind == "word" and re.fullmatch(r"-?[0-9]{1,19}", token):
+    if kind == "word" and _NUMBER.fullmatch(token):
         return int(token)
     if (kind, token) != ("sign", "["):
         raise NotPlainError("the metadata has an invalid value")

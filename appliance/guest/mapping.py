@@ -10,6 +10,7 @@ from fleetscan.appliance.guest.tools import WORK, run
 
 _OVERLAY_BYTES = 256 << 20  # as a sparse file in memory; a replay touches a journal's worth
 _CHUNK_SECTORS = 8
+_MANGLED = re.compile(r"[^\w.+-]", re.ASCII)
 _SECTOR = 512
 
 
@@ -64,7 +65,7 @@ def path_of(name: str) -> str:
 
 def _mapped_name(name: str) -> str:
     """A name that device mapper takes: of what it would mangle, only what is left."""
-    return re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)[:120]
+    return _MANGLED.sub("_", name)[:120]
 
 
 def read_only(devices: Sequence[tuple[str, int]]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gc
 import importlib
@@ -26,6 +27,7 @@ _TEMPLATE_MODULES = (
     *("nls_utf8", "nls_cp437", "nls_ascii", "nls_iso8859_1"),
     *("dm_mod", "dm_snapshot", "loop"),
 )
+_CODECS = ("utf-16-le", "utf-16-be", "latin-1", "ascii")  # that names and texts on disks are in
 _WARM_COMMANDS = (
     ["lvm", "vgchange", "-ay", "--config", LVM_CONFIG],
     ["lvm", "lvs", "--reportformat", "json", "--config", LVM_CONFIG],
@@ -80,6 +82,8 @@ def warm_up() -> None:
     blkid.probe("/dev/vda")
     for command in _WARM_COMMANDS:
         run(command, accept=range(256))
+    for name in _CODECS:
+        codecs.lookup(name)  # which imports a module of its own
     for name in ("rpm", "sqlite3", "hivex"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

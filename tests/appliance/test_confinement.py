@@ -131,12 +131,16 @@ def test_who_is_killed_while_starting_one_leaves_no_program(after: float) -> Non
     program = rootfs.needed("sh").program.encode()
 
     def started() -> bool:
-        lines = (Path(f"/proc/{pid}/cmdline").read_bytes() for pid in marked(mark))
-        return any(line.split(b"\0")[0] == program for line in lines)
+        for pid in marked(mark):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0] == program:
+                    return True
+        return False
 
     assert eventually(lambda: not started())
     for pid in marked(mark):  # a bubblewrap that waits for one which was killed at its side
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_the_end_of_the_block_is_the_programs_end() -> None:

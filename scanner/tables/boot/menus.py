@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _WORD = re.compile(r"""(?:\$\{[^}\s]*\}|'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\;{}])+|[{};]""")
+_SAVED = re.compile(r"^saved_entry=(.+)$", re.MULTILINE)
 _QUOTING = re.compile(r"""'([^']*)'|"((?:\\.|[^"\\])*)"|\\(.)""")
 _KERNEL_COMMANDS = frozenset(("linux", "linux16", "linuxefi", "kernel"))
 _INITRD_COMMANDS = frozenset(("initrd", "initrd16", "initrdefi"))
@@ -135,7 +136,7 @@ def _plain(word: str) -> str:
 
 def saved_entry(text: str) -> str | None:
     """The entry that a grubenv block names as saved."""
-    match = re.search(r"^saved_entry=(.+)$", text, re.MULTILINE)
+    match = _SAVED.search(text)
     return match[1].strip() if match else None
 
 

@@ -18,6 +18,9 @@ _INTERFACES = 1000
 _VALUE = 4096  # characters; shlex takes its time
 _NETMASK = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _NETPLAN_KINDS = ("ethernets", "wifis", "bonds", "bridges", "vlans", "tunnels", "modems")
+_ADDRESS = re.compile(r"address(?:es)?[0-9]*")
+_IPADDR = re.compile(r"IPADDR(_?[0-9]*)")
+_DNS = re.compile(r"DNS[0-9]+")
 _YES = frozenset(("yes", "true", "on", "1"))
 
 
@@ -142,7 +145,7 @@ def keyfile(text: str) -> Interface:
         settings = sections.get(family, {})
         setattr(found, "method" if family == "ipv4" else "method6", settings.get("method"))
         for key, value in settings.items():
-            if re.fullmatch(r"address(?:es)?[0-9]*", key):
+            if _ADDRESS.fullmatch(key):
                 address, _, gateway = value.rstrip(";").partition(",")
                 found.addresses.append(address)
                 found.gateways += [gateway] if gateway else []
@@ -171,7 +174,7 @@ def ifcfg(text: str, name: str) -> Interface:
         automatic = values.get("IPV6_AUTOCONF", "yes").lower() in _YES
         found.method6 = "auto" if automatic else "static"
     for key, value in values.items():
-        if match := re.fullmatch(r"IPADDR(_?[0-9]*)", key):
+        if match := _IPADDR.fullmatch(key):
             end = match[1]
             mask = values.get(f"PREFIX{end}") or values.get(f"NETMASK{end}", "")
             found.addresses.append(with_prefix(value, mask))
@@ -179,7 +182,7 @@ def ifcfg(text: str, name: str) -> Interface:
             found.gateways.append(value)
         elif key == "IPV6ADDR":
             found.addresses.append(value)
-        elif re.fullmatch(r"DNS[0-9]+", key):
+        elif _DNS.fullmatch(key):
             found.name_servers.append(value)
         elif key == "DOMAIN":
             found.search += value.split()

@@ -13,6 +13,7 @@ from fleetscan.scanner.tables.services.spec import Kind
 
 _CHARACTERS = r"[A-Za-z0-9:_.\\-]"
 _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+_INSTANCE = re.compile("[@.]")
 _NAME = re.compile(
     rf"(?P<prefix>{_CHARACTERS}+)(?:@(?P<instance>{_CHARACTERS}*))?\.(?P<kind>{'|'.join(_KINDS)})"
 )
@@ -70,7 +71,7 @@ def dropin_folders(name: str) -> list[str]:
     folders = [name]
     if template := template_of(name):
         folders.append(template)
-    prefix, kind = re.split("[@.]", name, maxsplit=1)[0], name.rpartition(".")[2]
+    prefix, kind = _INSTANCE.split(name, maxsplit=1)[0], name.rpartition(".")[2]
     dashes = [index for index, letter in enumerate(prefix) if letter == "-"]
     folders += [f"{prefix[: index + 1]}.{kind}" for index in reversed(dashes)]
     unique = dict.fromkeys([*folders, kind])
@@ -132,5 +133,5 @@ def run_as(name: str, settings: Settings) -> str | None:
     """
     user = last(settings, "Service", "User")
     if user is None and last(settings, "Service", "DynamicUser") in ("yes", "true", "on", "1"):
-        return re.split("[@.]", name, maxsplit=1)[0]
+        return _INSTANCE.split(name, maxsplit=1)[0]
     return None if user in ("root", "0") else user
