@@ -224,7 +224,7 @@ HOLDING_NONE = (
     "ecryptfs_sig=aabbccdd",
     # repositories
     "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-x",
-    "http://deb.debian.org/debian",
+    "http://mirror.example.org/debian",
     "https://h.example:8443/x@y",
     "ssh://git@github.com/x",
     "http://nexus:8081/repository/npm/@scope/x",
