@@ -45,7 +45,7 @@ def test_an_interrupted_build_leaves_no_half_image_behind(
         command = place.start("extra", "--directory", str(tmp_path), command=BUILD)
         place.wait_for_vm()
         os.killpg(command.pid, signal.SIGINT)
-        _, errors = command.communicate(timeout=60)
+        _, errors = command.communicate(timeout=180)
         assert command.returncode == 130, errors
         assert place.leftovers() == []
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".raw", ".qcow2")]
