@@ -10,25 +10,16 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from fleetscan.rules.query import STATES
+
 RESULTS = "fleetscan_report_results"
 """Name under which queries find the results while a report is made."""
 
-_COLUMNS: list[tuple[str, pa.DataType]] = [
-    ("run_id", pa.string()),
-    ("machine_id", pa.string()),
-    ("root", pa.string()),
-    ("pack", pa.string()),
-    ("rule_id", pa.string()),
-    ("title", pa.string()),
-    ("severity", pa.string()),
-    ("state", pa.string()),
-    ("violations", pa.uint64()),
-    ("evidence", pa.list_(pa.string())),
-    ("message", pa.string()),
-    ("waiver_justification", pa.string()),
-    ("waiver_expires", pa.string()),
+_WAIVED_BY = [
+    pa.field("waiver_justification", pa.string()),
+    pa.field("waiver_expires", pa.string()),
 ]
-RESULT_SCHEMA = pa.schema(_COLUMNS)
+RESULT_SCHEMA = pa.schema([*STATES, *_WAIVED_BY])
 """The columns of results; other types that can be cast to these are taken as well."""
 
 _BATCH = 1000
