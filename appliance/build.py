@@ -114,8 +114,9 @@ class Appliance:
 def cache_directory() -> Path:
     """Where appliances and templates are kept: FLEETSCAN_CACHE, else the user's cache."""
     if chosen := os.environ.get("FLEETSCAN_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fleetscan"
+        return Path(chosen).absolute()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home.absolute() / "fleetscan"
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from fleetscan.scanner.cli.options import (
     Template,
     UsageDepth,
     Verbose,
+    absolute,
     examples,
 )
 from fleetscan.scanner.errors import UsageError
@@ -65,7 +66,9 @@ def inspect(
     directory: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="A mounted tree instead of disks; this host reads it, without a VM."
+            metavar="DIR",
+            callback=absolute,
+            help="A mounted tree instead of disks; this host reads it, without a VM.",
         ),
     ] = None,
     files: FilesMode = Files.ALL,

@@ -49,9 +49,20 @@ def _registry_keys(keys: list[str] | None) -> list[str] | None:
     return keys
 
 
+def absolute(path: Path | None) -> Path | None:
+    """A path that means the same to workers, to plans, and to whoever resumes a run elsewhere."""
+    return path and path.absolute()
+
+
 Facts = Annotated[
     Path,
-    typer.Option("--facts", metavar="DIR", envvar="FLEETSCAN_FACTS", help="The facts directory."),
+    typer.Option(
+        "--facts",
+        metavar="DIR",
+        envvar="FLEETSCAN_FACTS",
+        callback=absolute,
+        help="The facts directory.",
+    ),
 ]
 RunId = Annotated[
     str | None,

@@ -21,7 +21,8 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        # Other processes, which may work elsewhere, get it with each run.
+        self.path = path.absolute()
 
     def begin(
         self,

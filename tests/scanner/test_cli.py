@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import typer
 
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.build import Appliance, cache_directory
 from fleetscan.scanner import writing
 from fleetscan.scanner.cli import exits, output, run
 from fleetscan.scanner.cli.app import app
@@ -81,6 +82,73 @@ class TestEveryCommand:
         heavy = ("duckdb", "pyarrow", "pandas", "dask", "distributed", "pydantic", "jinja2", "rich")
         loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert loaded.isdisjoint(heavy)
+
+
+class TestPaths:
+    def test_what_a_scan_is_given_means_the_same_everywhere(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready: None
+    ) -> None:
+        """Workers, plans and resumed scans have other working directories."""
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "a.img").touch()
+        (tmp_path / "fleet.yaml").write_text("- {id: web, disks: [images/a.img]}\n")
+        seen: list[Any] = []
+
+        def stop(machines: Any, begun: Any, options: Any, on_event: Any) -> None:
+            seen.extend((machines, begun, options))
+            raise FleetscanError("stop")
+
+        monkeypatch.setattr("fleetscan.scanner.fleet.scan_fleet", stop)
+        monkeypatch.chdir(tmp_path)
+        more = ["--allow-dir", "pool", "--key", "all:file:secret.key", "-q"]
+        assert run(["scan", "fleet.yaml", "--facts", "facts", *more]) == exits.FAILED
+        (machine,), begun, options = seen
+        assert begun.facts == tmp_path / "facts"
+        assert begun.settings["sources"] == [str(tmp_path / "fleet.yaml")] == [machine.source]
+        assert machine.disks[0].path == str(tmp_path / "images" / "a.img")
+        assert options.machine.allowed_directories == (str(tmp_path / "pool"),)
+        assert options.machine.keys[0].value == str(tmp_path / "secret.key")
+
+    def test_a_run_begun_with_relative_paths_is_resumed_from_another_directory(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        ready: None,
+    ) -> None:
+        def stop(machines: Any, begun: Any, options: Any, on_event: Any) -> None:
+            add_machine(begun, "a.img")
+            raise FleetscanError("stop")
+
+        (tmp_path / "images").mkdir()
+        for name in ("a.img", "b.img"):
+            (tmp_path / "images" / name).touch()
+        monkeypatch.chdir(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr("fleetscan.scanner.fleet.scan_fleet", stop)
+            assert run(["scan", "images", "--facts", "facts", "-q"]) == exits.FAILED
+        _, _, words = capsys.readouterr().err.partition("resume with: fleetscan ")
+        monkeypatch.chdir("/")
+        command = shlex.split(words.splitlines()[0])
+        assert run([*command, "-q", "-P", "1"]) == exits.NOT_SCANNED
+        assert Store(tmp_path / "facts").latest().outcomes == {"ok": 1, "failed": 1}
+
+    def test_a_tree_is_named_by_its_whole_path(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "tree").mkdir()
+        monkeypatch.chdir(tmp_path)
+        run(["inspect", "--directory", "tree", "--output", "json"])
+        assert json.loads(capsys.readouterr().out)["machines"][0]["machine_id"] == str(
+            tmp_path / "tree"
+        )
+
+    def test_a_cache_named_relatively_is_found_by_workers(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("FLEETSCAN_CACHE", "cache")
+        assert cache_directory() == tmp_path / "cache"
 
 
 class TestEnding:
