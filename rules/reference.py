@@ -20,7 +20,7 @@ def _pack_lines(pack: Pack) -> Iterator[str]:
     if pack.info.applies_to:
         yield f"For systems where `{pack.info.applies_to}`; not applicable to others."
         yield ""
-    yield "Generated from the rule files by `rules.reference`; a test checks that it is up to date."
+    yield "Made by `python -m tests.regenerate` from the rule files."
     yield ""
     yield "| rule | severity | what must hold |"
     yield "| --- | --- | --- |"

@@ -10,12 +10,12 @@ from fleetscan.scanner.tables import load_tables
 HEAD = """\
 # Fact tables
 
-<!-- Made by `fleetscan tables --markdown`; its head and its making are in scanner/reference.py. -->
+<!-- Made by `python -m tests.regenerate` from the specs; its head is in scanner/reference.py. -->
 
 Each folder here is a table: `spec.py` defines its rows, and everything below is generated from it;
 `collect.py` gathers the rows inside the appliance; `cases/` holds inputs and the rows they give.
-To add a table, add a folder with these three. To update this page, run
-`fleetscan tables --markdown > scanner/tables/README.md`. Nothing else needs to change.
+To add a table, add a folder with these three, and run `python -m tests.regenerate` to update this
+page. Nothing else needs to change.
 
 Every table begins with `machine_id`, which is stable from run to run. Tables about an operating
 system continue with `root`, which identifies the system on its machine. SQL views put `run_id`

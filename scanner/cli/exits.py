@@ -4,19 +4,19 @@ from __future__ import annotations
 
 FINE = 0
 FAILED = 1
-"""The tool itself failed."""
-
 FINDINGS = 2
-"""Rules failed at or above ``--fail-on``."""
-
 NOT_SCANNED = 3
-"""Some machines could not be scanned."""
+BAD_USAGE = 64  # EX_USAGE of sysexits.h
+INTERRUPTED = 130  # as a shell reports SIGINT
+BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
-BAD_USAGE = 64
-"""Bad options, or a bad rule or inventory file (EX_USAGE of sysexits.h)."""
-
-INTERRUPTED = 130
-"""Stopped by the user, as a shell reports SIGINT."""
-
-BROKEN_PIPE = 141
-"""Whoever read the output went away, as a shell reports SIGPIPE."""
+MEANINGS = {
+    FINE: "success",
+    FAILED: "fleetscan itself failed: do not rely on the output",
+    FINDINGS: "`check`: rules fail at the severity `--fail-on` or above",
+    NOT_SCANNED: "`scan`, `inspect`: some machines could not be scanned; the others are complete",
+    BAD_USAGE: "bad usage, or a bad rule or inventory file; nothing was started",
+    INTERRUPTED: "interrupted; finished machines are kept",
+    BROKEN_PIPE: "the program that read the output stopped reading",
+}
+"""What each status says to the caller, as the reference of the commands lists it."""

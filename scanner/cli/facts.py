@@ -88,7 +88,7 @@ def tables(
     name: Annotated[str | None, typer.Argument(help="A fact table.")] = None,
     markdown: Annotated[
         bool,
-        typer.Option("--markdown", help="Print the whole reference, for scanner/tables/README.md."),
+        typer.Option("--markdown", help="Print the reference of all tables, as Markdown."),
     ] = False,
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import duckdb
 import pytest
 
@@ -9,7 +7,6 @@ from fleetscan.rules import facts
 from fleetscan.rules.cases import CaseOutcome, run_cases
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.model import Pack, Rule
-from fleetscan.rules.reference import render_pack
 
 PACKS = load_packs()
 RULES = [(pack, rule) for pack in PACKS for rule in pack.rules]
@@ -94,12 +91,3 @@ def test_the_baseline_is_a_pack_of_substance() -> None:
     [baseline] = [pack for pack in PACKS if pack.name == "linux-baseline"]
 
     assert len(baseline.rules) >= 20
-
-
-@pytest.mark.parametrize("pack", PACKS, ids=[pack.name for pack in PACKS])
-def test_the_reference_is_up_to_date(pack: Pack) -> None:
-    readme: Path = pack.folder / "README.md"
-
-    assert readme.read_text(encoding="utf-8") == render_pack(pack), (
-        "write rules.reference.render_pack(pack) to it"
-    )

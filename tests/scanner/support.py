@@ -1,6 +1,6 @@
 """The table of what can be scanned, scanner/SUPPORT.md, made from support.yaml beside this file.
 
-Run ``python -m tests.scanner.support`` to write it anew. A row says what of the code's own lists it
+A row says what of the code's own lists it
 is about, in ``covers``; test_support.py holds it to that and to the tests that it names.
 """
 
@@ -20,7 +20,6 @@ from fleetscan.scanner.tables import load_tables
 PROJECT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).with_name("support.yaml")
 PAGE = PROJECT / "scanner" / "SUPPORT.md"
-COMMAND = "python -m tests.scanner.support"
 
 _CASES = PROJECT / "scanner" / "tables"
 _TESTS = PROJECT / "tests"
@@ -38,10 +37,10 @@ _ENUMERATIONS = (
     ("packages", "manager"),
 )
 
-_HEAD = f"""\
+_HEAD = """\
 # What can be scanned
 
-<!-- Made by `{COMMAND}` from tests/scanner/support.yaml. -->
+<!-- Made by `python -m tests.regenerate` from tests/scanner/support.yaml. -->
 
 Each row names the tests that cover it: functions in [tests](../tests), and cases in
 [tables](tables), which are small trees with the rows that a collector must produce. "Named" means
@@ -128,7 +127,3 @@ def _link(test: str) -> str:
     module, _, function = test.partition("::")
     words = function.removeprefix("test_").replace("_", " ")
     return f"[{module.rpartition('/')[2]}](../tests/{module}.py): {words}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(markdown())

@@ -242,7 +242,7 @@ class TestEnding:
         assert code("bogus") == exits.BAD_USAGE
 
     def test_a_reader_that_goes_away_is_no_error(self, facts: Path) -> None:
-        command = f"{sys.executable} -m scanner.cli tables --markdown | true"
+        command = f"{sys.executable} -m fleetscan.scanner.cli tables --markdown | true"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
         assert done.stderr == ""
 
