@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetscan.appliance import privileges, qemu_args
-from fleetscan.appliance.build import Appliance, cache_directory
+from fleetscan.appliance.built import Appliance
+from fleetscan.appliance.cache import cache_directory
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Needs, Process, confined
 from fleetscan.appliance.open_files import memory_copy

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetscan.appliance import accelerator, build
+from fleetscan.appliance import accelerator, built, cache
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.session import Limits
@@ -100,8 +100,8 @@ def _memory(name: str) -> Check:
 
 
 def _space(name: str) -> Check:
-    place = build.cache_directory()
-    with build.trusted(place):
+    place = cache.cache_directory()
+    with cache.trusted(place):
         writing.make_directory(place)
     with tempfile.TemporaryFile(dir=place):
         free = shutil.disk_usage(place).free >> 20
@@ -110,14 +110,14 @@ def _space(name: str) -> Check:
 
 
 def _appliance(name: str) -> Check:
-    appliance = build.find()
-    build.verify(appliance)
+    appliance = built.find()
+    built.verify(appliance)
     made_of = f"{appliance.suite}, kernel {appliance.kernel_release}"
     return Check(name, True, f"{appliance.content} ({made_of}) in {appliance.directory}")
 
 
 def _acceleration(name: str) -> Check:
-    appliance = build.find()
+    appliance = built.find()
     if not Path(accelerator.KVM).exists():
         why = f"there is no {accelerator.KVM}"
     elif not os.access(accelerator.KVM, os.R_OK | os.W_OK):
@@ -135,7 +135,7 @@ def _acceleration(name: str) -> Check:
 
 
 def _whole(name: str) -> Check:
-    appliance = build.find()
+    appliance = built.find()
     chosen = accelerator.choose(appliance)
     begun = time.monotonic()
     deadline = Deadline(accelerator.BOOT_SECONDS[chosen], "the appliance's start")

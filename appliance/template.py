@@ -30,7 +30,8 @@ from io import BufferedWriter
 from pathlib import Path
 
 from fleetscan.appliance import accelerator, qemu_args
-from fleetscan.appliance.build import Appliance, cache_directory, trusted, verify
+from fleetscan.appliance.built import Appliance, verify
+from fleetscan.appliance.cache import cache_directory, trusted
 from fleetscan.appliance.initrd import agent_id
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.session import Limits

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from fleetscan.appliance import initrd, qemu_args
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.cgroup import memory_group
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Needs, confined

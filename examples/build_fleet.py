@@ -27,7 +27,7 @@ from pathlib import Path
 
 from examples.builder import commands, genuine, million, sources, trees, vm
 from examples.builder.images import SETS, TREES, Disk, Image
-from fleetscan.appliance import build
+from fleetscan.appliance import built
 from fleetscan.scanner.errors import ApplianceError, FleetscanError
 
 HERE = Path(__file__).resolve().parent
@@ -134,7 +134,7 @@ class Build:
 
     def _add_appliance(self) -> None:
         try:
-            build.find()
+            built.find()
         except ApplianceError:
             command = [sys.executable, "-m", "fleetscan.scanner.cli", "appliance", "build"]
             task = functools.partial(
@@ -143,8 +143,8 @@ class Build:
             self._add(_APPLIANCE, (), task)
 
     @functools.cached_property
-    def _appliance(self) -> build.Appliance:
-        return build.find()
+    def _appliance(self) -> built.Appliance:
+        return built.find()
 
     def _add_tree(self, name: str) -> None:
         target = self._tree_path(name)

@@ -35,6 +35,17 @@ _TEXT = 500  # characters of an error that a row keeps
 _WARNINGS = 3  # that stand beside the reason why facts are incomplete
 
 
+@dataclass(frozen=True)
+class MachineSummary:
+    """What became of one machine: the gist of its ``machines`` row."""
+
+    machine_id: str
+    outcome: Outcome
+    error: str | None
+    roots: int
+    seconds: float
+
+
 @dataclass
 class Findings:
     """What is known of a machine so far.

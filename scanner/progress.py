@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from fleetscan.scanner.fleet import FleetEvent, MachineStarted
-from fleetscan.scanner.inspect import MachineSummary
+from fleetscan.scanner.findings import MachineSummary
+from fleetscan.scanner.fleet_events import FleetEvent, MachineStarted
 from fleetscan.scanner.store.text import printable
 
 _LINE_SECONDS = 30.0

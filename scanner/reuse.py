@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetscan.scanner.errors import PreflightError
-from fleetscan.scanner.inspect import MachineSummary
+from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.preflight.bounds import resolved
 from fleetscan.scanner.preflight.plan import identity_of
 from fleetscan.scanner.schema import MICROSECOND

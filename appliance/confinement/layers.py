@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from fleetscan.appliance import cgroup
-from fleetscan.appliance.build import cache_directory
+from fleetscan.appliance.cache import cache_directory
 from fleetscan.appliance.confinement import Wanted, rootfs, starter, syscalls
 from fleetscan.appliance.confinement.process import Layers, Needs, confined
 from fleetscan.scanner import trust, writing

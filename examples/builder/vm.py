@@ -14,7 +14,7 @@ from pathlib import Path
 
 from examples.builder import commands
 from fleetscan.appliance import accelerator, initrd
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.privileges import bound_to_us
 from fleetscan.scanner.errors import CommandError
 

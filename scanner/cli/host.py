@@ -13,7 +13,7 @@ from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import OutputFormat, Verbose, examples
 
 if TYPE_CHECKING:
-    from fleetscan.appliance.build import Appliance
+    from fleetscan.appliance.built import Appliance
 
 appliance = typer.Typer(help="Build, show, export and import the appliance.", no_args_is_help=True)
 app.add_typer(appliance, name="appliance")
@@ -38,7 +38,7 @@ def build(
 @appliance.command(epilog=examples("fleetscan appliance info --output json"))
 def info(output_format: OutputFormat = output.Output.TEXT, verbose: Verbose = 0) -> int:
     """Show which appliance this host uses."""
-    from fleetscan.appliance.build import find
+    from fleetscan.appliance.built import find
 
     _print(find(), output_format)
     return exits.FINE
@@ -49,7 +49,7 @@ def export_appliance(
     file: Annotated[Path, typer.Argument(metavar="FILE")], verbose: Verbose = 0
 ) -> int:
     """Write the appliance to one file, for hosts that cannot build it."""
-    from fleetscan.appliance.build import export_to
+    from fleetscan.appliance.exchange import export_to
 
     export_to(file)
     output.message(f"wrote {file}")
@@ -63,7 +63,7 @@ def import_appliance(
     verbose: Verbose = 0,
 ) -> int:
     """Import an appliance that another host exported."""
-    from fleetscan.appliance.build import import_from
+    from fleetscan.appliance.exchange import import_from
 
     _print(import_from(file), output_format)
     return exits.FINE

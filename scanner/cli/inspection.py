@@ -35,7 +35,7 @@ from fleetscan.scanner.scratch import scratch_directory
 from fleetscan.scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
-    from fleetscan.scanner.inspect import InspectOptions
+    from fleetscan.scanner.options import InspectOptions
     from fleetscan.scanner.store.staging import StagedMachine
 
 Row = dict[str, Any]
@@ -89,7 +89,7 @@ def inspect(
     JSON output is one object that maps the name of each fact table to the list of its rows.
     """
     from fleetscan.appliance.confinement import layers
-    from fleetscan.scanner.inspect import InspectOptions
+    from fleetscan.scanner.options import InspectOptions
     from fleetscan.scanner.preflight.formats import FORMATS
     from fleetscan.scanner.sources.keys import parse_key
 

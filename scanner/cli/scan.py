@@ -41,7 +41,7 @@ from fleetscan.scanner.tables.directory_usage.spec import DEPTH
 if TYPE_CHECKING:
     from fleetscan.scanner.cluster import ClusterOptions
     from fleetscan.scanner.cluster_tls import Certificates
-    from fleetscan.scanner.fleet import FleetSummary
+    from fleetscan.scanner.fleet_events import FleetSummary
     from fleetscan.scanner.sources import Machine
     from fleetscan.scanner.store.run import Run
 
@@ -205,8 +205,9 @@ def _scan(
     rescan: bool,
 ) -> int:
     from fleetscan.appliance.confinement import layers
-    from fleetscan.scanner.fleet import FleetOptions, scan_fleet
-    from fleetscan.scanner.inspect import InspectOptions
+    from fleetscan.scanner.fleet import scan_fleet
+    from fleetscan.scanner.fleet_tasks import FleetOptions
+    from fleetscan.scanner.options import InspectOptions
     from fleetscan.scanner.progress import FleetProgress
     from fleetscan.scanner.reuse import EarlierFacts
     from fleetscan.scanner.store.runs import Store
@@ -283,12 +284,12 @@ def _machines(settings: ScanSettings, granted: Granted) -> list[Machine]:
 
 def _appliance(*, required: bool) -> str | None:
     """Content address of this host's appliance; workers elsewhere have their own."""
-    from fleetscan.appliance import build
-    from fleetscan.scanner.inspect import appliance_address
+    from fleetscan.appliance import built
+    from fleetscan.scanner.isolation import appliance_address
 
     try:
-        appliance = build.find()
-        build.verify(appliance)
+        appliance = built.find()
+        built.verify(appliance)
         return appliance_address(appliance)
     except FleetscanError:
         if required:

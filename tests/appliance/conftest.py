@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance import build
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance import built
+from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Layers
 
@@ -20,10 +20,10 @@ def write_appliance(place: Path) -> None:
         (place / name).write_bytes(content)
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     manifest = {
-        "inputs": build.inputs_id(),
+        "inputs": built.inputs_id(),
         "content": hashlib.sha256("".join(sums.values()).encode()).hexdigest()[:12],
         "kernel_release": "6.12.0-1-amd64",
-        "suite": build.suite(),
+        "suite": built.suite(),
         "versions": {"lvm2": "2.03"},
         "sha256": sums,
     }
@@ -42,8 +42,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def small_appliance(cache: Path) -> Appliance:
     """An appliance in the test's own cache, its files a few bytes each."""
-    write_appliance(build.directory())
-    return build.find()
+    write_appliance(built.directory())
+    return built.find()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance import accelerator
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.qemu_args import Accelerator
 from fleetscan.scanner.errors import ApplianceError
 

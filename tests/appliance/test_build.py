@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance import build
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance import build, built, cache, exchange
+from fleetscan.appliance.built import Appliance
 from fleetscan.scanner.errors import ApplianceError, CommandError
 
 MEMBERS = ("vmlinuz", "initrd", "root.erofs", "manifest.json")
@@ -23,58 +23,58 @@ MEMBERS = ("vmlinuz", "initrd", "root.erofs", "manifest.json")
 
 
 def test_the_same_inputs_have_the_same_id() -> None:
-    assert build.inputs_id() == build.inputs_id()
-    assert len(build.inputs_id()) == 12
+    assert built.inputs_id() == built.inputs_id()
+    assert len(built.inputs_id()) == 12
 
 
 @pytest.mark.parametrize("name", ["customize.sh", "init.sh", "probe.sh", "packages.list"])
 def test_a_change_of_any_script_or_package_makes_another_appliance(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = build.inputs_id()
-    for path in build.HERE.iterdir():
+    before = built.inputs_id()
+    for path in built.HERE.iterdir():
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(build, "HERE", tmp_path)
-    assert build.inputs_id() == before
+    monkeypatch.setattr(built, "HERE", tmp_path)
+    assert built.inputs_id() == before
     with (tmp_path / name).open("a") as stream:
         stream.write("one-more\n")
-    assert build.inputs_id() != before
+    assert built.inputs_id() != before
 
 
 def test_a_change_of_a_native_part_makes_another_appliance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = build.inputs_id()
+    before = built.inputs_id()
     (tmp_path / "walk.c").write_text("int main() {}")
-    monkeypatch.setattr(build, "_NATIVE", tmp_path)
-    assert build.inputs_id() != before
+    monkeypatch.setattr(built, "_NATIVE", tmp_path)
+    assert built.inputs_id() != before
 
 
 def test_another_suite_makes_another_appliance(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (build.inputs_id(), build.directory())
+    before = (built.inputs_id(), built.directory())
     monkeypatch.setenv("FLEETSCAN_SUITE", "sid")
-    assert build.inputs_id() != before[0]
-    assert build.directory() != before[1]
-    assert build.directory().name.startswith("sid-")
+    assert built.inputs_id() != before[0]
+    assert built.directory() != before[1]
+    assert built.directory().name.startswith("sid-")
 
 
 def test_comments_are_no_packages() -> None:
-    assert {"lvm2", "xfsprogs", "python3-rpm", "linux-image-amd64"} <= set(build.packages())
-    assert all(name.isascii() and " " not in name for name in build.packages())
+    assert {"lvm2", "xfsprogs", "python3-rpm", "linux-image-amd64"} <= set(built.packages())
+    assert all(name.isascii() and " " not in name for name in built.packages())
 
 
 def test_the_cache_is_where_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FLEETSCAN_CACHE", "/somewhere")
-    assert build.cache_directory() == Path("/somewhere")
+    assert cache.cache_directory() == Path("/somewhere")
     monkeypatch.delenv("FLEETSCAN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build.cache_directory() == tmp_path / "fleetscan"
+    assert cache.cache_directory() == tmp_path / "fleetscan"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
-    assert build.cache_directory() == Path("/home/someone/.cache/fleetscan")
+    assert cache.cache_directory() == Path("/home/someone/.cache/fleetscan")
 
 
 # -- Finding one -----------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_the_cache_is_where_the_environment_says(
 @pytest.mark.usefixtures("cache")
 def test_without_an_appliance_it_is_said_how_to_get_one() -> None:
     with pytest.raises(ApplianceError, match="has not been built") as caught:
-        build.find()
+        built.find()
     assert "fleetscan appliance build" in caught.value.hint
 
 
@@ -98,7 +98,7 @@ def test_an_appliance_is_found_with_its_files(small_appliance: Appliance) -> Non
 def test_an_appliance_that_lacks_a_file_is_not_used(small_appliance: Appliance, name: str) -> None:
     (small_appliance.directory / name).unlink()
     with pytest.raises(ApplianceError, match=f"lacks {name}") as caught:
-        build.find()
+        built.find()
     assert "--force" in caught.value.hint
 
 
@@ -108,7 +108,7 @@ def test_an_appliance_with_a_damaged_manifest_is_not_used(
 ) -> None:
     (small_appliance.directory / "manifest.json").write_bytes(manifest)
     with pytest.raises(ApplianceError, match="no readable manifest"):
-        build.find()
+        built.find()
 
 
 # -- Export and import -----------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_an_appliance_with_a_damaged_manifest_is_not_used(
 def exported(small_appliance: Appliance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An exported appliance; the cache is another, empty one afterwards."""
     target = tmp_path / "fleetscan.appliance.tar.gz"
-    build.export_to(target)
+    exchange.export_to(target)
     monkeypatch.setenv("FLEETSCAN_CACHE", str(tmp_path / "other"))
     return target
 
@@ -140,8 +140,8 @@ def repacked(source: Path, **changes: tarfile.TarInfo | bytes | None) -> Path:
 
 
 def test_what_one_host_exports_another_imports(exported: Path, small_appliance: Appliance) -> None:
-    imported = build.import_from(exported)
-    assert imported == build.find()
+    imported = exchange.import_from(exported)
+    assert imported == built.find()
     assert imported.directory != small_appliance.directory
     for name in MEMBERS:
         copy, original = imported.directory / name, small_appliance.directory / name
@@ -155,21 +155,21 @@ def test_an_export_leaves_no_partial_file(exported: Path) -> None:
 
 
 def test_an_import_replaces_what_was_there(exported: Path) -> None:
-    build.import_from(exported)
-    (build.directory() / "vmlinuz").write_bytes(b"damaged")
-    build.import_from(exported)
-    assert build.find().kernel.read_bytes() == b"kernel"
+    exchange.import_from(exported)
+    (built.directory() / "vmlinuz").write_bytes(b"damaged")
+    exchange.import_from(exported)
+    assert built.find().kernel.read_bytes() == b"kernel"
 
 
 def nothing_was_kept() -> bool:
-    return [path.name for path in (build.cache_directory() / "appliance").iterdir()] == ["lock"]
+    return [path.name for path in (cache.cache_directory() / "appliance").iterdir()] == ["lock"]
 
 
 @pytest.mark.parametrize("name", MEMBERS[:3])
 def test_a_changed_file_is_refused(exported: Path, name: str) -> None:
     changed = repacked(exported, **{name.replace(".", "_"): b"something else"})
     with pytest.raises(ApplianceError, match="a checksum differs"):
-        build.import_from(changed)
+        exchange.import_from(changed)
     assert nothing_was_kept()
 
 
@@ -178,7 +178,7 @@ def test_an_appliance_of_another_version_is_refused(
 ) -> None:
     monkeypatch.setenv("FLEETSCAN_SUITE", "sid")
     with pytest.raises(ApplianceError, match="another version of fleetscan") as caught:
-        build.import_from(exported)
+        exchange.import_from(exported)
     assert "same version" in caught.value.hint
     assert nothing_was_kept()
 
@@ -186,14 +186,14 @@ def test_an_appliance_of_another_version_is_refused(
 @pytest.mark.parametrize("name", MEMBERS)
 def test_an_archive_that_lacks_a_file_is_refused(exported: Path, name: str) -> None:
     with pytest.raises(ApplianceError, match="not an exported appliance"):
-        build.import_from(repacked(exported, **{name.replace(".", "_"): None}))
+        exchange.import_from(repacked(exported, **{name.replace(".", "_"): None}))
     assert nothing_was_kept()
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b"null", b"\xff"])
 def test_an_archive_with_a_damaged_manifest_is_refused(exported: Path, manifest: bytes) -> None:
     with pytest.raises(ApplianceError, match="not an exported appliance"):
-        build.import_from(repacked(exported, manifest_json=manifest))
+        exchange.import_from(repacked(exported, manifest_json=manifest))
     assert nothing_was_kept()
 
 
@@ -201,7 +201,7 @@ def test_an_archive_with_a_damaged_manifest_is_refused(exported: Path, manifest:
 def test_a_cut_archive_is_refused(exported: Path, length: int) -> None:
     exported.write_bytes(exported.read_bytes()[:length])
     with pytest.raises(ApplianceError, match="not an exported appliance"):
-        build.import_from(exported)
+        exchange.import_from(exported)
     assert nothing_was_kept()
 
 
@@ -210,14 +210,14 @@ def test_every_flipped_byte_is_noticed_or_harmless(exported: Path) -> None:
     for place in range(0, len(whole), 7):
         exported.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         with contextlib.suppress(ApplianceError):
-            build.import_from(exported)
-            assert build.find().root.read_bytes() == b"root"
+            exchange.import_from(exported)
+            assert built.find().root.read_bytes() == b"root"
 
 
 def test_a_missing_archive_is_refused(exported: Path) -> None:
     exported.unlink()
     with pytest.raises(ApplianceError, match="not an exported appliance"):
-        build.import_from(exported)
+        exchange.import_from(exported)
 
 
 def test_members_that_lead_elsewhere_are_not_written(exported: Path, tmp_path: Path) -> None:
@@ -226,13 +226,13 @@ def test_members_that_lead_elsewhere_are_not_written(exported: Path, tmp_path: P
     link = tarfile.TarInfo("root.erofs")
     link.type, link.linkname = tarfile.SYMTYPE, str(secret)
     with pytest.raises(ApplianceError):
-        build.import_from(repacked(exported, root_erofs=link))
+        exchange.import_from(repacked(exported, root_erofs=link))
     for name in ("../victim", str(victim)):
         with tarfile.open(exported) as old, tarfile.open(tmp_path / "more.tar", "w") as new:
             for member in old.getmembers():
                 new.addfile(member, old.extractfile(member))
             new.addfile(tarfile.TarInfo(name), io.BytesIO())
-        build.import_from(tmp_path / "more.tar")
+        exchange.import_from(tmp_path / "more.tar")
     assert not victim.exists()
     assert not list(tmp_path.rglob("victim"))
 
@@ -240,7 +240,7 @@ def test_members_that_lead_elsewhere_are_not_written(exported: Path, tmp_path: P
 @pytest.mark.usefixtures("cache")
 def test_there_is_nothing_to_export_without_an_appliance(tmp_path: Path) -> None:
     with pytest.raises(ApplianceError):
-        build.export_to(tmp_path / "out.tar.gz")
+        exchange.export_to(tmp_path / "out.tar.gz")
     assert not (tmp_path / "out.tar.gz").exists()
 
 
@@ -276,12 +276,12 @@ def bootstraps(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_a_built_appliance_is_found(bootstraps: list[Path]) -> None:
-    built = build.build()
-    assert built == build.find()
-    assert built.kernel_release == "6.12.0-1-amd64"
-    assert built.versions == {"lvm2": "2.03", "python3": "3.13"}
-    assert sorted(path.name for path in built.directory.iterdir()) == sorted(MEMBERS)
-    assert b"modules/erofs.ko" in built.initrd.read_bytes()
+    made = build.build()
+    assert made == built.find()
+    assert made.kernel_release == "6.12.0-1-amd64"
+    assert made.versions == {"lvm2": "2.03", "python3": "3.13"}
+    assert sorted(path.name for path in made.directory.iterdir()) == sorted(MEMBERS)
+    assert b"modules/erofs.ko" in made.initrd.read_bytes()
 
 
 def test_it_is_built_once(bootstraps: list[Path]) -> None:
@@ -292,10 +292,10 @@ def test_it_is_built_once(bootstraps: list[Path]) -> None:
 def test_it_is_built_anew_when_asked_to_or_when_damaged(bootstraps: list[Path]) -> None:
     build.build()
     build.build(force=True)
-    (build.directory() / "manifest.json").write_text("{")
+    (built.directory() / "manifest.json").write_text("{")
     build.build()
     assert len(bootstraps) == 3
-    assert build.find().kernel.read_bytes() == b"vmlinuz"
+    assert built.find().kernel.read_bytes() == b"vmlinuz"
 
 
 def test_those_who_build_at_once_wait_for_the_one_who_does(bootstraps: list[Path]) -> None:
@@ -322,7 +322,7 @@ def test_a_build_that_fails_leaves_nothing(
         build.build()
     assert nothing_was_kept()
     with pytest.raises(ApplianceError):
-        build.find()
+        built.find()
 
 
 def test_missing_tools_are_named_with_their_packages(
@@ -369,5 +369,5 @@ def test_a_process_that_is_killed_while_it_builds_holds_nobody_up_and_leaves_not
         assert process.stdout.readline() == b"at it\n"
         process.kill()
     assert list((cache / "appliance").glob(".new-*"))
-    assert build.build() == build.find()
+    assert build.build() == built.find()
     assert not list((cache / "appliance").glob(".new-*"))

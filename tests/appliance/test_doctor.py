@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance import accelerator, build, doctor
+from fleetscan.appliance import accelerator, built, doctor
 from fleetscan.appliance.accelerator import Probe
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.built import Appliance
 from fleetscan.scanner.errors import ApplianceError
 
 QEMU = "qemu-system-x86_64"
@@ -206,4 +206,4 @@ def test_a_whole_start_that_fails_is_told(
     outcome = check("a whole start")
     assert (outcome.ok, outcome.hint) == (False, "why")
     assert outcome.detail == "the appliance stopped: QEMU ended with status 1"
-    assert build.find() == small_appliance
+    assert built.find() == small_appliance

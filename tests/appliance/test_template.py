@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance import accelerator, initrd, template
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.template import Template
 from fleetscan.appliance.verified import identity
@@ -119,7 +119,7 @@ def test_the_three_used_last_are_kept(
 PREPARE = """
 import os, sys, time
 from pathlib import Path
-from fleetscan.appliance import accelerator, build, template
+from fleetscan.appliance import accelerator, built, cache, template
 from fleetscan.appliance.qemu_args import VMOptions
 
 def boot(appliance, options, memory, state):
@@ -130,7 +130,7 @@ def boot(appliance, options, memory, state):
 
 template._boot_and_save = boot
 accelerator.qemu_build = lambda: "qemu-7.2"
-made = template.prepare(build.find(), VMOptions("tcg", 4))
+made = template.prepare(built.find(), VMOptions("tcg", 4))
 print(os.fstat(made.memory).st_ino, flush=True)
 sys.stdin.read()
 """

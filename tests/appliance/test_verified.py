@@ -14,8 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance import accelerator, build, initrd, template, verified
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance import (
+    accelerator,
+    build,
+    built,
+    exchange,
+    initrd,
+    template,
+    verified,
+)
+from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.scanner.errors import ApplianceError
 
@@ -51,10 +59,10 @@ def read(appliance: Appliance, path: Path) -> bytes:
 def in_another_process(appliance: Appliance) -> list[int]:
     """Sizes of the files that another process hashes in order to open the root."""
     script = (
-        "import contextlib, json, os\nfrom fleetscan.appliance import build, verified\nsizes = []\n"
+        "import contextlib, json, os\nfrom fleetscan.appliance import built, verified\nsizes = []\n"
         "hash_of = verified._hash\n"
         "verified._hash = lambda file: sizes.append(os.fstat(file).st_size) or hash_of(file)\n"
-        "appliance = build.find()\n"
+        "appliance = built.find()\n"
         "with contextlib.ExitStack() as stack: appliance.opened(stack, appliance.root)\n"
         "print(json.dumps(sizes))\n"
     )
@@ -166,7 +174,7 @@ def test_a_content_address_that_is_not_that_of_the_files_is_refused(
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"content": "0" * 12}))
     with pytest.raises(ApplianceError, match="content address"):
-        build.find()
+        built.find()
 
 
 # -- A cache that others could have written ------------------------------------------------------
@@ -192,18 +200,18 @@ def test_an_appliance_that_others_could_have_written_is_refused(
     else:
         monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
     with pytest.raises(ApplianceError, match="the cache is not used") as caught:
-        read(build.find(), small_appliance.root)
+        read(built.find(), small_appliance.root)
     assert "FLEETSCAN_CACHE" in caught.value.hint
 
 
 @pytest.mark.usefixtures("small_appliance")
 def test_nothing_is_built_or_imported_into_such_a_cache(cache: Path, tmp_path: Path) -> None:
-    build.export_to(tmp_path / "fleetscan.appliance.tar.gz")
+    exchange.export_to(tmp_path / "fleetscan.appliance.tar.gz")
     cache.chmod(0o777)
     with pytest.raises(ApplianceError, match="the cache is not used"):
         build.build(force=True)
     with pytest.raises(ApplianceError, match="the cache is not used"):
-        build.import_from(tmp_path / "fleetscan.appliance.tar.gz")
+        exchange.import_from(tmp_path / "fleetscan.appliance.tar.gz")
 
 
 def test_a_finding_that_others_could_have_written_is_found_out_anew(
@@ -252,12 +260,12 @@ def test_a_link_planted_beside_an_export_is_not_followed(
     shared.chmod(0o1777)
     for name in ("fleetscan.appliance.tar.gz.partial", "fleetscan.appliance.tar.gz"):
         (shared / name).symlink_to(victim)
-    build.export_to(shared / "fleetscan.appliance.tar.gz")
+    exchange.export_to(shared / "fleetscan.appliance.tar.gz")
     assert victim.read_bytes() == b"precious"
     exported = shared / "fleetscan.appliance.tar.gz"
     assert not exported.is_symlink()
     assert exported.stat().st_mode & 0o777 == 0o600
-    assert build.import_from(exported).sha256 == small_appliance.sha256
+    assert exchange.import_from(exported).sha256 == small_appliance.sha256
 
 
 @pytest.mark.parametrize("target", ["missing/appliance.tar.gz", "folder"])
@@ -266,7 +274,7 @@ def test_an_export_that_cannot_be_written_is_a_clear_error(
 ) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(ApplianceError, match="cannot be written") as caught:
-        build.export_to(tmp_path / target)
+        exchange.export_to(tmp_path / target)
     assert caught.value.hint
     assert small_appliance.root.exists()
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["folder"]
@@ -275,5 +283,5 @@ def test_an_export_that_cannot_be_written_is_a_clear_error(
 def test_a_damaged_appliance_is_not_exported(small_appliance: Appliance, tmp_path: Path) -> None:
     small_appliance.root.write_bytes(b"evil")
     with pytest.raises(ApplianceError, match="damaged"):
-        build.export_to(tmp_path / "out.tar.gz")
+        exchange.export_to(tmp_path / "out.tar.gz")
     assert not (tmp_path / "out.tar.gz").exists()

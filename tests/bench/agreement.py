@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from examples.builder.images import EXTRA, FLEET
 from fleetscan.scanner.cli import output
-from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.inspect import inspect_machine
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.store.staging import MemorySink
 from tests.bench import families, guests, inspector
 from tests.bench.findings import FIELDS, Findings, System, names_of, package

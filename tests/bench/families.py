@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from examples.build_fleet import default_directory
-from fleetscan.appliance import build
+from fleetscan.appliance import cache
 from tests.bench.guests import Guest
 from tests.scanner.tables.run_case import REPOSITORY, lay_out
 from tests.vm.machines import image_of
@@ -70,7 +70,7 @@ def guest() -> Guest:
     for name in (*_PACKAGES, *_RPM):
         for path in sorted(filter(Path.is_file, _case("operating_systems", name).rglob("*"))):
             key.update(str(path.relative_to(_CASES)).encode() + b"\0" + path.read_bytes())
-    folder = build.cache_directory() / "agreement" / f"{NAME}-{key.hexdigest()[:16]}"
+    folder = cache.cache_directory() / "agreement" / f"{NAME}-{key.hexdigest()[:16]}"
     names = [*_PACKAGES, *_RPM]
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)

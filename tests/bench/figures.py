@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 
-from fleetscan.appliance import accelerator, build
+from fleetscan.appliance import accelerator, built
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Spread:
 
 def chosen_accelerator() -> str:
     """What appliances run on here: kvm or tcg."""
-    return accelerator.choose(build.find())
+    return accelerator.choose(built.find())
 
 
 def host() -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from fleetscan.appliance import build
+from fleetscan.appliance import cache
 from tests.bench.figures import chosen_accelerator
 from tests.bench.findings import Findings, System, names_of, package
 from tests.bench.guests import Guest
@@ -68,7 +68,7 @@ def ask(guest: Guest, *, again: bool = False) -> Answer:
         guest: the machine.
         again: run them whatever the cache has.
     """
-    kept = build.cache_directory() / "agreement" / f"{_digest(guest)}.json"
+    kept = cache.cache_directory() / "agreement" / f"{_digest(guest)}.json"
     if not again and kept.exists():
         return Answer(**json.loads(kept.read_text()))
     disks = [argument for disk in guest.disks for argument in ("-a", str(disk))]

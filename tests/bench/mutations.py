@@ -22,8 +22,9 @@ from pathlib import Path
 from examples.build_fleet import default_directory
 from examples.builder.images import SETS, Image
 from fleetscan.scanner.errors import FleetscanError
-from fleetscan.scanner.fleet import scan_one
-from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.fleet_tasks import scan_one
+from fleetscan.scanner.inspect import inspect_machine
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.runs import Store

@@ -18,7 +18,8 @@ from typing import Any
 
 from fleetscan.scanner.cli import output
 from fleetscan.scanner.errors import FleetscanError
-from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.inspect import inspect_machine
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables.packages.spec import LANGUAGES
 from tests.bench import guests

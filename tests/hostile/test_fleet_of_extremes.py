@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from fleetscan.scanner.cluster import ClusterOptions
-from fleetscan.scanner.fleet import FleetOptions, FleetSummary, scan_fleet
-from fleetscan.scanner.inspect import InspectOptions
+from fleetscan.scanner.fleet import scan_fleet
+from fleetscan.scanner.fleet_events import FleetSummary
+from fleetscan.scanner.fleet_tasks import FleetOptions
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.sources import Machine
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.store.views import connect

@@ -20,10 +20,11 @@ from fleetscan.appliance import qemu_args
 from fleetscan.appliance.monitor import Monitor
 from fleetscan.appliance.plugging import PluggedLayer, Plugger
 from fleetscan.appliance.qemu_args import ROOT_SET, OpenLayer
-from fleetscan.scanner import inspect
+from fleetscan.scanner import isolation
 from fleetscan.scanner.deadline import Deadline
 from fleetscan.scanner.errors import ApplianceError, FleetscanError, PreflightError
-from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.inspect import inspect_machine
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.preflight import DiskPlan, Policy, examine, layer, qemu_img
 from fleetscan.scanner.preflight.opening import open_disk
 from fleetscan.scanner.sources import Disk, Machine
@@ -182,7 +183,7 @@ class TestAnImageRewrittenAtTheLastMoment:
             rewrite(path, evil)
             return chain
 
-        monkeypatch.setattr(inspect, "open_disk", opened)
+        monkeypatch.setattr(isolation, "open_disk", opened)
         sink = MemorySink()
         machine = Machine("m", (Disk(str(path)),), "test")
         assert inspect_machine(machine, InspectOptions(), sink).outcome == "failed"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance import build
+from fleetscan.appliance import built, cache
 from fleetscan.appliance.confinement import layers
 from tests.hostile import taken_over
 from tests.vm.machines import prepared
@@ -64,7 +64,7 @@ def secrets_of(user: int, top: Path) -> Path:
 def own_cache(place: Path) -> Path:
     """A cache of the ordinary user's own, with a copy of this host's appliance."""
     user = ORDINARY_USER if os.geteuid() == 0 else os.geteuid()
-    appliance = build.find()
+    appliance = built.find()
     cache = place / "cache"
     (cache / "appliance").mkdir(parents=True, mode=0o700)
     folder = cache / "appliance" / appliance.directory.name
@@ -90,7 +90,7 @@ def test_started_by_root_it_reaches_nothing_but_its_own_descriptors(place: Path)
     if os.geteuid() != 0:
         pytest.skip("only root shows what QEMU may do when root scans")
     prepared()
-    answer = taken_over.run(0, build.cache_directory(), place / "probe.so", secrets_of(0, place))
+    answer = taken_over.run(0, cache.cache_directory(), place / "probe.so", secrets_of(0, place))
     assert set(layers.LEAST) <= set(answer["layers"])  # type: ignore[call-overload] # JSON
     check(answer)
 
@@ -108,7 +108,7 @@ def test_started_by_an_ordinary_user_it_reaches_nothing_but_its_own_descriptors(
 def test_without_confinement_the_same_attempts_succeed(place: Path) -> None:
     secrets = secrets_of(1, place)
     library = place / "probe.so"
-    answer = taken_over.run(0, build.cache_directory(), library, secrets, "bare")
+    answer = taken_over.run(0, cache.cache_directory(), library, secrets, "bare")
     found = answer["found"]
     assert isinstance(found, dict)
     assert {name for name in REACHED if found[name] != "worked"} == set()

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import typer
 
-from fleetscan.appliance.build import Appliance, cache_directory
+from fleetscan.appliance.built import Appliance
+from fleetscan.appliance.cache import cache_directory
 from fleetscan.scanner import writing
 from fleetscan.scanner.cli import exits, output, run
 from fleetscan.scanner.cli.app import app
@@ -52,8 +53,8 @@ def facts(tmp_path: Path) -> Path:
 def ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with an appliance, which the machines of these tests do not live to need."""
     nowhere = Appliance(Path("/none"), "inputs", "content", "6.12", "trixie", {})
-    monkeypatch.setattr("fleetscan.appliance.build.find", lambda: nowhere)
-    monkeypatch.setattr("fleetscan.appliance.build.verify", lambda appliance: None)
+    monkeypatch.setattr("fleetscan.appliance.built.find", lambda: nowhere)
+    monkeypatch.setattr("fleetscan.appliance.built.verify", lambda appliance: None)
 
 
 class TestEveryCommand:
@@ -896,7 +897,7 @@ class TestScan:
         def nothing() -> None:
             raise ApplianceError("no appliance")
 
-        monkeypatch.setattr("fleetscan.appliance.build.find", nothing)
+        monkeypatch.setattr("fleetscan.appliance.built.find", nothing)
         (tmp_path / "a.img").touch()
         assert run(["scan", str(tmp_path), "--facts", str(tmp_path / "facts")]) == exits.FAILED
         assert not (tmp_path / "facts").exists()

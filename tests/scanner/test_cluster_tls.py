@@ -24,8 +24,9 @@ from fleetscan.scanner.cli import exits, run
 from fleetscan.scanner.cluster import ClusterOptions, open_cluster
 from fleetscan.scanner.cluster_tls import Address, Certificates
 from fleetscan.scanner.errors import FleetscanError, UsageError
-from fleetscan.scanner.fleet import FleetOptions, scan_fleet
-from fleetscan.scanner.inspect import InspectOptions
+from fleetscan.scanner.fleet import scan_fleet
+from fleetscan.scanner.fleet_tasks import FleetOptions
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.sources import Machine
 from fleetscan.scanner.store.runs import Store
 from tests.conftest import PROJECT

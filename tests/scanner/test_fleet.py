@@ -20,15 +20,11 @@ import pytest
 
 from fleetscan.scanner.cluster import ClusterOptions, default_slots, open_cluster
 from fleetscan.scanner.errors import FleetscanError, StoreError, UsageError
-from fleetscan.scanner.fleet import (
-    FleetEvent,
-    FleetOptions,
-    FleetSummary,
-    MachineFinished,
-    MachineStarted,
-    scan_fleet,
-)
-from fleetscan.scanner.inspect import InspectOptions, MachineSummary
+from fleetscan.scanner.findings import MachineSummary
+from fleetscan.scanner.fleet import scan_fleet
+from fleetscan.scanner.fleet_events import FleetEvent, FleetSummary, MachineFinished, MachineStarted
+from fleetscan.scanner.fleet_tasks import FleetOptions
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.sources import Disk, Machine
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.runs import Store

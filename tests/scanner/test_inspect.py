@@ -10,16 +10,13 @@ from typing import Any
 
 import pytest
 
-from fleetscan.appliance import accelerator, build, template
-from fleetscan.appliance.build import Appliance
-from fleetscan.scanner import inspect as inspection
+from fleetscan.appliance import accelerator, built, template
+from fleetscan.appliance.built import Appliance
+from fleetscan.scanner import isolation
 from fleetscan.scanner.errors import ApplianceError
-from fleetscan.scanner.inspect import (
-    InspectOptions,
-    MachineSummary,
-    inspect_directory,
-    inspect_machine,
-)
+from fleetscan.scanner.findings import MachineSummary
+from fleetscan.scanner.inspect import inspect_directory, inspect_machine
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.schema import Origin, Scope
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.arrow import arrow_schema
@@ -214,7 +211,7 @@ def no_appliance(monkeypatch: pytest.MonkeyPatch) -> None:
     def find() -> Appliance:
         raise ApplianceError("there is no appliance", hint="build one")
 
-    monkeypatch.setattr(build, "find", find)
+    monkeypatch.setattr(built, "find", find)
 
 
 def inspect(machine: Machine, attempt: int = 1) -> tuple[Row, MemorySink]:
@@ -271,16 +268,16 @@ def test_time_in_which_the_host_makes_its_template_is_not_the_machines(
     def prepare(*_: object) -> None:
         time.sleep(1.1)
 
-    monkeypatch.setattr(inspection, "_MADE_SECONDS", making)
+    monkeypatch.setattr(isolation, "_MADE_SECONDS", making)
 
     def clone(*_: object) -> None:
         raise ApplianceError("cloned")
 
     appliance = Appliance(Path("/"), "inputs", "content", "6.12", "trixie", {})
-    monkeypatch.setattr(build, "find", lambda: appliance)
+    monkeypatch.setattr(built, "find", lambda: appliance)
     monkeypatch.setattr(accelerator, "choose", lambda appliance: "tcg")
     monkeypatch.setattr(template, "prepare", prepare)
-    monkeypatch.setattr(inspection, "ApplianceVM", clone)
+    monkeypatch.setattr(isolation, "ApplianceVM", clone)
     sink = MemorySink()
     machine = Machine("m", (disk,), "folder")
     inspect_machine(machine, InspectOptions(deadline=1.0), sink)

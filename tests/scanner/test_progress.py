@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from fleetscan.scanner import progress
-from fleetscan.scanner.fleet import MachineFinished, MachineStarted
-from fleetscan.scanner.inspect import MachineSummary
+from fleetscan.scanner.findings import MachineSummary
+from fleetscan.scanner.fleet_events import MachineFinished, MachineStarted
 from fleetscan.scanner.progress import FleetProgress
 
 HOSTILE = "web\x1b[2J[red]/\u202e"

@@ -10,8 +10,10 @@ import pytest
 
 from fleetscan.scanner import preflight
 from fleetscan.scanner.findings import Findings, Outcome
-from fleetscan.scanner.fleet import FleetOptions, MachineFinished, scan_fleet
-from fleetscan.scanner.inspect import InspectOptions
+from fleetscan.scanner.fleet import scan_fleet
+from fleetscan.scanner.fleet_events import MachineFinished
+from fleetscan.scanner.fleet_tasks import FleetOptions
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.reuse import EarlierFacts
 from fleetscan.scanner.sources.base import Disk, LeftOut, Machine
 from fleetscan.scanner.store import views

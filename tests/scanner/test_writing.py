@@ -213,11 +213,13 @@ _MAKERS = {
     *("symlink_to", "hardlink_to", "copyfile", "copy", "copy2", "copytree", "move"),
 }
 _ALLOWED = {
-    "appliance/build.py": "builds in a private directory, and gives each file its mode at the end",
+    "appliance/build.py": "builds in a private directory",
     "appliance/cgroup.py": "a directory and files of the kernel's",
     "appliance/confinement/identity.py": "a file of locks in /run, which only root can write",
     "appliance/confinement/syscalls.py": "names the flags in order to forbid them",
     "appliance/doctor.py": "tries by using, in private directories and files without a name",
+    "appliance/exchange.py": "unpacks in a private directory",
+    "appliance/placing.py": "the private directory, and each file's mode at the end",
     "appliance/template.py": "builds in a private directory",
     "reports/process.py": "writes to a file that is open already",
     "scanner/cli/verdicts.py": "a private file that is printed",

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance import accelerator, build, initrd, template, vm
-from fleetscan.appliance.build import Appliance
+from fleetscan.appliance import accelerator, built, cache, initrd, template, vm
+from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.session import Limits
 from fleetscan.appliance.template import Template
@@ -49,7 +49,7 @@ class Host:
     @property
     def place(self) -> Path:
         """The directory that holds the template."""
-        return build.cache_directory() / "template" / self.template.key
+        return cache.cache_directory() / "template" / self.template.key
 
 
 def soon(seconds: float = 60) -> Deadline:
@@ -60,7 +60,7 @@ def soon(seconds: float = 60) -> Deadline:
 def prepared() -> Host:
     """This host's appliance and its template."""
     try:
-        appliance = build.find()
+        appliance = built.find()
     except ApplianceError as error:
         pytest.fail(f"{error}: {error.hint}")
     options = VMOptions(accelerator.choose(appliance))
@@ -70,7 +70,7 @@ def prepared() -> Host:
 @functools.cache
 def taken_over() -> Host:
     """As :func:`prepared`, with the hostile agent; made once a test session."""
-    appliance = build.find()
+    appliance = built.find()
     with other_cache(), hostile_agent():
         found = prepared()
     return Host(appliance, found.options, found.template)
@@ -79,8 +79,8 @@ def taken_over() -> Host:
 @contextlib.contextmanager
 def other_cache() -> Iterator[Path]:
     """A cache with this host's appliance and no templates."""
-    chosen = accelerator.choose(build.find())
-    real = build.cache_directory()
+    chosen = accelerator.choose(built.find())
+    real = cache.cache_directory()
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o755)
         Path(folder, "appliance").symlink_to(real / "appliance")

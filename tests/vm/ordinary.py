@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fleetscan.scanner.inspect import InspectOptions, inspect_directory, inspect_machine
+from fleetscan.scanner.inspect import inspect_directory, inspect_machine
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.schema import Origin
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.staging import MemorySink

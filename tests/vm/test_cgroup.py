@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples.builder import vm
-from fleetscan.appliance import build, cgroup
+from fleetscan.appliance import built, cgroup
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -55,7 +55,7 @@ def test_a_process_with_too_much_memory_is_killed_and_its_group_is_gone(tmp_path
         "trial.py": _TRIAL,
         "cgroup.py": Path(cgroup.__file__).read_bytes(),
     }
-    vm.run(build.find(), scripts, [], tmp_path)
+    vm.run(built.find(), scripts, [], tmp_path)
     outcome = json.loads((tmp_path / "outcome").read_text())
     assert outcome == {
         "delegated": "/sys/fs/cgroup/unit",

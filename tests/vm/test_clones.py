@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from fleetscan.appliance import accelerator, build, initrd, template
+from fleetscan.appliance import accelerator, built, initrd, template
 from fleetscan.appliance.plugging import PluggedLayer
 from fleetscan.appliance.vm import ApplianceVM
 from fleetscan.scanner.errors import ApplianceError
-from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.inspect import inspect_machine
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.staging import MemorySink
 from tests.vm.machines import (
@@ -292,7 +293,7 @@ def test_an_ordinary_user_finds_the_same_facts_row_for_row(
     image: Path, by_template: dict[str, list[dict[str, Any]]]
 ) -> None:
     user = ORDINARY_USER if os.geteuid() == 0 else os.geteuid()
-    appliance = build.find()
+    appliance = built.find()
     environment = {**os.environ, "FLEETSCAN_ACCELERATOR": accelerator.choose(appliance)}
     with tempfile.TemporaryDirectory() as cache:
         place = Path(cache, "appliance", appliance.directory.name)
@@ -334,6 +335,6 @@ def test_where_there_can_be_no_template_the_appliance_is_booted(
         raise ApplianceError(f"booted without state: {options.get('state')}")
 
     monkeypatch.setattr(template, "prepare", no_template)
-    monkeypatch.setattr("fleetscan.scanner.inspect.ApplianceVM", booted)
+    monkeypatch.setattr("fleetscan.scanner.isolation.ApplianceVM", booted)
     row = inspected(Machine("m", (Disk(str(image), "raw"),), "test"))
     assert row["error"] == "booted without state: None"

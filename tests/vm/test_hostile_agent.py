@@ -13,7 +13,9 @@ import pytest
 
 from fleetscan.appliance.vm import LocalAppliance
 from fleetscan.scanner import inspect as inspection
-from fleetscan.scanner.inspect import InspectOptions, MachineSummary, inspect_directory
+from fleetscan.scanner.findings import MachineSummary
+from fleetscan.scanner.inspect import inspect_directory
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.schema import Origin, Scope
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables

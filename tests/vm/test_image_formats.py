@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.inspect import inspect_machine
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.preflight import Policy, examine
 from fleetscan.scanner.preflight.opening import open_disk
 from fleetscan.scanner.sources import Disk, Machine, find_machines

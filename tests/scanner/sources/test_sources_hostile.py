@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fleetscan.scanner import preflight
 from fleetscan.scanner.errors import FleetscanError, PreflightError, UsageError
-from fleetscan.scanner.inspect import InspectOptions, inspect_machine
+from fleetscan.scanner.inspect import inspect_machine
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.preflight import Policy
 from fleetscan.scanner.preflight.plan import open_checked
 from fleetscan.scanner.sources import Disk, Machine, SourceOptions, find_machines, listing

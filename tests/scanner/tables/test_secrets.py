@@ -16,7 +16,8 @@ from fleetscan.appliance.guest.machine import DirectoryMachine
 from fleetscan.appliance.wire import FrameKind, FrameReader, encode_json
 from fleetscan.scanner import schema
 from fleetscan.scanner.encoding import encode_rows
-from fleetscan.scanner.inspect import InspectOptions, inspect_directory
+from fleetscan.scanner.inspect import inspect_directory
+from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.redaction import MARKER
 from fleetscan.scanner.schema import Column, Kind, Origin, Table
 from fleetscan.scanner.store.arrow import decode_rows

@@ -1,0 +1,217 @@
+"""What an agent finds and gathers, as checked rows.
+
+The agent finds volumes, filesystems and roots, and one collector a table gathers rows. What it
+sends was written by a guest that may be hostile: each answer is checked before it goes anywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fleetscan.appliance.session import printable
+from fleetscan.appliance.vm import Agent
+from fleetscan.scanner import usage
+from fleetscan.scanner.attempt import Attempt
+from fleetscan.scanner.errors import FleetscanError, GuestError, RowError, WireError
+from fleetscan.scanner.findings import Status
+from fleetscan.scanner.schema import Origin, Scope, Table
+from fleetscan.scanner.store.arrow import decode_rows
+from fleetscan.scanner.store.staging import RowSink
+from fleetscan.scanner.tables import load_tables
+
+log = logging.getLogger(__name__)
+
+_NAME, _TEXT, _DEVICE = 1000, 500, 100  # characters that are kept of what a guest says
+
+# Dear tables come last, so that the others are there when time runs out.
+_LAST = ("files",)
+
+_USAGE = "directory_usage"
+_Taker = Callable[[pa.Table], None]
+
+
+class _Discovery(BaseModel):
+    """What the guest says it found; it may say anything."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    devices: list[str] = Field(max_length=256)
+    roots: list[str] = Field(max_length=64)
+    warnings: list[str] = Field(max_length=1000)
+
+
+def gather(attempt: Attempt, agent: Agent) -> None:
+    """Have an agent find what the machine holds and collect every table.
+
+    Raises:
+        FleetscanError: the agent went away, broke the rules, or took too long; what was gathered
+            before is kept.
+    """
+    with attempt.found.at("discover"):
+        _discover(attempt, agent)
+    with attempt.found.at("collect"):
+        _Collection(attempt, agent).collect()
+
+
+def _discover(attempt: Attempt, agent: Agent) -> None:
+    options, found = attempt.options, attempt.found
+    wanted = list(found.plans)
+    answer = agent.call(
+        "discover",
+        attempt.deadline,
+        disks=wanted,
+        files=options.files,
+        keys=[{"selector": selector, "secret": key.hex()} for selector, key in attempt.keys],
+        packages=options.packages,
+        registry=options.registry,
+    )
+    try:
+        discovery = _Discovery.model_validate(answer)
+    except ValidationError as error:
+        raise WireError("the appliance sent a discovery of the wrong shape") from error
+    roots = [_short(name, _NAME) for name in discovery.roots]
+    if len(set(roots)) < len(roots):
+        raise WireError("the appliance named a root twice")
+    found.roots = roots
+    found.warnings += [_short(text, _TEXT) for text in discovery.warnings]
+    for index, device in zip(wanted, discovery.devices, strict=False):
+        found.name_disk(index, _short(device, _DEVICE))
+
+
+class _Collection:
+    """Collects one table after the other from an agent."""
+
+    def __init__(self, attempt: Attempt, agent: Agent) -> None:
+        self._options = attempt.options
+        self._deadline = attempt.deadline
+        self._found = attempt.found
+        self._sink = attempt.sink
+        self._machine_id = attempt.machine.machine_id
+        self._agent = agent
+
+    def collect(self) -> None:
+        """Collect every table that a guest fills."""
+        tables = [table for table in load_tables().values() if table.origin is Origin.GUEST]
+        for table in tables:
+            if table.scope is Scope.MACHINE:
+                self._collect_table(table, None)
+        for last in (False, True):
+            for index in range(len(self._found.roots)):
+                for table in tables:
+                    if table.scope is not Scope.ROOT or (table.name in _LAST) is not last:
+                        continue
+                    if table.name == "files":
+                        self._collect_files(table, index)
+                    else:
+                        self._collect_table(table, index)
+
+    def _collect_files(self, table: Table, index: int) -> None:
+        """Gather the files of a root, and what its directories hold along with them."""
+        usages = usage.DirectoryUsages(self._options.usage_depth)
+        complete = self._options.files == "all"
+        self._collect_table(table, index, usages.add if complete else None)
+        files, root = self._found.coverage[-1], self._found.roots[index]
+        if not complete:
+            self._found.cover(
+                _USAGE, root, "not_applicable", error="not every file was listed (--files)"
+            )
+            return
+        begun, rows = time.monotonic(), 0
+        for some in usages.tables(self._machine_id, root):
+            rows += some.num_rows
+            self._sink.write(_USAGE, some)
+        seconds = time.monotonic() - begun
+        self._found.cover(
+            _USAGE,
+            root,
+            files.status,
+            rows=rows,
+            seconds=seconds,
+            error=files.error,
+            unread=usage.unread(files.unread, self._options.usage_depth),
+        )
+
+    def _collect_table(self, table: Table, index: int | None, also: _Taker | None = None) -> None:
+        """Gather one table, for the sink and a further taker; a failure is a row of coverage."""
+        root = None if index is None else self._found.roots[index]
+        receiver = _Receiver(table, self._machine_id, root, self._sink, also)
+        begun = time.monotonic()
+        status: Status = "failed"
+        reason: str | None = "the scan ended while this table was gathered"
+        unread: tuple[str, ...] | None = None
+        try:
+            self._agent.call("collect", self._deadline, receiver, table=table.name, root=index)
+            if receiver.refused:
+                reason = f"rows were refused: {receiver.refused}"
+            else:
+                status, reason = ("ok" if receiver.rows else "empty"), None
+        except GuestError as error:
+            not_applicable = error.name == "NotApplicable" and not receiver.refused
+            status = "not_applicable" if not_applicable else "failed"
+            reason = error.args[0].partition(": ")[2] if not_applicable else str(error)
+            if status == "failed" and not receiver.refused:
+                unread = error.unread
+            log.debug("%s: %s: %s", self._machine_id, table.name, error.remote_traceback)
+        except FleetscanError as error:
+            reason = str(error)
+            raise
+        finally:
+            seconds = time.monotonic() - begun
+            self._found.cover(
+                table.name,
+                root,
+                status,
+                rows=receiver.rows,
+                seconds=seconds,
+                error=reason,
+                unread=unread,
+            )
+
+
+def _short(text: str, length: int) -> str:
+    """Guest text, harmless and no longer than that, at a cost that does not depend on the guest."""
+    return printable(text[:length])[:length]
+
+
+class _Receiver:
+    """Checks one table's rows as they arrive and hands them on.
+
+    Rows that are refused end the table, not the machine: what follows of it is dropped, and what
+    came before is kept.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        machine_id: str,
+        root: str | None,
+        sink: RowSink,
+        also: _Taker | None = None,
+    ) -> None:
+        self._also = also
+        self._table = table
+        self._machine_id = machine_id
+        self._root = root
+        self._sink = sink
+        self.rows = 0
+        self.refused: RowError | None = None
+
+    def __call__(self, name: str, payload: bytes) -> None:
+        if name != self._table.name:
+            raise WireError("the appliance sent rows of a table that was not asked for")
+        if self.refused is not None:
+            return
+        try:
+            rows = decode_rows(self._table, payload, machine_id=self._machine_id, root=self._root)
+        except RowError as error:
+            self.refused = error
+            return
+        self.rows += rows.num_rows
+        self._sink.write(self._table.name, rows)
+        if self._also is not None:
+            self._also(rows)
