@@ -20,10 +20,10 @@ from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.cache import cache_directory
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Needs, Process, confined
+from fleetscan.appliance.ground.errors import ApplianceError
+from fleetscan.appliance.host import trust, writing
 from fleetscan.appliance.open_files import memory_copy
 from fleetscan.appliance.qemu_args import Accelerator, VMOptions
-from fleetscan.scanner import trust, writing
-from fleetscan.scanner.errors import ApplianceError
 
 KVM = privileges.KVM
 

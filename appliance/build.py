@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fleetscan.appliance import built, initrd, placing
 from fleetscan.appliance.built import Appliance
-from fleetscan.scanner.errors import ApplianceError, CommandError
+from fleetscan.appliance.ground.errors import ApplianceError, CommandError
 
 _BUILD_SECONDS = 1800
 

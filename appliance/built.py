@@ -17,9 +17,9 @@ from pathlib import Path
 
 from fleetscan.appliance import initrd
 from fleetscan.appliance.cache import cache_directory, trusted
+from fleetscan.appliance.ground.errors import ApplianceError
+from fleetscan.appliance.host import trust
 from fleetscan.appliance.verified import open_verified
-from fleetscan.scanner import trust
-from fleetscan.scanner.errors import ApplianceError
 
 HERE = Path(__file__).resolve().parent
 SUITE = "trixie"
@@ -28,7 +28,7 @@ SUITE = "trixie"
 FILES = ("vmlinuz", "initrd", "root.erofs")
 """An appliance's files, its manifest aside."""
 
-CHECKSUM = initrd.PROJECT / "scanner" / "tables" / "marvin32.c"
+CHECKSUM = initrd.PROJECT / "appliance" / "guest" / "readers" / "marvin32.c"
 _NATIVE = initrd.PROJECT / "scanner" / "tables" / "files"
 _BUILD_AGAIN = "run: fleetscan appliance build --force"
 

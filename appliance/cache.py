@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fleetscan.scanner import trust
-from fleetscan.scanner.errors import ApplianceError
+from fleetscan.appliance.ground.errors import ApplianceError
+from fleetscan.appliance.host import trust
 
 _OWN_CACHE = "set FLEETSCAN_CACHE to a directory of your own"
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from fleetscan.appliance import accelerator, built, cache
 from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError, FleetscanError
+from fleetscan.appliance.host import writing
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.session import Limits
 from fleetscan.appliance.vm import ApplianceVM
-from fleetscan.scanner import writing
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError, FleetscanError
 
 SLOT_MIB = 700
 """Memory that one scan at a time needs: the appliance's own and a worker's."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fleetscan.appliance import built, placing
 from fleetscan.appliance.built import Appliance
-from fleetscan.scanner import writing
-from fleetscan.scanner.errors import ApplianceError
+from fleetscan.appliance.ground.errors import ApplianceError
+from fleetscan.appliance.host import writing
 
 
 def export_to(target: Path) -> None:

@@ -16,20 +16,13 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 _PACKAGE = "fleetscan"  # what they are imported from
 
-# What the agent needs of this project, besides the fact tables. All of it is guest-safe.
-_AGENT_FILES = (
-    "appliance/__init__.py",
-    "appliance/wire.py",
-    "scanner/__init__.py",
-    "scanner/encoding.py",
-    "scanner/schema.py",
-    "scanner/words.py",
-)
-_START = b"""\
+_ROOMS = ("appliance/ground", "appliance/guest")
+_TABLES = "*/tables"  # and the fact tables with their collectors, whoever has them
+_START = """\
 import sys
 sys.path[:] = ["/run/agent", *sys.path, "/usr/lib/python3/dist-packages"]
 from fleetscan.appliance.guest.__main__ import boot
-boot()
+boot({tables!r})
 """
 
 
@@ -68,14 +61,27 @@ def _padded(data: bytes) -> bytes:
 
 
 def agent_files() -> dict[str, bytes]:
-    """The agent's files by path below its directory in the appliance."""
-    paths = [PROJECT / name for name in _AGENT_FILES]
-    paths += sorted((PROJECT / "appliance" / "guest").glob("*.py"))
-    paths += sorted((PROJECT / "scanner" / "redaction").glob("*.py"))
-    paths += sorted((PROJECT / "scanner" / "tables").glob("**/*.py"))
-    files = {f"{_PACKAGE}/{path.relative_to(PROJECT)}": path.read_bytes() for path in paths}
-    files["start.py"] = _START
+    """The agent's files by path below its directory in the appliance.
+
+    What ships follows from its place: the modules of the ground and of the guest's room, those of
+    the fact tables, and the packages that they lie in.
+    """
+    rooms = [*(PROJECT / room for room in _ROOMS), _tables()]
+    paths = {path for room in rooms for path in room.rglob("*.py")}
+    paths |= {room.parent / "__init__.py" for room in rooms}
+    files = {f"{_PACKAGE}/{path.relative_to(PROJECT)}": path.read_bytes() for path in sorted(paths)}
+    files["start.py"] = _START.format(tables=tables_package()).encode()
     return files
+
+
+def tables_package() -> str:
+    """The package of the fact tables, which the agent is given by name: it knows none itself."""
+    return ".".join((_PACKAGE, *_tables().relative_to(PROJECT).parts))
+
+
+def _tables() -> Path:
+    (marker,) = PROJECT.glob(f"{_TABLES}/__init__.py")
+    return marker.parent
 
 
 def agent_archive() -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError, DeadlineError
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError
 
 
 class Monitor:

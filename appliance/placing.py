@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fleetscan.appliance import built
 from fleetscan.appliance.cache import cache_directory, trusted
-from fleetscan.scanner import writing
+from fleetscan.appliance.host import writing
 
 # Debian's own files, no secrets: a cache whose top directory lets others in is of use to them. What
 # templates hold is for their owner alone.

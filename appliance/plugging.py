@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fleetscan.appliance import qemu_args
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError, ForeignFileError, LockedError
 from fleetscan.appliance.monitor import Monitor
 from fleetscan.appliance.open_files import memory_file, reopened
 from fleetscan.appliance.qemu_args import OpenLayer, OpenNode
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError, ForeignFileError, LockedError
 
 _WRONG_KEY = "Invalid password"  # QEMU's crypto/block-luks.c, for what fits no key slot
 _MOST_WORDS = 300

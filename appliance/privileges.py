@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetscan.scanner.errors import ApplianceError
+from fleetscan.appliance.ground.errors import ApplianceError
 
 CONSOLE_BYTES = 4 << 20
 """How long the console log may become, in bytes; QEMU dies of SIGXFSZ beyond."""

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fleetscan.appliance import wire
-from fleetscan.appliance.wire import Frame, FrameKind
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError, GuestError, WireError
-from fleetscan.scanner.schema import UNREAD_FILES, UNREAD_LENGTH, unescape
+from fleetscan.appliance.ground import wire
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError, GuestError, WireError
+from fleetscan.appliance.ground.schema import UNREAD_FILES, UNREAD_LENGTH, unescape
+from fleetscan.appliance.ground.wire import Frame, FrameKind
 
 log = logging.getLogger(__name__)
 

@@ -32,14 +32,14 @@ from pathlib import Path
 from fleetscan.appliance import accelerator, qemu_args
 from fleetscan.appliance.built import Appliance, verify
 from fleetscan.appliance.cache import cache_directory, trusted
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError
+from fleetscan.appliance.host import trust, writing
 from fleetscan.appliance.initrd import agent_id
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.session import Limits
 from fleetscan.appliance.verified import identity
 from fleetscan.appliance.vm import ApplianceVM
-from fleetscan.scanner import trust, writing
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError
 
 log = logging.getLogger(__name__)
 

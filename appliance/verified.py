@@ -4,8 +4,8 @@ A file is hashed through the descriptor that is handed on, so that nobody can pu
 its place meanwhile. What was hashed is remembered by device, inode, size and both times of the
 file; the time of its last change (ctime) is the kernel's, and no program can set it back. This
 process remembers it, and so does a note beside the files, which only we or root can write
-(:mod:`fleetscan.scanner.trust`): a file that did not change since is not hashed again by every
-process. The note is worth as much as the manifest with the checksums, which lies beside it.
+(``host.trust``): a file that did not change since is not hashed again by every process. The
+note is worth as much as the manifest with the checksums, which lies beside it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import json
 import os
 from pathlib import Path
 
+from fleetscan.appliance.ground.errors import ApplianceError
+from fleetscan.appliance.host import trust, writing
 from fleetscan.appliance.open_files import opened
-from fleetscan.scanner import trust, writing
-from fleetscan.scanner.errors import ApplianceError
 
 NOTE = "verified.json"
 _READABLE = 0o644  # no secret: those who may use an appliance of root's need not hash it either

@@ -26,15 +26,15 @@ from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.cgroup import memory_group
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Needs, confined
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError, WireError
+from fleetscan.appliance.ground.wire import PROTOCOL
 from fleetscan.appliance.monitor import Monitor
 from fleetscan.appliance.open_files import memory_copy, memory_file, reopened
 from fleetscan.appliance.plugging import PluggedLayer, Plugger
 from fleetscan.appliance.privileges import CONSOLE_BYTES, bound_to_us, running
 from fleetscan.appliance.qemu_args import Descriptors, RanBy, VMOptions
 from fleetscan.appliance.session import Limits, RowsHandler, Session, printable
-from fleetscan.appliance.wire import PROTOCOL
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError, DeadlineError, WireError
 
 log = logging.getLogger(__name__)
 
@@ -275,7 +275,8 @@ class LocalAppliance:
     """
 
     accelerator: RanBy = "none"
-    agent: Sequence[str] = (sys.executable, "-m", "fleetscan.appliance.guest")
+    agent: Sequence[str] | None = None
+    """Command of another agent than ours; it gets the directory and the socket's descriptor."""
 
     def __init__(self, directory: Path, deadline: Deadline, limits: Limits) -> None:
         self._directory = directory
@@ -287,13 +288,9 @@ class LocalAppliance:
         with contextlib.ExitStack() as stack:
             ours, peer = _socket_pair(stack)
             messages = memory_file(stack, "messages", b"")
+            argv = [*(self.agent or _agent()), str(self._directory), str(peer.fileno())]
             stack.enter_context(
-                running(
-                    bound_to_us([*self.agent, str(self._directory), str(peer.fileno())]),
-                    (peer.fileno(),),
-                    messages,
-                    cwd=initrd.PROJECT,
-                )
+                running(bound_to_us(argv), (peer.fileno(),), messages, cwd=initrd.PROJECT)
             )
             peer.close()
             self._session = Session(ours, self._limits, gone=lambda: _tail(messages))
@@ -314,6 +311,10 @@ class LocalAppliance:
     ) -> Any:
         """As :meth:`fleetscan.appliance.session.Session.call`."""
         return self._session.call(op, deadline, on_rows, **args)
+
+
+def _agent() -> Sequence[str]:
+    return (sys.executable, "-m", "fleetscan.appliance.guest", initrd.tables_package())
 
 
 def hello(agent: Agent, deadline: Deadline) -> None:

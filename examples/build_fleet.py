@@ -28,7 +28,7 @@ from pathlib import Path
 from examples.builder import commands, genuine, million, sources, trees, vm
 from examples.builder.images import SETS, TREES, Disk, Image
 from fleetscan.appliance import built
-from fleetscan.scanner.errors import ApplianceError, FleetscanError
+from fleetscan.appliance.ground.errors import ApplianceError, FleetscanError
 
 HERE = Path(__file__).resolve().parent
 BUILDER = HERE / "builder"

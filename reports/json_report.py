@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from fleetscan.appliance.ground.schema import Kind, Scope
 from fleetscan.reports.build import DEFAULT_TITLE, build_report
 from fleetscan.reports.database import RESULT_SCHEMA, RESULTS, Database, attached
 from fleetscan.reports.facts import MACHINES_SQL
@@ -18,7 +19,6 @@ from fleetscan.reports.model import Limits, Report, RuleRow
 from fleetscan.reports.sections import SectionLostError, Sections, why
 from fleetscan.reports.states import SEVERITIES, STATES, RuleText, Tally
 from fleetscan.reports.text import from_epoch, iso
-from fleetscan.scanner.schema import Kind, Scope
 from fleetscan.scanner.tables import load_tables
 
 SCHEMA_VERSION = 1

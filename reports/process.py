@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.appliance.host import child
+from fleetscan.appliance.host.child import Child, ChildLostError
 from fleetscan.reports.build import DEFAULT_TITLE
 from fleetscan.reports.html import render_html
 from fleetscan.reports.json_report import render_json
 from fleetscan.reports.sections import SectionLostError, Sections
 from fleetscan.reports.states import RuleText, Words
 from fleetscan.rules.results import NoResultsError, read_results
-from fleetscan.scanner import child
-from fleetscan.scanner.child import Child, ChildLostError
-from fleetscan.scanner.errors import FleetscanError
 from fleetscan.scanner.store.views import connect
 
 _RENDERERS = {"html": render_html, "json": render_json}

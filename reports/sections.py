@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import duckdb
 
-from fleetscan.scanner.errors import FleetscanError
-from fleetscan.scanner.store.text import printable
+from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.appliance.host.printable import printable
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from fleetscan.scanner.schema import Column, Kind, Scope, Table
+from fleetscan.appliance.ground.schema import Column, Kind, Scope, Table
 from fleetscan.scanner.store.arrow import all_columns
 from fleetscan.scanner.store.views import sql_type
 from fleetscan.scanner.tables import load_tables

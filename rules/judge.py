@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import duckdb
 import pyarrow as pa
 
+from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.appliance.host.child import sql_memory
+from fleetscan.appliance.host.printable import printable
 from fleetscan.rules import query, subjects
 from fleetscan.rules.query import RuleQuery
 from fleetscan.rules.sql import Select
-from fleetscan.scanner.child import sql_memory
-from fleetscan.scanner.errors import FleetscanError
-from fleetscan.scanner.store.text import printable
 from fleetscan.scanner.tables import load_tables
 
 _BATCH_ROWS = 1 << 16

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.rules import source
 from fleetscan.rules.model import Config, Pack, PackInfo, Rule, Waiver
 from fleetscan.rules.source import Problem, SourceError
-from fleetscan.scanner.errors import UsageError
 
 PACKS = Path(__file__).parent / "packs"
 """Where the packs lie that come with fleetscan."""

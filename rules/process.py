@@ -10,11 +10,11 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.appliance.host import child
+from fleetscan.appliance.host.child import Child, ChildLostError
 from fleetscan.rules.judge import Judge, Limits, RuleError
 from fleetscan.rules.query import STATES, RuleQuery
-from fleetscan.scanner import child
-from fleetscan.scanner.child import Child, ChildLostError
-from fleetscan.scanner.errors import FleetscanError
 from fleetscan.scanner.store.views import connect
 
 log = logging.getLogger(__name__)

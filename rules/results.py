@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fleetscan.appliance.ground.errors import StoreError
 from fleetscan.rules.model import SEVERITIES, Severity, State, Waiver
-from fleetscan.scanner.errors import StoreError
 from fleetscan.scanner.store import files
 
 _REPEATED = pa.dictionary(pa.int32(), pa.string())

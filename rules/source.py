@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner import bounded_yaml
-from fleetscan.scanner.errors import UsageError
 
 MAX_BYTES = 2 << 20
 """Longest file, in bytes: sixteen thousand waivers, or a hundred times the longest of our packs.

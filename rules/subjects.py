@@ -20,10 +20,10 @@ from dataclasses import astuple
 
 import duckdb
 
+from fleetscan.appliance.ground.schema import Scope
 from fleetscan.rules import unmounted
 from fleetscan.rules.end_of_life import load_end_of_life
 from fleetscan.rules.query import MESSAGE_TEXT
-from fleetscan.scanner.schema import Scope
 from fleetscan.scanner.tables import load_tables
 
 OWN_BOOKS = frozenset({"machines", "coverage", "left_out"})

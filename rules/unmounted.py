@@ -24,8 +24,8 @@ from typing import Literal, NamedTuple
 
 import duckdb
 
-from fleetscan.appliance.guest.fstab import Entry
-from fleetscan.scanner import child
+from fleetscan.appliance.ground.mounts import Entry
+from fleetscan.appliance.host import child
 
 WALKED = frozenset({"files", "directory_usage"})
 """Tables made by walking the tree. Other collectors compare each path that they look up."""

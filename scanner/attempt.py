@@ -6,8 +6,8 @@ import functools
 import time
 from collections.abc import Sequence
 
+from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.session import Limits
-from fleetscan.scanner.deadline import Deadline
 from fleetscan.scanner.findings import Findings, MachineSummary
 from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.sources.base import Machine

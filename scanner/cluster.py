@@ -18,10 +18,10 @@ import distributed as typed_in_part
 from dask.system import CPU_COUNT
 from distributed.system import MEMORY_LIMIT
 
+from fleetscan.appliance.ground.errors import FleetscanError, UsageError
+from fleetscan.appliance.host.scratch import scratch_directory
 from fleetscan.scanner import cluster_tls
 from fleetscan.scanner.cluster_tls import Certificates
-from fleetscan.scanner.errors import FleetscanError, UsageError
-from fleetscan.scanner.scratch import scratch_directory
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _CONFIG: dict[str, object] = {
 
 # Only of workers that run nothing but ours.
 _LEAN: dict[str, object] = {
-    "distributed.worker.preload": ["fleetscan.scanner.lean"],
+    "distributed.worker.preload": ["fleetscan.appliance.host.lean"],
     # Short of killing, Dask would only wait for memory that tasks hold here.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,

@@ -17,7 +17,7 @@ import dask
 import distributed as typed_in_part
 from distributed.comm.addressing import parse_host_port
 
-from fleetscan.scanner.errors import CommandError, FleetscanError, UsageError
+from fleetscan.appliance.ground.errors import CommandError, FleetscanError, UsageError
 
 # Any: distributed has types for some of its functions, and none for those used here.
 distributed: Any = typed_in_part

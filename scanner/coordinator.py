@@ -11,8 +11,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fleetscan.appliance.ground.errors import DeadlineError, StoreError
 from fleetscan.scanner.cluster import Cluster, Task, WorkerLostError
-from fleetscan.scanner.errors import DeadlineError, StoreError
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.fleet_events import (
     FleetEvent,

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.appliance.ground.schema import MICROSECOND, Origin, Scope, microseconds
 from fleetscan.appliance.qemu_args import RanBy
-from fleetscan.scanner.errors import FleetscanError
 from fleetscan.scanner.preflight import DiskPlan
 from fleetscan.scanner.preflight.image import Snapshot
-from fleetscan.scanner.schema import MICROSECOND, Origin, Scope, microseconds
 from fleetscan.scanner.sources.base import Disk as SourceDisk
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.tables import load_tables

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.cluster import ClusterOptions, WorkerLostError
-from fleetscan.scanner.errors import FleetscanError
 from fleetscan.scanner.findings import Findings, MachineSummary
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import InspectOptions
@@ -18,7 +19,6 @@ from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.arrow import host_rows
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.staging import RowSink
-from fleetscan.scanner.store.text import printable
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage
 from fleetscan.scanner.tables.left_out.spec import LeftOut

@@ -13,13 +13,13 @@ from collections.abc import Callable
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fleetscan.appliance.ground.errors import FleetscanError, GuestError, RowError, WireError
+from fleetscan.appliance.ground.schema import Origin, Scope, Table
 from fleetscan.appliance.session import printable
 from fleetscan.appliance.vm import Agent
 from fleetscan.scanner import usage
 from fleetscan.scanner.attempt import Attempt
-from fleetscan.scanner.errors import FleetscanError, GuestError, RowError, WireError
 from fleetscan.scanner.findings import Status
-from fleetscan.scanner.schema import Origin, Scope, Table
 from fleetscan.scanner.store.arrow import decode_rows
 from fleetscan.scanner.store.staging import RowSink
 from fleetscan.scanner.tables import load_tables

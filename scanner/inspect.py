@@ -13,9 +13,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.vm import LocalAppliance
 from fleetscan.scanner.attempt import Attempt
-from fleetscan.scanner.errors import FleetscanError
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.gather import gather
 from fleetscan.scanner.isolation import isolated

@@ -16,14 +16,19 @@ from contextlib import AbstractContextManager
 from fleetscan.appliance import accelerator, built, template
 from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.ground.errors import (
+    ApplianceError,
+    FleetscanError,
+    LockedError,
+    PreflightError,
+)
+from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.initrd import agent_id
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.vm import ApplianceVM
 from fleetscan.scanner import preflight
 from fleetscan.scanner.attempt import Attempt
-from fleetscan.scanner.errors import ApplianceError, FleetscanError, LockedError, PreflightError
 from fleetscan.scanner.preflight.opening import open_disk
-from fleetscan.scanner.schema import MICROSECOND
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fleetscan.appliance.confinement import Wanted
-from fleetscan.appliance.guest.root import FilesMode, PackagesMode
+from fleetscan.appliance.ground.options import FilesMode, PackagesMode
 from fleetscan.scanner.sources.keys import KeySource
 from fleetscan.scanner.tables.directory_usage.spec import DEPTH
 

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.fleet_events import FleetEvent, MachineStarted
-from fleetscan.scanner.store.text import printable
 
 _LINE_SECONDS = 30.0
 """How often a line is printed where there is no terminal."""

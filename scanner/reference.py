@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleetscan.scanner.schema import Column, Kind, Scope, Table
+from fleetscan.appliance.ground.schema import Column, Kind, Scope, Table
 from fleetscan.scanner.tables import load_tables
 
 HEAD = """\
@@ -24,7 +24,7 @@ UTC. A column is never null unless its type says so.
 
 Secrets are not stored. `[redacted]` replaces a secret and the rest of the text stays, so that a
 rule still sees that a password is there. The appliance does this to the text of every column, and
-to errors and logs, before the host gets them (`scanner/redaction`). It recognises a secret
+to errors and logs, before the host gets them (`appliance/ground/redaction`). It recognises a secret
 
 * by the name before it (`password=`, `"api_key": `, `--token `),
 * by its place (`user:PW@` in a URL, `mysql -pPW`, `user=NAME%PW` in a mount, values of environment

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.preflight.bounds import resolved
 from fleetscan.scanner.preflight.plan import identity_of
-from fleetscan.scanner.schema import MICROSECOND
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store import views
 from fleetscan.scanner.store.runs import Store

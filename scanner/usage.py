@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fleetscan.scanner import schema
+from fleetscan.appliance.ground import schema
 from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.directory_usage.spec import DirectoryUsage

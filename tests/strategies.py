@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fleetscan.scanner.schema import Column, Kind, Table
+from fleetscan.appliance.ground.schema import Column, Kind, Table
 
 TIMESTAMPS = st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999)
 """Whole microseconds from the year 1 to the year 9999."""

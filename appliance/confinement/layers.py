@@ -24,8 +24,8 @@ from fleetscan.appliance import cgroup
 from fleetscan.appliance.cache import cache_directory
 from fleetscan.appliance.confinement import Wanted, rootfs, starter, syscalls
 from fleetscan.appliance.confinement.process import Layers, Needs, confined
-from fleetscan.scanner import trust, writing
-from fleetscan.scanner.errors import ApplianceError
+from fleetscan.appliance.ground.errors import ApplianceError
+from fleetscan.appliance.host import trust, writing
 
 log = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import IO, Literal
 
 from fleetscan.appliance.confinement import identity, rootfs, starter, syscalls
+from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.open_files import memory_file
 from fleetscan.appliance.privileges import (
     CONSOLE_BYTES,
@@ -29,7 +30,6 @@ from fleetscan.appliance.privileges import (
     kvm_group,
     limited,
 )
-from fleetscan.scanner.errors import ApplianceError
 
 _KILL_SECONDS = 10
 _START_SECONDS = 30

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetscan.scanner.errors import ApplianceError
+from fleetscan.appliance.ground.errors import ApplianceError
 
 QEMU, QEMU_IMG = "qemu-system-x86_64", "qemu-img"
 _SECONDS = 20

@@ -1,1 +1,1 @@
-"""The agent: what runs inside the appliance. Standard library and fleetscan's guest-safe parts."""
+"""The agent: what runs inside the appliance. It stands on the ground alone."""

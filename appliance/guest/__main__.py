@@ -7,24 +7,24 @@ ordinary process that is given a directory and a connected socket (:func:`main`)
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
-from fleetscan.appliance import wire
-from fleetscan.appliance.guest.encryption import Key
+from fleetscan.appliance.ground import encoding, redaction, schema, wire
+from fleetscan.appliance.ground.encoding import encode_rows
+from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.redaction import redact
+from fleetscan.appliance.ground.wire import FrameKind
+from fleetscan.appliance.ground.words import in_words
 from fleetscan.appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
-from fleetscan.appliance.guest.root import Root, ScanOptions
-from fleetscan.appliance.wire import FrameKind
-from fleetscan.scanner import encoding, redaction, schema
-from fleetscan.scanner.encoding import encode_rows
-from fleetscan.scanner.redaction import redact
-from fleetscan.scanner.tables import load_collector, load_tables, warm_up_collector
-from fleetscan.scanner.words import in_words
+from fleetscan.appliance.guest.root import Root
+from fleetscan.appliance.guest.volumes.encryption import Key
 
 _RECEIVE = 1 << 16
 _ROOTS, _WARNINGS = 64, 200  # of a machine, that the host is told of; it takes no more
@@ -46,12 +46,32 @@ class IncompleteRootError(OSError):
     """A collector looked below a mountpoint of the root whose filesystem is not here."""
 
 
-class Agent:
-    """Carries out the host's requests on one machine."""
+class Tables(Protocol):
+    """The fact tables with their collectors: a package that ships beside the agent."""
 
-    def __init__(self, stream: Stream, machine: GuestMachine) -> None:
+    def load_tables(self) -> dict[str, schema.Table]:
+        """All of them by name."""
+
+    def load_collector(self, name: str, /) -> Callable[[GuestMachine | Root], Iterator[object]]:
+        """What gathers a table's rows, of the whole machine or of one root."""
+
+    def warm_up_collector(self, name: str, /) -> None:
+        """Do what a table's collector does for every machine alike."""
+
+
+class Agent:
+    """Carries out the host's requests on one machine.
+
+    Args:
+        stream: where they come from.
+        machine: what is scanned.
+        tables: what can be gathered.
+    """
+
+    def __init__(self, stream: Stream, machine: GuestMachine, tables: Tables) -> None:
         self._stream = stream
         self._machine = machine
+        self._tables = tables
         self._options = ScanOptions()
 
     def serve(self) -> None:
@@ -84,12 +104,12 @@ class Agent:
         from fleetscan.appliance.guest import setup
 
         setup.warm_up()
-        for table in load_tables().values():
+        for table in self._tables.load_tables().values():
             if table.origin is schema.Origin.GUEST:
-                warm_up_collector(table.name)
+                self._tables.warm_up_collector(table.name)
                 encoding.warm_up(table.row)
         redaction.warm_up()
-        _rehearse()
+        _rehearse(self._tables)
         setup.settle()
         return {}
 
@@ -142,7 +162,7 @@ class Agent:
         return {}
 
     def _send_rows(self, table: str, subject: GuestMachine | Root) -> None:
-        for chunk in _chunks(encode_rows(load_collector(table)(subject))):
+        for chunk in _chunks(encode_rows(self._tables.load_collector(table)(subject))):
             self._stream.sendall(wire.encode_rows(table, chunk))
 
     def log(self, text: str) -> None:
@@ -159,18 +179,18 @@ OPERATIONS: dict[str, Callable[..., object]] = {
 }
 
 
-def _rehearse() -> None:
+def _rehearse(tables: Tables) -> None:
     """Gather facts of the appliance's own tree, and drop them.
 
     What is imported late, patterns that are compiled when first used and the interpreter's own
     tuning of what runs often are there then, in every clone.
     """
     with Root("", "/") as root:
-        for table in load_tables().values():
+        for table in tables.load_tables().values():
             wanted = table.origin is schema.Origin.GUEST and table.scope is schema.Scope.ROOT
             if wanted and table.name not in _NOT_REHEARSED:
                 with contextlib.suppress(Exception):  # whatever the appliance lacks
-                    for _ in encode_rows(load_collector(table.name)(root)):
+                    for _ in encode_rows(tables.load_collector(table.name)(root)):
                         pass
 
 
@@ -235,8 +255,12 @@ class _Port:
             view = view[os.write(self._port.fileno(), view) :]
 
 
-def boot() -> None:
-    """Be the appliance's first process."""
+def boot(tables: str) -> None:
+    """Be the appliance's first process.
+
+    Args:
+        tables: the package of the fact tables.
+    """
     from fleetscan.appliance.guest import setup
 
     setup.mount_pseudo_filesystems()
@@ -244,14 +268,19 @@ def boot() -> None:
     setup.load_modules()
     setup.hold_disks()
     with open(setup.agent_port(), "r+b", buffering=0) as port:
-        Agent(_Port(port), DiskMachine()).serve()
+        Agent(_Port(port), DiskMachine(), _imported(tables)).serve()
 
 
 def main(arguments: list[str]) -> None:
-    """Be LocalAppliance's process: ``DIRECTORY SOCKET-DESCRIPTOR``."""
-    directory, descriptor = arguments
+    """Be LocalAppliance's process: ``TABLES DIRECTORY SOCKET-DESCRIPTOR``."""
+    tables, directory, descriptor = arguments
     with socket.socket(fileno=int(descriptor)) as stream:
-        Agent(stream, DirectoryMachine(directory)).serve()
+        Agent(stream, DirectoryMachine(directory), _imported(tables)).serve()
+
+
+def _imported(tables: str) -> Tables:
+    package: Any = importlib.import_module(tables)
+    return package  # type: ignore[no-any-return] # the package that ships has these functions
 
 
 if __name__ == "__main__":

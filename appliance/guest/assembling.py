@@ -6,7 +6,10 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-from fleetscan.appliance.guest import drives, fstab, mount_table
+from fleetscan.appliance.ground import mounts
+from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.guest import drives, mount_table
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.filesystems import (
     TOP_SUBVOLUME,
@@ -16,11 +19,10 @@ from fleetscan.appliance.guest.filesystems import (
 )
 from fleetscan.appliance.guest.mounting import READ_ONLY, bind, mount
 from fleetscan.appliance.guest.ostree import Deployment
-from fleetscan.appliance.guest.root import Mount, Root, ScanOptions
+from fleetscan.appliance.guest.root import Mount, Root
 from fleetscan.appliance.guest.systems import Candidate
-from fleetscan.scanner.words import reason
 
-_NOT_MOUNTED: Mapping[fstab.Kind, str] = {
+_NOT_MOUNTED: Mapping[mounts.Kind, str] = {
     "network": "a network filesystem, which is not on the machine's disks",
     "other": "not mounted here: it is no device of the machine",
 }
@@ -83,7 +85,7 @@ class Assembler:
     def _implied(
         self,
         bare: Root,
-        entries: Sequence[fstab.Entry],
+        entries: Sequence[mounts.Entry],
         candidate: Candidate,
         numbers: dict[int, str],
     ) -> Iterator[Mount]:
@@ -102,8 +104,8 @@ class Assembler:
         return Mount("/", filesystem.device.path, True, type=filesystem.type, subvolume=subvolume)
 
     def _unlisted_usr(
-        self, bare: Root, entries: Sequence[fstab.Entry], candidate: Candidate
-    ) -> fstab.Entry | None:
+        self, bare: Root, entries: Sequence[mounts.Entry], candidate: Candidate
+    ) -> mounts.Entry | None:
         """The /usr of a system that has two, one of which the boot loader chooses."""
         if any(entry.path == "/usr" for entry in entries) or _holds_anything(bare, "/usr"):
             return None
@@ -116,12 +118,12 @@ class Assembler:
         if not found:
             return None
         chosen = max(found, key=lambda filesystem: _boot_priority(filesystem.device))
-        return fstab.Entry(chosen.device.path, "/usr", chosen.type or "", ("ro",), 0)
+        return mounts.Entry(chosen.device.path, "/usr", chosen.type or "", ("ro",), 0)
 
     def _mount_entry(
         self,
         bare: Root,
-        entry: fstab.Entry,
+        entry: mounts.Entry,
         device: BlockDevice | None,
         candidate: Candidate,
         numbers: dict[int, str],
@@ -157,7 +159,7 @@ class Assembler:
         )
 
     def _try_mount(
-        self, bare: Root, entry: fstab.Entry, device: BlockDevice | None, numbers: dict[int, str]
+        self, bare: Root, entry: mounts.Entry, device: BlockDevice | None, numbers: dict[int, str]
     ) -> str | None:
         """Mount an entry below the root; why it could not be, if it could not."""
         if device is None:
@@ -194,7 +196,7 @@ class Assembler:
         mount(filesystem.source, target, filesystem.type, READ_ONLY, options)
 
 
-def _order(entry: fstab.Entry) -> tuple[bool, int]:
+def _order(entry: mounts.Entry) -> tuple[bool, int]:
     """Outer mountpoints before inner ones; parts of the tree itself when the tree is there."""
     return entry.kind == "bind", entry.path.count("/")
 
@@ -206,7 +208,7 @@ def _holds_anything(root: Root, path: str) -> bool:
         return True
 
 
-def _try_bind(bare: Root, entry: fstab.Entry) -> str | None:
+def _try_bind(bare: Root, entry: mounts.Entry) -> str | None:
     """Show a directory or file of the tree at a second place; why that cannot be, if it cannot."""
     try:
         with contextlib.ExitStack() as stack:

@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 
 from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest.readers import hives
+from fleetscan.appliance.guest.readers.hivereader import Want
 from fleetscan.appliance.guest.root import Mount, Root
-from fleetscan.scanner.tables import hives
-from fleetscan.scanner.tables.hivereader import Want
 
 _KEY = "MountedDevices"
 _LETTER = re.compile(r"\\DosDevices\\([A-Z]:)", re.IGNORECASE)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from fleetscan.appliance.ground.mounts import TAGS, Entry
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.mdadm_conf import Array, device_name, digits
 from fleetscan.appliance.guest.mdadm_conf import find as find_array
@@ -14,12 +13,6 @@ from fleetscan.appliance.guest.mdadm_conf import find as find_array
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _BLANKS = re.compile(r"[ \t]+")
 _PASS = re.compile(r"[0-9]{1,2}")
-_TAGS = {
-    "UUID": "UUID",
-    "LABEL": "LABEL",
-    "PARTUUID": "PART_ENTRY_UUID",
-    "PARTLABEL": "PART_ENTRY_NAME",
-}
 # Disk names of every bus that a guest may know its disks by; the letter counts disks.
 _LETTERED = re.compile(r"^/dev/(?:sd|hd|vd|xvd)([a-z]{1,2})(\d*)$")
 _BY_TAG = re.compile(r"^/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)$")
@@ -28,77 +21,7 @@ _MAPPED = re.compile(r"^/dev/mapper/(.+)$")
 _LOGICAL = re.compile(r"((?:[^-]|--)+)-(?!-)(.+)")
 _NUMBERED_ARRAY = re.compile(r"^/dev/md/(\d+)$")
 _ARRAY_BY_ID = re.compile(r"^/dev/disk/by-id/md-(uuid|name)-(.+)$")
-_REMOVABLE = re.compile(r"^/dev/(?:cdrom|cdrw|dvd|dvdrw|floppy|fd|sr|scd)\d*$")
 _NVME = re.compile(r"^/dev/(?:nvme(\d+)n1|mmcblk(\d+))(?:p(\d+))?$")
-
-
-# Source: the kernel's /proc/filesystems (nodev) and mount(8). What lies in memory was never on a
-# disk; what lies on another machine is not on this one's.
-_IN_MEMORY = frozenset(
-    (
-        *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devfs"),
-        *("devpts", "devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nfsd", "proc"),
-        *("pstore", "ramfs", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tmpfs"),
-        *("tracefs", "usbdevfs", "usbfs", "fdescfs", "linprocfs", "linsysfs", "procfs", "mfs"),
-    )
-)
-_NETWORK = frozenset(
-    (
-        *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "glusterfs", "lustre", "ncpfs"),
-        *("nfs", "nfs4", "smb3", "smbfs", "sshfs", "virtiofs", "vboxsf", "vmhgfs", "prl_fs"),
-    )
-)
-
-Kind = Literal["swap", "bind", "memory", "network", "device", "other"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of an fstab, fields decoded."""
-
-    source: str
-    path: str
-    type: str
-    options: tuple[str, ...]
-    check_pass: int
-
-    @property
-    def is_swap(self) -> bool:
-        """Whether it is a swap area."""
-        return self.type == "swap"
-
-    @property
-    def kind(self) -> Kind:
-        """What it takes to mount it."""
-        if self.is_swap:
-            return "swap"
-        if {"bind", "rbind"} & set(self.options):
-            return "bind"
-        if self.type in _IN_MEMORY:
-            return "memory"
-        if self.names_device:
-            return "device"
-        if self._names_share:
-            return "network"
-        return "memory" if self.source in ("none", self.type) else "other"
-
-    @property
-    def _names_share(self) -> bool:
-        driver = self.type.removeprefix("fuse.")
-        return driver in _NETWORK or self.source.startswith("//") or ":/" in self.source
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether it lies on other machines or drives than this machine's disks."""
-        elsewhere = "_netdev" in self.options or _REMOVABLE.match(self.source) is not None
-        return self.kind == "network" or elsewhere
-
-    @property
-    def names_device(self) -> bool:
-        """Whether its source can only be a block device of this machine."""
-        if self.source.startswith("/dev/"):
-            return True
-        return self.source.partition("=")[0] in _TAGS and "=" in self.source
 
 
 def parse(text: str) -> list[Entry]:
@@ -152,11 +75,11 @@ def resolve(
         arrays: name to identity of the system's arrays, from its mdadm.conf.
     """
     tag, equals, value = source.partition("=")
-    if equals and tag in _TAGS:
-        return _by_probe(devices, _TAGS[tag], value)
+    if equals and tag in TAGS:
+        return _by_probe(devices, TAGS[tag], value)
     if match := _BY_TAG.match(source):
         text = _ESCAPED.sub(lambda code: chr(int(code[1], 16)), match[2])
-        return _by_probe(devices, _TAGS[match[1].upper()], text)
+        return _by_probe(devices, TAGS[match[1].upper()], text)
     if match := _ARRAY_BY_ID.match(source):
         by_uuid = match[1] == "uuid"
         identity = Array(uuid=digits(match[2])) if by_uuid else Array(name=match[2])

@@ -8,12 +8,13 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
-from fleetscan.appliance.guest import arrays, bcache, disks, encryption, ldm, ldm_database, mapping
+from fleetscan.appliance.ground.words import in_words
+from fleetscan.appliance.guest import disks
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.encryption import Key
-from fleetscan.appliance.guest.lvm import LogicalVolumes
-from fleetscan.scanner.tables.volumes.spec import Volume
-from fleetscan.scanner.words import in_words
+from fleetscan.appliance.guest.volume import Volume
+from fleetscan.appliance.guest.volumes import arrays, bcache, encryption, ldm, ldm_database, mapping
+from fleetscan.appliance.guest.volumes.encryption import Key
+from fleetscan.appliance.guest.volumes.lvm import LogicalVolumes
 
 _MOST_LAYERS = 8  # deeper than anybody builds; an image may try to go on for ever
 

@@ -13,19 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fleetscan.appliance.guest import arrays, disks, filesystems, systems
+from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.ground.words import in_words
+from fleetscan.appliance.guest import disks, filesystems, systems
 from fleetscan.appliance.guest.assembling import Assembler
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.encryption import Key
 from fleetscan.appliance.guest.filesystems import Filesystem
 from fleetscan.appliance.guest.layers import Layers
 from fleetscan.appliance.guest.live import LiveImages
 from fleetscan.appliance.guest.lookups import told
 from fleetscan.appliance.guest.partitioning import Partitioning
-from fleetscan.appliance.guest.root import Mount, Root, ScanOptions
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables.volumes.spec import Volume
-from fleetscan.scanner.words import in_words
+from fleetscan.appliance.guest.root import Mount, Root
+from fleetscan.appliance.guest.volume import Volume
+from fleetscan.appliance.guest.volumes import arrays
+from fleetscan.appliance.guest.volumes.encryption import Key
 
 _SYSROOT = "/sysroot"
 _RNDADDENTROPY = 0x40085203  # linux/random.h

@@ -10,12 +10,12 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fleetscan.appliance.ground.mounts import Entry
+from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest import fstab, mdadm_conf
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.fstab import Entry
 from fleetscan.appliance.guest.mdadm_conf import Array
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.words import reason
 
 MOST_ENTRIES = 1000
 """Lines of an fstab that are heeded; real ones have some dozens at most."""

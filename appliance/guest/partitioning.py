@@ -8,10 +8,10 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 
+from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest import disks
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.partition_table import Entry, Table
-from fleetscan.scanner.words import reason
 
 GPT_USED, GPT_DAMAGED = "GPT_USED", "GPT_DAMAGED"
 """What a partition's ``probe`` has of its table besides libblkid's words."""

@@ -16,11 +16,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import BinaryIO, Protocol, TypeVar, cast, runtime_checkable
 
+from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.lookups import Lack, Lookups, Lost
 from fleetscan.appliance.guest.resolving import openat2
-from fleetscan.scanner.words import reason
 
 READ_LIMIT = 16 << 20
 """Largest file that a collector reads whole, in bytes, unless it asks for another limit."""
@@ -30,25 +31,6 @@ _SHELLS = ("bin/sh", "usr/bin/sh", "bin/busybox")
 _WINDOWS_HIVES = ("SYSTEM", "SOFTWARE")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _READ_FLAGS = os.O_NOCTTY | os.O_NONBLOCK  # a FIFO or a terminal must not hold a collector up
-
-FilesMode = Literal["all", "notable", "none"]
-PackagesMode = Literal["known", "all"]
-
-
-@dataclass(frozen=True)
-class ScanOptions:
-    r"""What a scan asks of the collectors; part of the request on the wire.
-
-    Attributes:
-        files: which directory entries the ``files`` table keeps.
-        packages: where to look for packages of languages: where their own tools put them, or
-            everywhere.
-        registry: keys that the ``registry`` table holds besides, as ``HKLM\\...`` or ``HKU\\...``
-    """
-
-    files: FilesMode = "all"
-    packages: PackagesMode = "known"
-    registry: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

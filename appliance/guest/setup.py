@@ -12,9 +12,9 @@ import time
 from glob import glob
 
 from fleetscan.appliance.guest import blkid, resident
-from fleetscan.appliance.guest.lvm import LVM_CONFIG
 from fleetscan.appliance.guest.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from fleetscan.appliance.guest.tools import WORK, run
+from fleetscan.appliance.guest.volumes.lvm import LVM_CONFIG
 
 _WORK_OPTIONS = "size=320m,mode=700"
 _PORT_SECONDS = 10.0

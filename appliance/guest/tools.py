@@ -6,8 +6,8 @@ import os
 import signal
 from collections.abc import Sequence
 
+from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest import resident
-from fleetscan.scanner.words import reason
 
 WORK = "/tmp/work"  # noqa: S108 - the appliance's own memory; nobody else is in there
 """Where overlays and copies are kept: memory, as everything writable in the appliance."""

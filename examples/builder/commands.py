@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fleetscan.scanner.errors import CommandError
+from fleetscan.appliance.ground.errors import CommandError
 
 _GRACE_SECONDS = 20  # mmdebstrap needs it to take its mounts and its directory away
 

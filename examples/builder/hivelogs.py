@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from fleetscan.scanner.tables.hivelogs import SEED, marvin32
+from fleetscan.appliance.guest.readers.hivelogs import SEED, marvin32
 
 _SECTOR = 512
 _PAGE = 4096

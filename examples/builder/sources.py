@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.builder import commands
-from fleetscan.scanner.errors import CommandError
+from fleetscan.appliance.ground.errors import CommandError
 
 _SECONDS = 600
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

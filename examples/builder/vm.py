@@ -15,8 +15,8 @@ from pathlib import Path
 from examples.builder import commands
 from fleetscan.appliance import accelerator, initrd
 from fleetscan.appliance.built import Appliance
+from fleetscan.appliance.ground.errors import CommandError
 from fleetscan.appliance.privileges import bound_to_us
-from fleetscan.scanner.errors import CommandError
 
 HERE = Path(__file__).resolve().parent
 _REPORT_BYTES = 512 << 20  # sparse; holds the names of a million files

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import Facts, OutputFormat, RunId, Verbose, examples
-from fleetscan.scanner.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fleetscan.scanner.schema import Table
+    from fleetscan.appliance.ground.schema import Table
     from fleetscan.scanner.store.runs import Store
 
 
@@ -56,7 +56,7 @@ def query(
     Every fact table is a view, as `fleetscan tables` describes it. The views show one run; those in
     the schema `history` show all runs.
     """
-    from fleetscan.scanner.child import limited_memory, sql_memory
+    from fleetscan.appliance.host.child import limited_memory, sql_memory
     from fleetscan.scanner.store.views import connect, stream
 
     text = sys.stdin.read() if sql == "-" else sql

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fleetscan.appliance.confinement import Wanted
+from fleetscan.appliance.ground.errors import UsageError
+from fleetscan.appliance.host.scratch import scratch_directory
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import (
@@ -30,8 +32,6 @@ from fleetscan.scanner.cli.options import (
     absolute,
     examples,
 )
-from fleetscan.scanner.errors import UsageError
-from fleetscan.scanner.scratch import scratch_directory
 from fleetscan.scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def _inspect(
     directory: Path | None,
     options: InspectOptions,
 ) -> StagedMachine:
+    from fleetscan.appliance.ground.schema import escape
     from fleetscan.scanner.inspect import inspect_directory, inspect_machine
-    from fleetscan.scanner.schema import escape
     from fleetscan.scanner.sources.archive import machine_of
     from fleetscan.scanner.sources.base import Disk
     from fleetscan.scanner.store.staging import MachineWriter, staged_machine

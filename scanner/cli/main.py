@@ -10,10 +10,10 @@ from typing import Any
 
 import typer
 
+from fleetscan.appliance.ground.errors import ADVICE, FleetscanError, UsageError
+from fleetscan.appliance.host.lean import without_pandas
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
-from fleetscan.scanner.errors import ADVICE, FleetscanError, UsageError
-from fleetscan.scanner.lean import without_pandas
 
 # In the order in which the help lists what they add.
 for _name in ("scan", "inspection", "verdicts", "facts", "rules", "host"):

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from fleetscan.appliance.confinement import Wanted
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.cli import output
-from fleetscan.scanner.errors import UsageError
 
 
 class Files(enum.StrEnum):

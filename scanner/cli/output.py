@@ -1,7 +1,8 @@
 """How commands print: results to standard output, everything else to standard error.
 
 Text that came from guests, images or inventories never reaches a terminal raw: it passes
-:func:`fleetscan.scanner.store.text.printable`, is escaped by JSON, or is written as CSV to a file.
+:func:`fleetscan.appliance.host.printable.printable`, is escaped by JSON, or is written as CSV to a
+file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fleetscan.scanner.store.text import printable
+from fleetscan.appliance.host.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetscan.appliance.confinement import Wanted
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.cli import output
-from fleetscan.scanner.errors import UsageError
 from fleetscan.scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:

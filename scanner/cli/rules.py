@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import OutputFormat, Packs, Verbose, examples
-from fleetscan.scanner.errors import UsageError
 
 if TYPE_CHECKING:
     from fleetscan.rules.model import Pack, Rule

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetscan.appliance.confinement import Wanted
+from fleetscan.appliance.ground.errors import FleetscanError, UsageError
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import (
@@ -35,7 +36,6 @@ from fleetscan.scanner.cli.options import (
     examples,
 )
 from fleetscan.scanner.cli.resume import Granted, ScanSettings, leave, resumed
-from fleetscan.scanner.errors import FleetscanError, UsageError
 from fleetscan.scanner.tables.directory_usage.spec import DEPTH
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleetscan.scanner import writing
+from fleetscan.appliance.ground.errors import FleetscanError, UsageError
+from fleetscan.appliance.host import writing
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import Facts, OutputFormat, Packs, RunId, Verbose, examples
-from fleetscan.scanner.errors import FleetscanError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import bounds, parents
 from fleetscan.scanner.preflight.formats import decide_format, is_certain, read_parent, references
 from fleetscan.scanner.preflight.image import SECTOR, ExtentReference, Parent

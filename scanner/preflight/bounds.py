@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.plan import Policy
 
 

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import archive
 from fleetscan.scanner.preflight.image import Read
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import containers, parallels, qcow2, vdi, vhd, vhdx, vmdk
 from fleetscan.scanner.preflight.image import SECTOR, Image, Parent, Read, Runs
 from fleetscan.scanner.preflight.plan import Format

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 
 Read = Callable[[int, int], bytes]
 """Reads (offset, length) of a file; gives fewer bytes at its end."""

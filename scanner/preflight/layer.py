@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.archive import find_member
 from fleetscan.scanner.preflight.formats import decide_format, identity, is_certain, read_image
 from fleetscan.scanner.preflight.image import SECTOR, Image, Read

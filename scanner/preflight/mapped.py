@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.image import SECTOR, Run, Runs
 
 _HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fleetscan.appliance.ground.errors import LockedError, PreflightError
 from fleetscan.appliance.open_files import memory_file, reopened
 from fleetscan.appliance.plugging import PluggedLayer
-from fleetscan.scanner.errors import LockedError, PreflightError
 from fleetscan.scanner.preflight import mapped, vmdk
 from fleetscan.scanner.preflight.formats import runs
 from fleetscan.scanner.preflight.image import SECTOR, ExtentReference

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import bounds
 from fleetscan.scanner.preflight.image import Parent
 

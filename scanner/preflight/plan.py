@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.image import ExtentReference, Mark, Snapshot
 
 Format = Literal["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels"]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import qcow2_tables
 from fleetscan.scanner.preflight.image import Image, Malformed, Read, Snapshot
 from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables, entries_of

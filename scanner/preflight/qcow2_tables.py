@@ -16,7 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.image import Read, words
 
 OFFSET = 0x00FF_FFFF_FFFF_FE00

@@ -12,7 +12,7 @@ from typing import Any
 
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Needs, Process, confined
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.image import SECTOR
 from fleetscan.scanner.preflight.plan import Driver, Limits
 

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.image import (
     SECTOR,
     ExtentReference,

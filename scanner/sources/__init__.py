@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fleetscan.scanner.errors import UsageError
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.sources import ids
 from fleetscan.scanner.sources.base import Disk, Machine, SourceOptions
 

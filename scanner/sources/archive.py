@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import bounds, containers
 from fleetscan.scanner.preflight.archive import BLOCK, Member, is_sound, members
 from fleetscan.scanner.preflight.formats import ARCHIVE_SUFFIX, DISK_SUFFIXES

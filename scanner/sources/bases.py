@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fleetscan.scanner.errors import FleetscanError
+from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.scanner.preflight import Beside, Policy, examine, referred_files
 from fleetscan.scanner.sources.base import Bases, Disk, LeftOut, Why
 

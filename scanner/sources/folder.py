@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fleetscan.scanner.errors import FleetscanError
+from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.scanner.preflight import Policy
 from fleetscan.scanner.preflight.bounds import resolved
 from fleetscan.scanner.sources import ids

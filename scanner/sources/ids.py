@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from fleetscan.scanner.errors import UsageError
-from fleetscan.scanner.schema import escape
+from fleetscan.appliance.ground.errors import UsageError
+from fleetscan.appliance.ground.schema import escape
 from fleetscan.scanner.sources.base import Machine
 
 log = logging.getLogger(__name__)

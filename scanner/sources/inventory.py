@@ -33,9 +33,9 @@ from typing import Annotated, TypeVar
 
 import pydantic
 
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner import bounded_yaml
 from fleetscan.scanner.bounded_yaml import Parsed
-from fleetscan.scanner.errors import UsageError
 from fleetscan.scanner.preflight.plan import Format
 from fleetscan.scanner.sources.archive import machine_of
 from fleetscan.scanner.sources.base import Disk, Machine

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fleetscan.scanner.errors import FleetscanError, UsageError
+from fleetscan.appliance.ground.errors import FleetscanError, UsageError
 
 KEY_LIMIT = 16 << 10
 """Longest key in bytes. Those that installers make have 512 to 4096."""

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pydantic
 
-from fleetscan.scanner.errors import FleetscanError, UsageError
+from fleetscan.appliance.ground.errors import FleetscanError, UsageError
 from fleetscan.scanner.preflight import bounds
 from fleetscan.scanner.preflight.plan import open_checked
 from fleetscan.scanner.sources.base import Disk

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.json
 
-from fleetscan.scanner import schema
-from fleetscan.scanner.encoding import encode_rows
-from fleetscan.scanner.errors import RowError
-from fleetscan.scanner.schema import Column, Kind, Scope, Table
-from fleetscan.scanner.store.text import printable
+from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.encoding import encode_rows
+from fleetscan.appliance.ground.errors import RowError
+from fleetscan.appliance.ground.schema import Column, Kind, Scope, Table
+from fleetscan.appliance.host.printable import printable
 
 MAX_PAYLOAD = 64 << 20
 """Longest payload that is decoded, in bytes: far above a frame of the wire, and below the 2 GiB
@@ -133,9 +133,8 @@ def decode_rows(table: Table, payload: bytes, *, machine_id: str, root: str | No
 
     Args:
         table: the table they belong to.
-        payload: newline-ended JSON objects, one a line, as
-            `fleetscan.scanner.encoding.encode_rows` writes them: timestamps as whole microseconds,
-            null columns left out.
+        payload: newline-ended JSON objects, one a line, as ``ground.encoding.encode_rows`` writes
+            them: timestamps as whole microseconds, null columns left out.
         machine_id: the machine that they came from.
         root: the root that they came from; None for tables of machine scope.
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from fleetscan.scanner import writing
-from fleetscan.scanner.errors import ADVICE, FleetscanError, StoreError
-from fleetscan.scanner.store.text import printable
+from fleetscan.appliance.ground.errors import ADVICE, FleetscanError, StoreError
+from fleetscan.appliance.host import writing
+from fleetscan.appliance.host.printable import printable
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def store_errors(doing: str, *, hint: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BufferedWriter]:
-    """A file that appears as :func:`~fleetscan.scanner.writing.replacing` says.
+    """A file that appears as :func:`~fleetscan.appliance.host.writing.replacing` says.
 
     Its directory is made if missing.
 

@@ -18,9 +18,9 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from fleetscan.scanner.errors import UsageError
+from fleetscan.appliance.ground.errors import UsageError
+from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.store import files
-from fleetscan.scanner.store.text import printable
 
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 _RUNS = "runs"

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from fleetscan.scanner.schema import Table
+from fleetscan.appliance.ground.schema import Table
 from fleetscan.scanner.store import files
 from fleetscan.scanner.store.arrow import arrow_schema
 

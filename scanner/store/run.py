@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fleetscan.scanner.errors import StoreError, UsageError
-from fleetscan.scanner.schema import Table
+from fleetscan.appliance.ground.errors import StoreError, UsageError
+from fleetscan.appliance.ground.schema import Table
+from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.store import files, layout, parts
 from fleetscan.scanner.store.arrow import all_columns
 from fleetscan.scanner.store.run_file import RunInfo, TableInfo
 from fleetscan.scanner.store.staging import MachineWriter, StagedMachine, staged_machine
-from fleetscan.scanner.store.text import printable
 from fleetscan.scanner.tables import load_tables
 
 log = logging.getLogger(__name__)

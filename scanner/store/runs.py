@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fleetscan.scanner.errors import StoreError, UsageError
+from fleetscan.appliance.ground.errors import StoreError, UsageError
+from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.store import files, layout
 from fleetscan.scanner.store.run import BATCH_SIZE, Run, plan_run
 from fleetscan.scanner.store.run_file import RunInfo
-from fleetscan.scanner.store.text import printable
 
 
 class Store:

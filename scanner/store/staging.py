@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from fleetscan.scanner import writing
-from fleetscan.scanner.errors import StoreError
+from fleetscan.appliance.ground.errors import StoreError
+from fleetscan.appliance.host import writing
 from fleetscan.scanner.store import files
 from fleetscan.scanner.store.arrow import arrow_schema
 from fleetscan.scanner.tables import load_tables

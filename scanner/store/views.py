@@ -17,14 +17,14 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa
 
-from fleetscan.scanner.errors import FleetscanError, StoreError, UsageError
-from fleetscan.scanner.schema import Column, Kind, Origin, Table
-from fleetscan.scanner.scratch import Scratch
+from fleetscan.appliance.ground.errors import FleetscanError, StoreError, UsageError
+from fleetscan.appliance.ground.schema import Column, Kind, Origin, Table
+from fleetscan.appliance.host.printable import printable
+from fleetscan.appliance.host.scratch import Scratch
 from fleetscan.scanner.store import files, layout
 from fleetscan.scanner.store.arrow import all_columns
 from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
-from fleetscan.scanner.store.text import printable
 from fleetscan.scanner.tables import load_tables
 
 Parameters: TypeAlias = Sequence[object] | Mapping[str, object]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fleetscan.scanner import schema
+from fleetscan.appliance.ground import schema
 
 
 @functools.cache

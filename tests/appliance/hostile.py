@@ -20,12 +20,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fleetscan.appliance import wire
+from fleetscan.appliance.ground import wire
+from fleetscan.appliance.ground.wire import FrameKind
 from fleetscan.appliance.guest import setup
 from fleetscan.appliance.guest.__main__ import Agent, _Port
 from fleetscan.appliance.guest.disks import wait_for_disks
 from fleetscan.appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
-from fleetscan.appliance.wire import FrameKind
+from fleetscan.scanner import tables
 
 CONTROL = "\x1b]0;owned\x07\u202e\r\n\x00"
 GROUP = {"name": "wheel", "gid": 10, "members": [], "administrators": []}
@@ -36,7 +37,7 @@ class HostileAgent(Agent):
     """Honest until it has seen the machine."""
 
     def __init__(self, stream: Any, machine: GuestMachine, behaviour: str = "") -> None:
-        super().__init__(stream, machine)
+        super().__init__(stream, machine, tables)
         self.stream = stream
         self.behaviour = behaviour
 

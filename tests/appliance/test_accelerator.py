@@ -14,8 +14,8 @@ import pytest
 
 from fleetscan.appliance import accelerator
 from fleetscan.appliance.built import Appliance
+from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.qemu_args import Accelerator
-from fleetscan.scanner.errors import ApplianceError
 
 BOOTS = "echo '[    0.1] hello'; echo fleetscan-probe-ok"
 HANGS = "echo 'KVM internal error. Suberror: 1'; exec sleep 60"

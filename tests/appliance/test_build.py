@@ -14,7 +14,7 @@ import pytest
 
 from fleetscan.appliance import build, built, cache, exchange
 from fleetscan.appliance.built import Appliance
-from fleetscan.scanner.errors import ApplianceError, CommandError
+from fleetscan.appliance.ground.errors import ApplianceError, CommandError
 
 MEMBERS = ("vmlinuz", "initrd", "root.erofs", "manifest.json")
 

@@ -24,7 +24,7 @@ from fleetscan.appliance.confinement import (
     syscalls,
 )
 from fleetscan.appliance.confinement.process import Layers, Needs, confined
-from fleetscan.scanner.errors import ApplianceError
+from fleetscan.appliance.ground.errors import ApplianceError
 from tests.vm.machines import eventually, has_ended
 
 HEADER = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")

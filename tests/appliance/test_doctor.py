@@ -12,7 +12,7 @@ import pytest
 from fleetscan.appliance import accelerator, built, doctor
 from fleetscan.appliance.accelerator import Probe
 from fleetscan.appliance.built import Appliance
-from fleetscan.scanner.errors import ApplianceError
+from fleetscan.appliance.ground.errors import ApplianceError
 
 QEMU = "qemu-system-x86_64"
 

@@ -83,9 +83,9 @@ def test_no_time_or_owner_of_the_host_gets_in(tmp_path: Path, cpio: str) -> None
     assert (tmp_path / "a").stat().st_mtime == 0
 
 
-def test_the_agent_is_whole_and_guest_safe() -> None:
+def test_the_agent_is_whole_and_nothing_else_ships() -> None:
     files = initrd.agent_files()
-    agent = {"start.py", "fleetscan/appliance/wire.py", "fleetscan/appliance/guest/root.py"}
+    agent = {"start.py", "fleetscan/appliance/ground/wire.py", "fleetscan/appliance/guest/root.py"}
     assert agent <= files.keys()
     assert "fleetscan/scanner/tables/files/collect.py" in files
     assert not [name for name in files if "scanner/store/" in name or "/cases/" in name]

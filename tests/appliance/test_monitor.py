@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError
 from fleetscan.appliance.monitor import Monitor
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError, DeadlineError
 
 GREETING = {
     "QMP": {

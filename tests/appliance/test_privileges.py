@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.privileges import CONSOLE_BYTES, Limits, bound_to_us, environment, limited
-from fleetscan.scanner.errors import ApplianceError
 
 NOBODY = 65534
 AS_ROOT = os.geteuid() == 0

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetscan.appliance import wire
+from fleetscan.appliance.ground import wire
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError, GuestError, WireError
+from fleetscan.appliance.ground.wire import FrameKind
 from fleetscan.appliance.guest.__main__ import Agent
 from fleetscan.appliance.guest.machine import DirectoryMachine
 from fleetscan.appliance.session import Limits, Session, printable
-from fleetscan.appliance.wire import FrameKind
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError, DeadlineError, GuestError, WireError
+from fleetscan.scanner import tables
 
 Answer = Callable[[socket.socket], object]
 REPLY = wire.encode_json(FrameKind.REPLY, {"done": True})
@@ -123,7 +124,7 @@ def test_the_real_agent_understands_the_session_and_the_session_it(tmp_path: Pat
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/group").write_text("root:x:0:\n")
     ours, theirs = socket.socketpair()
-    agent = Agent(theirs, DirectoryMachine(str(tmp_path)))
+    agent = Agent(theirs, DirectoryMachine(str(tmp_path)), tables)
     thread = threading.Thread(target=agent.serve, daemon=True)
     thread.start()
     with ours, theirs:

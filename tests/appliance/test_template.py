@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance import accelerator, initrd, template
 from fleetscan.appliance.built import Appliance
+from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.template import Template
 from fleetscan.appliance.verified import identity
-from fleetscan.scanner.errors import ApplianceError
 
 OPTIONS = VMOptions("tcg", memory_mib=4)
 SIZE = OPTIONS.memory_mib << 20

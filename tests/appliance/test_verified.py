@@ -24,8 +24,8 @@ from fleetscan.appliance import (
     verified,
 )
 from fleetscan.appliance.built import Appliance
+from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.qemu_args import VMOptions
-from fleetscan.scanner.errors import ApplianceError
 
 STRANGER = 4711
 

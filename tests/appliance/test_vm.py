@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance import vm
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError, WireError
 from fleetscan.appliance.session import Limits
 from fleetscan.appliance.vm import LocalAppliance
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError, DeadlineError, WireError
 from tests.vm.machines import eventually, has_ended
 
 KERNEL = "[    0.100000] Run /init as init process\n[    0.200000] random: crng init done\n"

@@ -18,11 +18,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from fleetscan.appliance.cache import cache_directory
+from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.appliance.ground.schema import Origin
 from fleetscan.scanner.cli import output
-from fleetscan.scanner.errors import FleetscanError
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import InspectOptions
-from fleetscan.scanner.schema import Origin
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.store.staging import MachineWriter
 from fleetscan.scanner.store.views import connect

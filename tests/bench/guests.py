@@ -9,7 +9,7 @@ from pathlib import Path
 
 from examples.build_fleet import default_directory
 from examples.builder.images import SETS
-from fleetscan.scanner.errors import UsageError
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.sources.base import Disk, Machine
 
 

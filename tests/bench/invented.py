@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute
 
-from fleetscan.scanner.schema import MICROSECOND, Origin, Scope
+from fleetscan.appliance.ground.schema import MICROSECOND, Origin, Scope
 from fleetscan.scanner.store import files, layout, parts
 from fleetscan.scanner.store.arrow import all_columns, decode_rows, rows_to_arrow
 from fleetscan.scanner.store.run import BATCH_SIZE

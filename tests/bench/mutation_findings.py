@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fleetscan.appliance.ground import errors
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.load import load_packs
-from fleetscan.scanner import errors
 from fleetscan.scanner.store.views import connect
 from tests.bench.mutating import TEXTS, Mutation
 

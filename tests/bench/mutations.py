@@ -21,7 +21,7 @@ from pathlib import Path
 
 from examples.build_fleet import default_directory
 from examples.builder.images import SETS, Image
-from fleetscan.scanner.errors import FleetscanError
+from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.scanner.fleet_tasks import scan_one
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import InspectOptions

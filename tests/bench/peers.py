@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.scanner.cli import output
-from fleetscan.scanner.errors import FleetscanError
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.store.staging import MemorySink

@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from fleetscan.appliance import wire
+from fleetscan.appliance.ground import wire
+from fleetscan.appliance.ground.schema import TIMESTAMP_MAX, TIMESTAMP_MIN, Column, Kind, Table
 from fleetscan.appliance.guest.machine import DirectoryMachine
 from fleetscan.appliance.vm import LocalAppliance
 from fleetscan.scanner import inspect as inspection
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.inspect import inspect_directory
 from fleetscan.scanner.options import InspectOptions
-from fleetscan.scanner.schema import TIMESTAMP_MAX, TIMESTAMP_MIN, Column, Kind, Table
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import RowSink
 from fleetscan.scanner.tables import load_tables

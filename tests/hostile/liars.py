@@ -13,11 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from fleetscan.appliance.ground.schema import (
+    TIMESTAMP_MAX,
+    TIMESTAMP_MIN,
+    Column,
+    Kind,
+    Scope,
+    Table,
+)
 from fleetscan.rules import facts
 from fleetscan.rules.cases import Case, case_path
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.source import read
-from fleetscan.scanner.schema import TIMESTAMP_MAX, TIMESTAMP_MIN, Column, Kind, Scope, Table
 from fleetscan.scanner.store import layout, parts
 from fleetscan.scanner.store.arrow import decode_rows, rows_to_arrow
 from fleetscan.scanner.tables import load_tables

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import Policy, examine, referred_files
 from fleetscan.scanner.sources import Disk
 from tests.disk_images import Content, archive, differencing

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import Limits, Policy, examine
 from fleetscan.scanner.sources import Disk
 

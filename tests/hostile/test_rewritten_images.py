@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from fleetscan.appliance import qemu_args
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError, FleetscanError, PreflightError
 from fleetscan.appliance.monitor import Monitor
 from fleetscan.appliance.plugging import PluggedLayer, Plugger
 from fleetscan.appliance.qemu_args import ROOT_SET, OpenLayer
 from fleetscan.scanner import isolation
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError, FleetscanError, PreflightError
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.preflight import DiskPlan, Policy, examine, layer, qemu_img

@@ -11,8 +11,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from fleetscan.appliance.ground.schema import Column, Kind, Scope, Table
 from fleetscan.reports.database import RESULT_SCHEMA
-from fleetscan.scanner.schema import Column, Kind, Scope, Table
 from fleetscan.scanner.tables import load_tables
 
 RUN = "20260301T020000Z-7f3a"

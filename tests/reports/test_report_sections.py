@@ -9,12 +9,12 @@ from typing import Any
 import duckdb
 import pytest
 
+from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.reports import charts, facts, process, verdicts
 from fleetscan.reports.html import render_html
 from fleetscan.reports.json_report import render_json
 from fleetscan.reports.process import Wanted, write_report
 from fleetscan.reports.sections import SectionLostError, Sections
-from fleetscan.scanner.errors import FleetscanError
 from tests.reports.report_fleet import GENERATED, small_fleet
 
 WANTED = Wanted(Path("facts"), "run", "html", GENERATED)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.rules import facts
 from fleetscan.rules.cases import run_cases
 from fleetscan.rules.facts import FactError
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.model import Pack
-from fleetscan.scanner.errors import UsageError
 from fleetscan.scanner.tables import load_tables
 
 RULE = """

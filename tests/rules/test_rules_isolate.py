@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from fleetscan.appliance.host import child
 from fleetscan.rules import facts, isolate
 from fleetscan.rules.evaluate import evaluate_run
 from fleetscan.rules.judge import Judge, Limits, RuleError
@@ -19,7 +20,6 @@ from fleetscan.rules.model import Config, Rule
 from fleetscan.rules.process import JudgingProcess
 from fleetscan.rules.query import rule_query
 from fleetscan.rules.results import Results
-from fleetscan.scanner import child
 from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_tables

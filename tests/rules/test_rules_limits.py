@@ -5,10 +5,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.rules import facts
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.judge import Limits, seal
-from fleetscan.scanner.errors import FleetscanError
 from tests.rules.rule_builder import (
     NAMED_BAD,
     NOW,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.rules.load import load_config, load_packs, load_waivers
-from fleetscan.scanner.errors import UsageError
 
 RULE = """
 - id: {id}

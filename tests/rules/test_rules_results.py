@@ -5,10 +5,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from fleetscan.appliance.ground.errors import StoreError
 from fleetscan.rules import facts
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.results import SCHEMA, Results, read_results, results_path, write_results
-from fleetscan.scanner.errors import StoreError
 from tests.rules.rule_builder import make_pack, make_rule
 
 

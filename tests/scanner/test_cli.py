@@ -18,11 +18,11 @@ import typer
 
 from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.cache import cache_directory
-from fleetscan.scanner import writing
+from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.appliance.host import writing
 from fleetscan.scanner.cli import exits, output, run
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.resume import Granted, leave
-from fleetscan.scanner.errors import FleetscanError
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.sources.keys import KeySource
 from fleetscan.scanner.store.runs import Store
@@ -892,7 +892,7 @@ class TestScan:
     def test_a_host_without_an_appliance_is_told_before_the_scan(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from fleetscan.scanner.errors import ApplianceError
+        from fleetscan.appliance.ground.errors import ApplianceError
 
         def nothing() -> None:
             raise ApplianceError("no appliance")

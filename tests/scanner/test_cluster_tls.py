@@ -19,11 +19,11 @@ from pathlib import Path
 import dask
 import pytest
 
+from fleetscan.appliance.ground.errors import FleetscanError, UsageError
 from fleetscan.scanner import cluster_tls
 from fleetscan.scanner.cli import exits, run
 from fleetscan.scanner.cluster import ClusterOptions, open_cluster
 from fleetscan.scanner.cluster_tls import Address, Certificates
-from fleetscan.scanner.errors import FleetscanError, UsageError
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_tasks import FleetOptions
 from fleetscan.scanner.options import InspectOptions

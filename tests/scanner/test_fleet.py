@@ -18,8 +18,8 @@ import distributed
 import duckdb
 import pytest
 
+from fleetscan.appliance.ground.errors import FleetscanError, StoreError, UsageError
 from fleetscan.scanner.cluster import ClusterOptions, default_slots, open_cluster
-from fleetscan.scanner.errors import FleetscanError, StoreError, UsageError
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import FleetEvent, FleetSummary, MachineFinished, MachineStarted

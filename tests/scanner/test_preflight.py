@@ -13,7 +13,7 @@ import pytest
 
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Layers
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import Limits, Policy, examine, open_layer, referred_files
 from fleetscan.scanner.preflight.plan import Format
 from fleetscan.scanner.preflight.qemu_img import info_command, readers, run_limited

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import Policy, examine
 from fleetscan.scanner.preflight.archive import Member, find_member, members
 from fleetscan.scanner.preflight.image import Read

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import Policy, examine
 from fleetscan.scanner.preflight.containers import refuse
 from fleetscan.scanner.preflight.formats import is_image_name

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import DiskPlan, Policy, examine, mapped, referred_files
 from fleetscan.scanner.preflight.image import Run, block_runs
 from fleetscan.scanner.preflight.opening import open_disk

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner import preflight
-from fleetscan.scanner.errors import PreflightError
 from fleetscan.scanner.preflight import DiskPlan, Policy, examine, vmdk
 from fleetscan.scanner.preflight.formats import FORMATS, read_image
 from fleetscan.scanner.preflight.image import ByteOrder, ExtentReference, Image

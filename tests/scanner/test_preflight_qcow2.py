@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import DiskPlan, Policy, examine, qcow2_tables
 from fleetscan.scanner.preflight.image import Read
 from fleetscan.scanner.preflight.qcow2 import Header, parse_header, read_image, tables_of

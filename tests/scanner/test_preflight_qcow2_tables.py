@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import Policy, examine, qcow2_tables
 from fleetscan.scanner.preflight.image import Read
 from fleetscan.scanner.preflight.qcow2 import parse_header, tables_of
@@ -210,7 +210,7 @@ def test_a_loop_in_tables_as_large_as_allowed_is_found_soon() -> None:
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))
-from fleetscan.scanner.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import qcow2_tables
 from tests.scanner.test_preflight_qcow2_tables import huge
 read, tables = huge(lambda offset: 0)

@@ -17,12 +17,12 @@ import pytest
 
 from fleetscan.appliance import accelerator, built, cache, initrd, template, vm
 from fleetscan.appliance.built import Appliance
+from fleetscan.appliance.ground.deadline import Deadline
+from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.session import Limits
 from fleetscan.appliance.template import Template
 from fleetscan.appliance.vm import ApplianceVM
-from fleetscan.scanner.deadline import Deadline
-from fleetscan.scanner.errors import ApplianceError
 
 _HOSTILE = initrd.PROJECT / "tests" / "appliance" / "hostile.py"
 _START = b"""\

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fleetscan.appliance.ground.schema import Origin
 from fleetscan.scanner.inspect import inspect_directory, inspect_machine
 from fleetscan.scanner.options import InspectOptions
-from fleetscan.scanner.schema import Origin
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from fleetscan.appliance import accelerator, built, initrd, template
+from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.plugging import PluggedLayer
 from fleetscan.appliance.vm import ApplianceVM
-from fleetscan.scanner.errors import ApplianceError
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.sources.base import Disk, Machine

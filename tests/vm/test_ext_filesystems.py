@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from fleetscan.appliance.ground.encoding import encode_rows
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.tables.files import collect, native
 from tests.vm.commands import Inspected, inspect
 

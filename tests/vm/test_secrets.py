@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleetscan.scanner.redaction import MARKER
+from fleetscan.appliance.ground.redaction import MARKER
 from tests.scanner import secret_trees
 from tests.vm.commands import inspect
 from tests.vm.machines import image_of

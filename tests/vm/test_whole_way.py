@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fleetscan.scanner.schema import unescape
+from fleetscan.appliance.ground.schema import unescape
 from tests.vm.commands import Inspected, Workplace, inspect
 from tests.vm.expectations import Entry, Expected, Usage
 

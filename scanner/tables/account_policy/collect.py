@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.readers import hives, sam
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import hives, sam
 from fleetscan.scanner.tables.account_policy.spec import AccountPolicy
 
 _COMPLEX, _LOCK_ADMINISTRATORS, _REVERSIBLE = 0x01, 0x08, 0x10  # [MS-SAMR] 2.2.3.10

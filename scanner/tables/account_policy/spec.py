@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleetscan.scanner.schema import U16, U32, column, table
+from fleetscan.appliance.ground.schema import U16, U32, column, table
 
 
 @table()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.readers import hives
+from fleetscan.appliance.guest.readers.hivereader import Want
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import hives
 from fleetscan.scanner.tables.audit_policy import events
 from fleetscan.scanner.tables.audit_policy.spec import AuditPolicy
-from fleetscan.scanner.tables.hivereader import Want
 
 _KEY = "Policy\\PolAdtEv"
 

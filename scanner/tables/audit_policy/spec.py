@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import column, table
+from fleetscan.appliance.ground.schema import column, table
 
 Category = Literal[
     "system",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
 from fleetscan.scanner.tables.boot import menus
 from fleetscan.scanner.tables.boot.spec import BootEntry, Loader
-from fleetscan.scanner.tables.reading import Reader
 
 _GRUB = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
 _LEGACY = ("/boot/grub/menu.lst", "/boot/grub/grub.conf")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
 from fleetscan.scanner.tables.certificates import x509
 from fleetscan.scanner.tables.certificates.spec import Certificate, Kind
-from fleetscan.scanner.tables.reading import Reader
 
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Gentoo

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.scanner.tables.certificates import der
 from fleetscan.scanner.tables.certificates.der import DerError, Element
 

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from itertools import chain, count
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.ground.words import in_words, reason
+from fleetscan.appliance.guest.readers import colonfile
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import colonfile
 from fleetscan.scanner.tables.config import apt, audit, augeas, lenses, plain, sshd
 from fleetscan.scanner.tables.config.spec import Setting
-from fleetscan.scanner.tables.reading import Reader
-from fleetscan.scanner.words import in_words, reason
 
 # The second is where openSUSE ships the defaults, which the first replaces as a whole.
 _SSHD = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config")

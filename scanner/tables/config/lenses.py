@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fleetscan.scanner.redaction import redact_named
+from fleetscan.appliance.ground.redaction import redact_named
 
 _COMMENT = re.compile(r"^[ \t]*#(?!include|[0-9]).*$", re.MULTILINE)  # sudoers has #include, #1000
 _NOT_READ = re.compile(r".*(?:~|\.(?:rpmnew|rpmsave|rpmorig|dpkg-\w+|bak|old))")

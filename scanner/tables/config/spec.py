@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleetscan.scanner.schema import IS_PATH, U32, column, table
+from fleetscan.appliance.ground.schema import IS_PATH, U32, column, table
 
 
 @table()

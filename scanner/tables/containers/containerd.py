@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.appliance.ground.schema import MICROSECOND
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.containers import stores
 from fleetscan.scanner.tables.containers.bolt import BoltError, Bucket, Database
 from fleetscan.scanner.tables.containers.storage import host_mounts
 from fleetscan.scanner.tables.containers.stores import Store, digest, get, text, texts, time
-from fleetscan.scanner.tables.reading import Reader
 
 _DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
 _BLOBS = "io.containerd.content.v1.content/blobs/sha256"

@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.containers import stores
 from fleetscan.scanner.tables.containers.stores import Store, digest, flag, get, text, texts, time
-from fleetscan.scanner.tables.reading import Reader
 
 _RUNNING = (
     ("Restarting", "restarting"),

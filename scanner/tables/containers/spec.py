@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import IS_DIGEST, IS_NAME, IS_PATH, Timestamp, column, table
+from fleetscan.appliance.ground.schema import IS_DIGEST, IS_NAME, IS_PATH, Timestamp, column, table
 
 
 @table()

@@ -11,11 +11,11 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fleetscan.scanner.tables import sqlite
+from fleetscan.appliance.guest.readers import sqlite
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.containers import stores
 from fleetscan.scanner.tables.containers.bolt import Database
 from fleetscan.scanner.tables.containers.stores import Store, flag, get, text, texts, time
-from fleetscan.scanner.tables.reading import Reader
 
 _BOLT, _SQLITE = "libpod/bolt_state.db", ("db.sql", "libpod/db.sql")
 _STATES = {

@@ -12,10 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fleetscan.appliance.ground.schema import (
+    MICROSECOND,
+    TIMESTAMP_MAX,
+    TIMESTAMP_MIN,
+    NotApplicable,
+)
+from fleetscan.appliance.guest.readers import colonfile
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import MICROSECOND, TIMESTAMP_MAX, TIMESTAMP_MIN, NotApplicable
-from fleetscan.scanner.tables import colonfile
-from fleetscan.scanner.tables.reading import Reader
 
 Engine = Literal["docker", "podman", "containerd"]
 

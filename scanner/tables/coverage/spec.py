@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import F64, IS_DEVICE, IS_PATH, U64, Origin, Scope, column, table
+from fleetscan.appliance.ground.schema import (
+    F64,
+    IS_DEVICE,
+    IS_PATH,
+    U64,
+    Origin,
+    Scope,
+    column,
+    table,
+)
 
 
 @table(scope=Scope.MACHINE, origin=Origin.HOST)

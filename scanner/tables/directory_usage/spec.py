@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleetscan.scanner.schema import IS_PATH, U32, U64, Origin, column, table
+from fleetscan.appliance.ground.schema import IS_PATH, U32, U64, Origin, column, table
 
 DEPTH = 2
 """How deep directories have a row of their own, unless a scan says otherwise."""

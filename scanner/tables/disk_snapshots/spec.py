@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleetscan.scanner.schema import U16, U64, Origin, Scope, Timestamp, column, table
+from fleetscan.appliance.ground.schema import U16, U64, Origin, Scope, Timestamp, column, table
 
 
 @table(scope=Scope.MACHINE, origin=Origin.HOST)

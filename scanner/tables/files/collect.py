@@ -8,14 +8,14 @@ import os
 import stat
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.lookups import told
+from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner import schema
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import colonfile
 from fleetscan.scanner.tables.files import capability, native
 from fleetscan.scanner.tables.files.spec import File, FileType
-from fleetscan.scanner.words import reason
 
 _TYPES: dict[int, FileType] = {
     stat.S_IFREG: "file",

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from fleetscan.appliance.ground import schema
 from fleetscan.appliance.guest import tools
+from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner import schema
-from fleetscan.scanner.tables import colonfile
 from fleetscan.scanner.tables.files import capability
 
 PROGRAM = "/usr/lib/fleetscan/walk"

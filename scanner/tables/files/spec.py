@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import IS_DEVICE, IS_NAME, IS_PATH, U32, U64, Timestamp, column, table
+from fleetscan.appliance.ground.schema import (
+    IS_DEVICE,
+    IS_NAME,
+    IS_PATH,
+    U32,
+    U64,
+    Timestamp,
+    column,
+    table,
+)
 
 FileType = Literal["file", "directory", "symlink", "character", "block", "fifo", "socket"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import IS_DEVICE, IS_DIGEST, U32, U64, Scope, column, table
+from fleetscan.appliance.ground.schema import IS_DEVICE, IS_DIGEST, U32, U64, Scope, column, table
 
 
 @table(scope=Scope.MACHINE)

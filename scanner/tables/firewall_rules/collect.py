@@ -6,13 +6,13 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.readers import colonfile
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import colonfile
 from fleetscan.scanner.tables.firewall_rules import firewalld, iptables, nftables, ufw, windows
 from fleetscan.scanner.tables.firewall_rules.row import Rule
 from fleetscan.scanner.tables.firewall_rules.spec import FirewallRule, Framework
-from fleetscan.scanner.tables.reading import Reader
 
 _NFTABLES = ("/etc/nftables.conf", "/etc/sysconfig/nftables.conf", "/etc/nftables.nft")
 """Debian and Arch, Red Hat, Alpine."""

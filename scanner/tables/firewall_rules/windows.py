@@ -10,11 +10,11 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from fleetscan.scanner.tables import hives
+from fleetscan.appliance.guest.readers import hives
+from fleetscan.appliance.guest.readers.hivereader import Want
+from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.firewall_rules.row import Action, Direction, Rule
-from fleetscan.scanner.tables.hivereader import Want
-from fleetscan.scanner.tables.hives import Key
-from fleetscan.scanner.tables.reading import Reader
 
 _SERVICE = "CurrentControlSet\\Services\\MpsSvc"
 _SERVICE_OF_XP = "CurrentControlSet\\Services\\SharedAccess"

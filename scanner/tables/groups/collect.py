@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import colonfile
 from fleetscan.scanner.tables.groups import windows
 from fleetscan.scanner.tables.groups.spec import Group
-from fleetscan.scanner.words import reason
 
 GROUP = "/etc/group"
 GSHADOW = "/etc/gshadow"

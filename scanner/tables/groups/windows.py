@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.guest.readers import sam
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables import sam
 from fleetscan.scanner.tables.groups.spec import Group
 
 

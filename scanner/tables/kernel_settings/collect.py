@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.readers.reading import Reader, drop_ins
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
 from fleetscan.scanner.tables.kernel_settings import parsers
 from fleetscan.scanner.tables.kernel_settings.spec import KernelSetting
-from fleetscan.scanner.tables.reading import Reader, drop_ins
 
 _LIBRARIES = ("/usr/local/lib", "/usr/lib", "/lib")
 _SYSCTL_CONF = "/etc/sysctl.conf"

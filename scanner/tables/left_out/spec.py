@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import Origin, Scope, column, table
+from fleetscan.appliance.ground.schema import Origin, Scope, column, table
 
 
 @table(scope=Scope.MACHINE, origin=Origin.RUN)

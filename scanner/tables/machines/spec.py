@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import (
+from fleetscan.appliance.ground.schema import (
     F64,
     IS_DIGEST,
     U8,

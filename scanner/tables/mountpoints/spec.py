@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleetscan.scanner.schema import IS_DEVICE, IS_PATH, U8, column, table
+from fleetscan.appliance.ground.schema import IS_DEVICE, IS_PATH, U8, column, table
 
 
 @table()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.readers.reading import Reader, drop_ins
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
 from fleetscan.scanner.tables.network import formats, windows
 from fleetscan.scanner.tables.network.spec import Network, Source
-from fleetscan.scanner.tables.reading import Reader, drop_ins
 
 _INTERFACES = "/etc/network/interfaces"
 _IFCFG_FOLDERS = ("/etc/sysconfig/network-scripts", "/etc/sysconfig/network")

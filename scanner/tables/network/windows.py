@@ -9,11 +9,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Sequence
 
-from fleetscan.scanner.tables import hives
-from fleetscan.scanner.tables.hivereader import Want
-from fleetscan.scanner.tables.hives import Key
+from fleetscan.appliance.guest.readers import hives
+from fleetscan.appliance.guest.readers.hivereader import Want
+from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.network.formats import Interface
-from fleetscan.scanner.tables.reading import Reader
 
 _TCPIP = "CurrentControlSet\\Services\\Tcpip\\Parameters"
 _INTERFACES = f"{_TCPIP}\\Interfaces"

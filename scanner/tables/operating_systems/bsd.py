@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from fleetscan.appliance.guest.readers.release import Release
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.operating_systems import elf
-from fleetscan.scanner.tables.release import Release
 
 FAMILIES: tuple[Literal["freebsd", "netbsd", "openbsd"], ...] = ("freebsd", "netbsd", "openbsd")
 """Values of os-release's ID, as of our own for those that have none."""

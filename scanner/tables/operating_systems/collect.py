@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from fleetscan.appliance.ground.schema import incomplete
+from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.guest.readers import release as release_files
+from fleetscan.appliance.guest.readers.release import Release, parse_assignments, version_numbers
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import incomplete
-from fleetscan.scanner.tables import release as release_files
 from fleetscan.scanner.tables.operating_systems import bsd, elf, inspector, packaging, windows
 from fleetscan.scanner.tables.operating_systems.spec import (
     Family,
@@ -17,8 +19,6 @@ from fleetscan.scanner.tables.operating_systems.spec import (
     InitSystem,
     OperatingSystem,
 )
-from fleetscan.scanner.tables.release import Release, parse_assignments, version_numbers
-from fleetscan.scanner.words import reason
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import U32, Timestamp, column, table
+from fleetscan.appliance.ground.schema import U32, Timestamp, column, table
 
 InitSystem = Literal["systemd", "sysv", "openrc", "upstart", "busybox", "runit", "procd", "bsd"]
 PackageFormat = Literal[

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from fleetscan.appliance.ground.schema import MICROSECOND
+from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.guest.readers import hives
+from fleetscan.appliance.guest.readers.hivereader import Want
+from fleetscan.appliance.guest.readers.hives import Key
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import MICROSECOND
-from fleetscan.scanner.tables import hives
-from fleetscan.scanner.tables.hivereader import Want
-from fleetscan.scanner.tables.hives import Key
 from fleetscan.scanner.tables.operating_systems.spec import OperatingSystem
-from fleetscan.scanner.words import reason
 
 _VERSION = "Microsoft\\Windows NT\\CurrentVersion"
 _CONTROL = "CurrentControlSet\\Control"

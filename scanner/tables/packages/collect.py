@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.guest.readers import release
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import release
-from fleetscan.scanner.tables.packages import (
+from fleetscan.scanner.tables.packages import language
+from fleetscan.scanner.tables.packages.managers import (
     apk,
     dpkg,
     flatpak,
     freebsd,
-    languages,
     nix,
     opkg,
     pacman,
@@ -26,8 +28,6 @@ from fleetscan.scanner.tables.packages import (
 )
 from fleetscan.scanner.tables.packages.purl import Distribution
 from fleetscan.scanner.tables.packages.spec import Package
-from fleetscan.scanner.tables.reading import Reader
-from fleetscan.scanner.words import reason
 
 _DATABASES = (
     dpkg,
@@ -79,7 +79,7 @@ def _unix(reader: Reader) -> Iterator[Package]:
     _note(reader, problems)
     anything = bool(found or problems)
     with root.lookups.watching() as lost:
-        for package in languages.collect(reader):
+        for package in language.collect(reader):
             anything = True
             yield package
     if lost:

@@ -10,8 +10,8 @@ import os
 import re
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.words import reason
 
 LIMIT = 64 << 20
 """Largest database that is read, in bytes; a package takes about 1 KiB, with a list of its files

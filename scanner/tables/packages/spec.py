@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import (
+from fleetscan.appliance.ground.schema import (
     IS_NAME,
     IS_PATH,
     IS_PUBLISHED,

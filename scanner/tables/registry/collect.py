@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.redaction import MARKER, is_secret
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.readers import hives
+from fleetscan.appliance.guest.readers.hivereader import Want
+from fleetscan.appliance.guest.readers.hives import Key, Value
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.redaction import MARKER, is_secret
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import hives
-from fleetscan.scanner.tables.hivereader import Want
-from fleetscan.scanner.tables.hives import Key, Value
 from fleetscan.scanner.tables.registry import keys
 from fleetscan.scanner.tables.registry.spec import RegistryValue, ValueType
 

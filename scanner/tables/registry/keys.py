@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from fleetscan.scanner.tables.hivereader import Want
+from fleetscan.appliance.guest.readers.hivereader import Want
 
 Hive = Literal["SOFTWARE", "SYSTEM", "SECURITY"]
 HIVES: tuple[Hive, ...] = get_args(Hive)

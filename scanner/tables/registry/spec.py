@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import U32, U64, Timestamp, column, table
+from fleetscan.appliance.ground.schema import U32, U64, Timestamp, column, table
 
 ValueType = Literal[
     "sz",

@@ -8,12 +8,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.guest.readers import hives
+from fleetscan.appliance.guest.readers.hivelogs import Recovery
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import hives
-from fleetscan.scanner.tables.hivelogs import Recovery
 from fleetscan.scanner.tables.registry_hives.spec import RegistryHive
-from fleetscan.scanner.words import reason
 
 _CONFIG_HIVES = (
     *("SYSTEM", "SOFTWARE", "SAM", "SECURITY", "DEFAULT"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from fleetscan.appliance.ground.schema import MICROSECOND, NotApplicable
+from fleetscan.appliance.guest.readers import colonfile
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import MICROSECOND, NotApplicable
-from fleetscan.scanner.tables import colonfile
-from fleetscan.scanner.tables.reading import Reader
 from fleetscan.scanner.tables.scheduled_tasks import crontab, timers, windows
 from fleetscan.scanner.tables.scheduled_tasks.spec import Kind, ScheduledTask
 

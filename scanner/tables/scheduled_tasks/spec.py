@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import IS_PATH, U32, Timestamp, column, table
+from fleetscan.appliance.ground.schema import IS_PATH, U32, Timestamp, column, table
 
 Kind = Literal["cron", "periodic", "anacron", "at", "timer", "windows"]
 

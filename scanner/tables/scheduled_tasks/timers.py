@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleetscan.scanner.tables.reading import Reader
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.scheduled_tasks.spec import ScheduledTask
 from fleetscan.scanner.tables.services import systemd, unitfile
 from fleetscan.scanner.tables.services.collect import define, read_units

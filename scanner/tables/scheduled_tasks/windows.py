@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fleetscan.scanner.tables import hives
-from fleetscan.scanner.tables.hivereader import Want
-from fleetscan.scanner.tables.hives import Key
-from fleetscan.scanner.tables.reading import Reader
+from fleetscan.appliance.guest.readers import hives
+from fleetscan.appliance.guest.readers.hivereader import Want
+from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.scheduled_tasks import jobfile, taskxml
 from fleetscan.scanner.tables.scheduled_tasks.spec import ScheduledTask
 

@@ -6,9 +6,9 @@ import os
 import posixpath
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables.reading import Reader
 from fleetscan.scanner.tables.services import systemd, sysv, unitfile, windows
 from fleetscan.scanner.tables.services.spec import Service
 

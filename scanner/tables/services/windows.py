@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.guest.readers import hives
+from fleetscan.appliance.guest.readers.hivereader import Want
+from fleetscan.appliance.guest.readers.hives import Key
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables import hives
-from fleetscan.scanner.tables.hivereader import Want
-from fleetscan.scanner.tables.hives import Key
 from fleetscan.scanner.tables.services.spec import Service, State
 
 _SERVICES = "CurrentControlSet\\Services"

@@ -6,14 +6,14 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.guest.readers import colonfile
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import NotApplicable
-from fleetscan.scanner.tables import colonfile
 from fleetscan.scanner.tables.config.sshd import Reader as SshdReader
-from fleetscan.scanner.tables.reading import Reader
 from fleetscan.scanner.tables.ssh_keys import keys
 from fleetscan.scanner.tables.ssh_keys.spec import SshKey
-from fleetscan.scanner.words import reason
 
 _SSHD_CONFIG = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config")
 _AUTHORIZED = (".ssh/authorized_keys", ".ssh/authorized_keys2")  # sshd_config(5)'s default

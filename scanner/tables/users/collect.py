@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from fleetscan.appliance.ground.schema import MICROSECOND, NotApplicable
+from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.schema import MICROSECOND, NotApplicable
-from fleetscan.scanner.tables import colonfile
 from fleetscan.scanner.tables.users import logins, windows
 from fleetscan.scanner.tables.users.spec import Algorithm, PasswordState, User
-from fleetscan.scanner.words import reason
 
 ACCOUNTS = "/etc/passwd"
 SHADOW = "/etc/shadow"

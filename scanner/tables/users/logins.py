@@ -11,9 +11,9 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables import sqlite
-from fleetscan.scanner.words import reason
 
 LASTLOG, WTMP, LASTLOG2 = "/var/log/lastlog", "/var/log/wtmp", "/var/lib/lastlog/lastlog2.db"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.scanner.schema import I64, IS_NAME, IS_PATH, U32, Timestamp, column, table
+from fleetscan.appliance.ground.schema import I64, IS_NAME, IS_PATH, U32, Timestamp, column, table
 
 PasswordState = Literal["set", "empty", "locked", "none", "unknown"]
 Algorithm = Literal[

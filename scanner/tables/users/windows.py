@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.guest.readers import sam
+from fleetscan.appliance.guest.readers.sam import Account
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables import sam
-from fleetscan.scanner.tables.sam import Account
 from fleetscan.scanner.tables.users.spec import PasswordState, User
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from fleetscan.appliance.guest.machine import GuestMachine, need_disks
@@ -16,7 +17,7 @@ def collect(machine: GuestMachine) -> Iterator[Volume]:
     """
     closed = []
     for volume in need_disks(machine).volumes:
-        yield volume
+        yield Volume(**dataclasses.asdict(volume))
         if volume.error:
             closed.append(f"{volume.name}: {volume.error}")
     if closed:

@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from fleetscan.appliance import wire
+from fleetscan.appliance.ground import wire
+from fleetscan.appliance.ground.schema import Origin, Scope
+from fleetscan.appliance.ground.wire import FrameKind
 from fleetscan.appliance.guest.__main__ import Agent
 from fleetscan.appliance.guest.machine import DirectoryMachine
 from fleetscan.appliance.guest.root import Mount, Root
-from fleetscan.appliance.wire import FrameKind
-from fleetscan.scanner.schema import Origin, Scope
+from fleetscan.scanner import tables
 from fleetscan.scanner.tables import load_tables
 from tests.appliance.guest.test_mount_table import NODES
 
@@ -64,7 +65,7 @@ def test_files_are_all_that_lacks_unless_a_collector_looked_where_nothing_is_mou
     (tmp_path / "etc/hosts").write_text("address\n")
     stream = Stream("config")
     with Root("r", str(tmp_path), mounts) as root:
-        Agent(stream, cast(DirectoryMachine, Machine(root))).serve()
+        Agent(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
     assert (stream.last["name"], stream.last["unread"]) == (name, unread)
 
 
@@ -105,7 +106,7 @@ def errors(top: Path, *mounts: Mount) -> dict[str, tuple[str, list[str] | None]]
     with Root("r", str(top), mounts) as root:
         for table in ROOT_TABLES:
             stream = Stream(table)
-            Agent(stream, cast(DirectoryMachine, Machine(root))).serve()
+            Agent(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
             if stream.last and stream.last["name"] != "NotApplicable":
                 found[table] = stream.last["message"], stream.last["unread"]
     return found
@@ -212,7 +213,7 @@ def test_whatever_stands_in_a_files_place_fails_its_table_and_leaves_the_others(
     with Root("r", str(tmp_path)) as root:
         for table in {WELL_KNOWN[path], "services", "kernel_settings"}:
             stream = Stream(table)
-            Agent(stream, cast(DirectoryMachine, Machine(root))).serve()
+            Agent(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
             name = stream.last["name"] if stream.last else None
             assert (name not in (None, "NotApplicable")) is (table == WELL_KNOWN[path]), table
             assert "Errno" not in (stream.last or {"message": ""})["message"]

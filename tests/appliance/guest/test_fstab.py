@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetscan.appliance.ground.mounts import Entry
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.fstab import Entry, parse, parse_crypttab, resolve
+from fleetscan.appliance.guest.fstab import parse, parse_crypttab, resolve
 from tests.strategies import guest_texts
 
 ROOT_UUID = "6f1a4a3e-4f6c-4d3e-9b57-666c65657473"

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from fleetscan.appliance.guest.arrays import device_path
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.encryption import Key, open_container
 from fleetscan.appliance.guest.filesystems import Subvolume, parse_subvolumes
 from fleetscan.appliance.guest.layers import closed
-from fleetscan.appliance.guest.lvm import exported, parse_lvs
+from fleetscan.appliance.guest.volumes.arrays import device_path
+from fleetscan.appliance.guest.volumes.encryption import Key, open_container
+from fleetscan.appliance.guest.volumes.lvm import exported, parse_lvs
 
 # -- lvs --reportformat json -----------------------------------------------------------------
 

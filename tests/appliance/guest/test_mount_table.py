@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fleetscan.appliance.ground.mounts import Entry
 from fleetscan.appliance.guest import mdadm_conf, mount_table
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.fstab import Entry, parse, resolve
+from fleetscan.appliance.guest.fstab import parse, resolve
 from fleetscan.appliance.guest.mdadm_conf import Array
 from fleetscan.appliance.guest.root import Root
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.scanner.errors import UsageError
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.sources import SourceOptions, find_machines
 from fleetscan.scanner.sources.inventory import inventory_machines
 from fleetscan.scanner.sources.keys import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.scanner.errors import UsageError
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.sources import Disk, Machine, SourceOptions, find_machines
 from fleetscan.scanner.sources.base import LeftOut
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleetscan.appliance.ground.errors import FleetscanError, PreflightError, UsageError
 from fleetscan.scanner import preflight
-from fleetscan.scanner.errors import FleetscanError, PreflightError, UsageError
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import InspectOptions
 from fleetscan.scanner.preflight import Policy

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetscan.scanner.errors import UsageError
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.sources import Disk, find_machines
 from fleetscan.scanner.sources.inventory import inventory_machines
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fleetscan.scanner.errors import StoreError, UsageError
+from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.scanner.store import files, layout, parts
 from fleetscan.scanner.store.arrow import arrow_schema, rows_to_arrow
 from fleetscan.scanner.store.run import Run

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from fleetscan.scanner.errors import StoreError
+from fleetscan.appliance.ground.errors import StoreError
 from fleetscan.scanner.store.staging import (
     MachineWriter,
     MemorySink,

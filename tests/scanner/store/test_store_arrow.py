@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetscan.scanner import schema
-from fleetscan.scanner.errors import RowError
-from fleetscan.scanner.schema import Kind, Scope, Table
+from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.errors import RowError
+from fleetscan.appliance.ground.schema import Kind, Scope, Table
 from fleetscan.scanner.store import arrow
 from fleetscan.scanner.store.arrow import all_columns, arrow_schema, decode_rows, rows_to_arrow
 from fleetscan.scanner.tables import load_tables
@@ -279,7 +279,7 @@ def test_what_is_accepted_means_what_it_means_to_another_json_parser(payload: by
 
 
 _CRASHERS = """
-from fleetscan.scanner.errors import RowError
+from fleetscan.appliance.ground.errors import RowError
 from fleetscan.scanner.store.arrow import decode_rows
 from fleetscan.scanner.tables import load_tables
 n = 100_000

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fleetscan.scanner.errors import StoreError, UsageError
+from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.scanner.store import layout
 from fleetscan.scanner.store.arrow import all_columns
 from fleetscan.scanner.store.run_file import RunInfo

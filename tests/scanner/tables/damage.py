@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fleetscan.appliance.guest.root import Root, ScanOptions
-from fleetscan.scanner import schema
-from fleetscan.scanner.encoding import encode_rows
+from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.encoding import encode_rows
+from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables import load_collector
 from tests.scanner.tables.run_case import DEBIAN_PYTHON, ENVIRONMENT, REPOSITORY
 

@@ -13,9 +13,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.encoding import encode_rows
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner import schema
-from fleetscan.scanner.encoding import encode_rows
 from fleetscan.scanner.tables import load_collector
 
 REPOSITORY = Path(__file__).parents[3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from fleetscan.scanner.tables import colonfile
+from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.scanner.tables.groups.collect import parse_group, parse_gshadow
 from fleetscan.scanner.tables.users.collect import (
     Shadow,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.scanner.schema import Column, Kind
+from fleetscan.appliance.ground.schema import Column, Kind
 from fleetscan.scanner.tables import load_tables
 from tests.scanner.tables.make_hives import make_hives
 from tests.scanner.tables.run_case import (

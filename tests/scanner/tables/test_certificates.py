@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.scanner.tables.certificates import der, x509
 from tests.scanner.tables.run_case import run
 

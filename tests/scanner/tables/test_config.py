@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetscan.scanner.redaction import MARKER
+from fleetscan.appliance.ground.redaction import MARKER
 from fleetscan.scanner.tables.config import apt, audit, augeas, collect, lenses, plain
 from fleetscan.scanner.tables.config.lenses import Lens
 from tests.scanner.tables.run_case import run

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetscan.scanner.schema import MICROSECOND
+from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.scanner.tables.containers import bolt, stores
 from fleetscan.scanner.tables.containers.bolt import BoltError, Bucket, Database
 from tests.scanner.tables.run_case import REPOSITORY, run

@@ -19,9 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetscan.appliance.guest.root import FilesMode, Root, ScanOptions
-from fleetscan.scanner import schema
-from fleetscan.scanner.encoding import encode_rows
+from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.encoding import encode_rows
+from fleetscan.appliance.ground.options import FilesMode, ScanOptions
+from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.files import capability, collect, native
 
 SOURCES = sorted(map(str, Path(native.__file__).parent.glob("*.c")))

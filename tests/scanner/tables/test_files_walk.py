@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetscan.appliance.guest.root import FilesMode, Root, ScanOptions
-from fleetscan.scanner.encoding import encode_rows
-from fleetscan.scanner.schema import NotApplicable
+from fleetscan.appliance.ground.encoding import encode_rows
+from fleetscan.appliance.ground.options import FilesMode, ScanOptions
+from fleetscan.appliance.ground.schema import NotApplicable
+from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.files import capability
 from fleetscan.scanner.tables.files import collect as files
 from fleetscan.scanner.tables.files.spec import File

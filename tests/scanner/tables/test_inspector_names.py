@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fleetscan.appliance.guest.readers import release
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables import release
 from fleetscan.scanner.tables.operating_systems import inspector
 
 OS_RELEASE = "etc/os-release"

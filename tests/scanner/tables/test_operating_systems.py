@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetscan.appliance.guest.readers import release
+from fleetscan.appliance.guest.readers.hives import Key, Value
+from fleetscan.appliance.guest.readers.release import Release
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables import release
-from fleetscan.scanner.tables.hives import Key, Value
 from fleetscan.scanner.tables.operating_systems import elf, inspector, windows
 from fleetscan.scanner.tables.operating_systems.collect import release_order
-from fleetscan.scanner.tables.release import Release
 from tests.strategies import guest_texts
 
 

@@ -10,8 +10,9 @@ from typing import Any, get_args
 import pytest
 from packageurl import PackageURL
 
-from fleetscan.appliance.guest.root import Root, ScanOptions
-from fleetscan.scanner.encoding import encode_rows
+from fleetscan.appliance.ground.encoding import encode_rows
+from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables import load_collector
 from fleetscan.scanner.tables.packages.spec import Manager
 from tests.scanner.tables.run_case import REPOSITORY

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables.packages import dpkg
 from fleetscan.scanner.tables.packages.collect import collect
+from fleetscan.scanner.tables.packages.managers import dpkg
 from fleetscan.scanner.tables.packages.purl import Distribution
 from tests.strategies import guest_texts
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables import sqlite
-from fleetscan.scanner.tables.packages import (
+from fleetscan.scanner.tables.packages.collect import collect
+from fleetscan.scanner.tables.packages.managers import (
     apk,
     dpkg,
     freebsd,
@@ -24,7 +25,6 @@ from fleetscan.scanner.tables.packages import (
     snap,
     xbps,
 )
-from fleetscan.scanner.tables.packages.collect import collect
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
 from fleetscan.scanner.tables.packages.row import number
 from tests.strategies import guest_texts

@@ -14,17 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetscan.appliance.guest.root import PackagesMode, Root, ScanOptions
-from fleetscan.scanner.tables.packages import golang, java, languages, node, python, ruby
+from fleetscan.appliance.ground.options import PackagesMode, ScanOptions
+from fleetscan.appliance.guest.readers.reading import Reader
+from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.packages import language
+from fleetscan.scanner.tables.packages.languages import golang, java, node, python, ruby
 from fleetscan.scanner.tables.packages.spec import Package
-from fleetscan.scanner.tables.reading import Reader
 from tests.strategies import guest_texts
 
 
 def found(top: Path, mode: PackagesMode) -> tuple[list[Package], list[str]]:
     with Root("r", str(top), options=ScanOptions(packages=mode)) as root:
         reader = Reader(root)
-        rows = list(languages.collect(reader))
+        rows = list(language.collect(reader))
         return rows, problems_of(reader)
 
 
@@ -175,7 +177,7 @@ def test_a_walk_ends_at_its_limit_and_says_so(tmp_path: Path) -> None:
         (tmp_path / f"{number}").mkdir()
     with Root("r", str(tmp_path)) as root:
         reader = Reader(root)
-        assert len(list(languages.walk(reader, entries=3))) == 1
+        assert len(list(language.walk(reader, entries=3))) == 1
     assert problems_of(reader) == ["looking for packages ended early: too many directory entries"]
 
 

@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables import sqlite
-from fleetscan.scanner.tables.packages import rpmdb
 from fleetscan.scanner.tables.packages.collect import collect
+from fleetscan.scanner.tables.packages.managers import rpmdb
 from fleetscan.scanner.tables.packages.purl import Distribution
 from tests.scanner.tables.run_case import REPOSITORY
 

@@ -11,20 +11,21 @@ from typing import Any
 
 import pytest
 
+from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.encoding import encode_rows
+from fleetscan.appliance.ground.redaction import MARKER
+from fleetscan.appliance.ground.schema import Column, Kind, Origin, Table
+from fleetscan.appliance.ground.wire import FrameKind, FrameReader, encode_json
 from fleetscan.appliance.guest import __main__ as agent
 from fleetscan.appliance.guest.machine import DirectoryMachine
-from fleetscan.appliance.wire import FrameKind, FrameReader, encode_json
-from fleetscan.scanner import schema
-from fleetscan.scanner.encoding import encode_rows
+from fleetscan.scanner import tables
 from fleetscan.scanner.inspect import inspect_directory
 from fleetscan.scanner.options import InspectOptions
-from fleetscan.scanner.redaction import MARKER
-from fleetscan.scanner.schema import Column, Kind, Origin, Table
 from fleetscan.scanner.store.arrow import decode_rows
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables
+from tests.appliance.ground.redaction_corpus import HOLDING, MARKED
 from tests.scanner import secret_trees
-from tests.scanner.redaction_corpus import HOLDING, MARKED
 from tests.scanner.secret_trees import MARK
 from tests.scanner.tables.make_hives import make_hives
 from tests.scanner.tables.run_case import run_in_debian_python
@@ -62,10 +63,10 @@ class Stream:
 
 def serve(monkeypatch: pytest.MonkeyPatch, rows: Iterator[object], tmp_path: Path) -> Stream:
     """Have the real agent collect rows."""
-    monkeypatch.setattr(agent, "load_collector", lambda _: lambda _: rows)
+    monkeypatch.setattr(tables, "load_collector", lambda _: lambda _: rows)
     args = {"table": "t", "root": None}
     stream = Stream(encode_json(FrameKind.REQUEST, {"op": "collect", "args": args}))
-    agent.Agent(stream, DirectoryMachine(str(tmp_path))).serve()
+    agent.Agent(stream, DirectoryMachine(str(tmp_path)), tables).serve()
     return stream
 
 
@@ -146,7 +147,7 @@ def test_warnings_and_logs_do_not_quote_secrets(tmp_path: Path) -> None:
 
     request = {"op": "discover", "args": {"disks": [], "files": "none"}}
     stream = Stream(encode_json(FrameKind.REQUEST, request))
-    told = agent.Agent(stream, Warned(str(tmp_path)))
+    told = agent.Agent(stream, Warned(str(tmp_path)), tables)
     told.serve()
     told.log(f"curl -u bob:{MARKED} https://x")
     assert MARKED not in stream.said.decode("utf-8", "replace")

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetscan.scanner.tables import sam
+from fleetscan.appliance.guest.readers import sam
+from fleetscan.appliance.guest.readers.hives import Key, Value
 from fleetscan.scanner.tables.account_policy.collect import describe
 from fleetscan.scanner.tables.audit_policy import events
 from fleetscan.scanner.tables.firewall_rules import windows as firewall
-from fleetscan.scanner.tables.hives import Key, Value
 
 CASE = Path(events.__file__).parent / "cases" / "windows" / "tree"
 DAY = 86_400 * 10_000_000

@@ -1,0 +1,85 @@
+"""Lines of an fstab: what each mounts, and where that can be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+TAGS = {
+    "UUID": "UUID",
+    "LABEL": "LABEL",
+    "PARTUUID": "PART_ENTRY_UUID",
+    "PARTLABEL": "PART_ENTRY_NAME",
+}
+"""How fstab(5) names a device by what is on it, and what libblkid calls that."""
+
+_REMOVABLE = re.compile(r"^/dev/(?:cdrom|cdrw|dvd|dvdrw|floppy|fd|sr|scd)\d*$")
+
+# Source: the kernel's /proc/filesystems (nodev) and mount(8). What lies in memory was never on a
+# disk; what lies on another machine is not on this one's.
+_IN_MEMORY = frozenset(
+    (
+        *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devfs"),
+        *("devpts", "devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nfsd", "proc"),
+        *("pstore", "ramfs", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tmpfs"),
+        *("tracefs", "usbdevfs", "usbfs", "fdescfs", "linprocfs", "linsysfs", "procfs", "mfs"),
+    )
+)
+_NETWORK = frozenset(
+    (
+        *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "glusterfs", "lustre", "ncpfs"),
+        *("nfs", "nfs4", "smb3", "smbfs", "sshfs", "virtiofs", "vboxsf", "vmhgfs", "prl_fs"),
+    )
+)
+
+Kind = Literal["swap", "bind", "memory", "network", "device", "other"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of an fstab, fields decoded."""
+
+    source: str
+    path: str
+    type: str
+    options: tuple[str, ...]
+    check_pass: int
+
+    @property
+    def is_swap(self) -> bool:
+        """Whether it is a swap area."""
+        return self.type == "swap"
+
+    @property
+    def kind(self) -> Kind:
+        """What it takes to mount it."""
+        if self.is_swap:
+            return "swap"
+        if {"bind", "rbind"} & set(self.options):
+            return "bind"
+        if self.type in _IN_MEMORY:
+            return "memory"
+        if self.names_device:
+            return "device"
+        if self._names_share:
+            return "network"
+        return "memory" if self.source in ("none", self.type) else "other"
+
+    @property
+    def _names_share(self) -> bool:
+        driver = self.type.removeprefix("fuse.")
+        return driver in _NETWORK or self.source.startswith("//") or ":/" in self.source
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies on other machines or drives than this machine's disks."""
+        elsewhere = "_netdev" in self.options or _REMOVABLE.match(self.source) is not None
+        return self.kind == "network" or elsewhere
+
+    @property
+    def names_device(self) -> bool:
+        """Whether its source can only be a block device of this machine."""
+        if self.source.startswith("/dev/"):
+            return True
+        return self.source.partition("=")[0] in TAGS and "=" in self.source

@@ -1,0 +1,1 @@
+"""What any program of the host's needs: files, directories, processes. None of it ships."""

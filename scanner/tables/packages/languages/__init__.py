@@ -1,0 +1,1 @@
+"""One module for each language whose tools leave packages on disk."""
