@@ -22,7 +22,6 @@ from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.preflight.bounds import resolved
 from fleetscan.scanner.preflight.plan import identity_of
 from fleetscan.scanner.sources.base import Machine
-from fleetscan.scanner.store import views
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
 
@@ -56,6 +55,9 @@ class EarlierFacts:
         facts: the store's directory.
         settings: what the new run is asked for.
         appliance: content address of the appliance and agent that it will use.
+
+    Raises:
+        ModuleNotFoundError: DuckDB is not installed, and the store has runs.
     """
 
     def __init__(self, facts: Path, settings: Mapping[str, object], appliance: str) -> None:
@@ -95,6 +97,8 @@ def summary_of(machine_id: str, row: MachineRow) -> MachineSummary:
 
 
 def _known_machines(facts: Path, run_id: str, appliance: str) -> dict[str, _Known]:
+    from fleetscan.scanner.store import views  # DuckDB, which not every host has that scans
+
     with views.connect(facts, run_id) as connection:
         read = _reader(connection)
         machines = read(
@@ -118,6 +122,8 @@ def _known_machines(facts: Path, run_id: str, appliance: str) -> dict[str, _Know
 
 
 def _reader(connection: Any) -> Callable[..., list[dict[str, Any]]]:
+    from fleetscan.scanner.store import views
+
     def read(sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = views.query(connection, sql, parameters or ()).to_pylist()
         return rows

@@ -12,6 +12,7 @@ import typer
 
 from fleetscan.appliance.ground.errors import ADVICE, FleetscanError, UsageError
 from fleetscan.appliance.host.lean import without_pandas
+from fleetscan.scanner import extras
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 
@@ -55,13 +56,28 @@ def run(arguments: Sequence[str]) -> int:
         output.error(f"{where}{error.strerror or error}", ADVICE.get(error.errno or 0, ""))
         output.trace(error)
         return exits.FAILED
-    except Exception as error:  # a bug: told like other failures, with more under -v
-        output.error(
-            f"this is a bug: {type(error).__name__}: {error}",
-            "run the command again with -v and report its output",
-        )
-        output.trace(error)
-        return exits.FAILED
+    except ModuleNotFoundError as error:
+        return _not_installed(error)
+    except Exception as error:
+        return _bug(error)
+
+
+def _not_installed(error: ModuleNotFoundError) -> int:
+    advice = extras.advice(error)
+    if advice is None:
+        return _bug(error)
+    output.error(f"this command needs {error.name}, which is not installed", advice)
+    output.trace(error)
+    return exits.FAILED
+
+
+def _bug(error: Exception) -> int:  # reported like other failures, with more under -v
+    output.error(
+        f"this is a bug: {type(error).__name__}: {error}",
+        "run the command again with -v and report its output",
+    )
+    output.trace(error)
+    return exits.FAILED
 
 
 def _bad_usage(error: Any) -> int:  # Any: a class of click's, see above

@@ -12,6 +12,7 @@ import typer
 
 from fleetscan.appliance.confinement import Wanted
 from fleetscan.appliance.ground.errors import FleetscanError, UsageError
+from fleetscan.scanner import extras
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import (
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from fleetscan.scanner.cluster import ClusterOptions
     from fleetscan.scanner.cluster_tls import Certificates
     from fleetscan.scanner.fleet_events import FleetSummary
+    from fleetscan.scanner.reuse import EarlierFacts
     from fleetscan.scanner.sources import Machine
     from fleetscan.scanner.store.run import Run
 
@@ -209,14 +211,13 @@ def _scan(
     from fleetscan.scanner.fleet_tasks import FleetOptions
     from fleetscan.scanner.options import InspectOptions
     from fleetscan.scanner.progress import FleetProgress
-    from fleetscan.scanner.reuse import EarlierFacts
     from fleetscan.scanner.store.runs import Store
 
     if cluster.scheduler is None:  # workers elsewhere see to it themselves
         layers.require(granted.confinement)
     machines = _machines(settings, granted)
     appliance = _appliance(required=cluster.scheduler is None)
-    earlier = None if rescan or not appliance else EarlierFacts(facts, asdict(settings), appliance)
+    earlier = None if rescan or not appliance else _earlier(facts, settings, appliance)
     run = run or Store(facts).begin(
         [machine.machine_id for machine in machines], settings=asdict(settings)
     )
@@ -253,6 +254,23 @@ def _scan(
         leave(run, machines, granted)
         return exits.INTERRUPTED
     return exits.NOT_SCANNED if summary.outcomes["failed"] else exits.FINE
+
+
+def _earlier(facts: Path, settings: ScanSettings, appliance: str) -> EarlierFacts | None:
+    """What earlier runs know of machines, as far as this host can read it."""
+    from fleetscan.scanner.reuse import EarlierFacts
+
+    try:
+        return EarlierFacts(facts, asdict(settings), appliance)
+    except ModuleNotFoundError as error:
+        advice = extras.advice(error)
+        if advice is None:
+            raise
+        output.message(
+            f"fleetscan: unchanged machines are scanned again: {error.name}, which reads earlier "
+            f"runs, is not installed ({advice})"
+        )
+        return None
 
 
 def _machines(settings: ScanSettings, granted: Granted) -> list[Machine]:
