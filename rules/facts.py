@@ -13,7 +13,7 @@ import duckdb
 
 from fleetscan.appliance.ground.schema import Column, Kind, Scope, Table
 from fleetscan.scanner.store.arrow import all_columns
-from fleetscan.scanner.store.views import sql_type
+from fleetscan.scanner.store.view_sql import sql_type
 from fleetscan.scanner.tables import load_tables
 
 Row = Mapping[str, Any]

@@ -20,7 +20,7 @@ from fleetscan.scanner.fleet_events import (
     MachineFinished,
     MachineStarted,
 )
-from fleetscan.scanner.fleet_tasks import FleetOptions, compact_one, record_failure, scan_one
+from fleetscan.scanner.fleet_tasks import FleetOptions, compact_some, record_failure, scan_one
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.run import Run
 
@@ -42,6 +42,7 @@ class _Scan:
 @dataclass(frozen=True)
 class _Compaction:
     batch: int
+    machine_ids: tuple[str, ...]
 
     @property
     def key(self) -> str:
@@ -85,15 +86,16 @@ class Coordinator:
         self._pending: deque[_Scan | _Compaction] = deque()
         self._in_flight: dict[str, _InFlight] = {}
         self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._batch_of = {
-            machine_id: batch for batch in range(run.batches) for machine_id in run.batch(batch)
-        }
+        self._batches: list[tuple[str, ...]] = []
+        self._batch_of: dict[str, int] = {}
         self._left: Counter[int] = Counter()
 
     def work(self, machines: Sequence[Machine]) -> None:
         """Scan the machines, and compact each batch when the last of its machines is done."""
         self._pending.extend(_Scan(machine) for machine in machines)
-        self._left.update(self._batch_of[machine.machine_id] for machine in machines)
+        self._batches = self._run.in_batches([machine.machine_id for machine in machines])
+        self._batch_of = {name: batch for batch, some in enumerate(self._batches) for name in some}
+        self._left.update(self._batch_of.values())
         try:
             while (self._pending or self._in_flight) and not self._stop.is_set():
                 self._submit()
@@ -114,7 +116,7 @@ class Coordinator:
     def _start(self, work: _Scan | _Compaction) -> Task:
         if isinstance(work, _Compaction):
             return self._cluster.submit(
-                work.key, self._done.put, compact_one, self._run, work.batch
+                work.key, self._done.put, compact_some, self._run, work.machine_ids
             )
         options = self._options
         arguments = (work.machine, self._run, options.machine, options.inspect, work.attempt)
@@ -166,4 +168,4 @@ class Coordinator:
         batch = self._batch_of[summary.machine_id]
         self._left[batch] -= 1
         if not self._left[batch]:
-            self._pending.appendleft(_Compaction(batch))
+            self._pending.appendleft(_Compaction(batch, self._batches[batch]))

@@ -72,9 +72,9 @@ def scan_one(
     return summary
 
 
-def compact_one(run: Run, batch: int) -> None:
-    """The task: write the parts of a batch whose machines are all finished."""
-    run.compact(batch)
+def compact_some(run: Run, machine_ids: Sequence[str]) -> None:
+    """The task: make finished machines a batch."""
+    run.compact(machine_ids)
 
 
 def write_rows(sink: RowSink, tables: Mapping[str, Sequence[_Row]], machine_id: str) -> None:

@@ -26,8 +26,12 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _GROUP = {_DIRECTORY: stat.S_IRWXG, _FILE: stat.S_IRGRP | stat.S_IWGRP}
 
 
-def make_directory(path: Path) -> None:
+def make_directory(path: Path, *, durable: bool = False) -> None:
     """Make a directory, and those above it that are missing; one that is there stays as it is.
+
+    Args:
+        path: the directory.
+        durable: whether the names of those that are made must be on disk.
 
     Raises:
         OSError: it cannot be made, or something else has its name.
@@ -40,6 +44,8 @@ def make_directory(path: Path) -> None:
         except FileExistsError:  # another process was faster
             continue
         _set_mode(folder, mode)
+        if durable:
+            flush_directory(folder.parent)
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
@@ -113,7 +119,7 @@ def replacing(
             temporary.unlink()
         raise
     if durable:
-        _flush_directory(path.parent)
+        flush_directory(path.parent)
 
 
 def _refuse_special(path: Path) -> None:
@@ -134,7 +140,12 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
 
 
-def _flush_directory(path: Path) -> None:
+def flush_directory(path: Path) -> None:
+    """Force the names in a directory to disk.
+
+    Raises:
+        OSError: it is no directory, or its disk failed.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -46,12 +46,12 @@ def store_errors(doing: str, *, hint: str = "") -> Iterator[None]:
 def replacing(path: Path) -> Iterator[BufferedWriter]:
     """A file that appears as :func:`~fleetscan.appliance.host.writing.replacing` says.
 
-    Its directory is made if missing.
+    Its directory is made if missing, and on disk before the file is.
 
     Raises:
         OSError: the directory is not writable, or full.
     """
-    writing.make_directory(path.parent)
+    writing.make_directory(path.parent, durable=True)
     with writing.replacing(path) as stream:
         yield stream
 
@@ -94,6 +94,29 @@ def read_json(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
         return content
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file that is on disk another name on the same filesystem.
+
+    The new name is on disk after :func:`flush_directory`.
+
+    Raises:
+        StoreError: it could not be moved.
+    """
+    with store_errors(f"writing {target}"):
+        writing.make_directory(target.parent, durable=True)
+        source.replace(target)
+
+
+def flush_directory(path: Path) -> None:
+    """Force the names in a directory to disk.
+
+    Raises:
+        StoreError: it could not be done.
+    """
+    with store_errors(f"writing {path}"):
+        writing.flush_directory(path)
 
 
 def replace_tree(source: Path, target: Path) -> None:

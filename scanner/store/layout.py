@@ -2,11 +2,11 @@
 
 ::
 
-    <table>/run=<run_id>/part-00000.parquet   rows of one batch of machines
+    <table>/run=<run_id>/part-00000.parquet   rows of a table
     runs/<run_id>.json                        the run file; a run is visible when it is there
     .staging/<run_id>/plan.json               a run that is not finished
     .staging/<run_id>/machines/<name>/        its finished machines
-    .staging/<run_id>/batch-00000.json        what a compacted batch holds
+    .staging/<run_id>/batches/<name>/         some of them as parts
 """
 
 from __future__ import annotations
@@ -98,9 +98,30 @@ def staged_runs(facts: Path) -> list[str]:
     return sorted(name for name in names if (facts / _STAGING / name / "plan.json").exists())
 
 
-def part(facts: Path, table_name: str, run_id: str, batch: int) -> Path:
-    """The Parquet file with one batch's rows of a table."""
-    return facts / table_name / f"{_PARTITION}{run_id}" / f"part-{batch:05d}.parquet"
+def part(facts: Path, table_name: str, run_id: str, number: int) -> Path:
+    """A Parquet file with rows of a table."""
+    return part_file(facts, table_name, run_id, part_name(number))
+
+
+def part_name(number: int) -> str:
+    """The name of a Parquet file in its directory."""
+    return f"part-{number:05d}.parquet"
+
+
+def part_file(facts: Path, table_name: str, run_id: str, name: str) -> Path:
+    """The same by its name."""
+    return facts / table_name / f"{_PARTITION}{run_id}" / name
+
+
+def part_names(facts: Path, table_name: str, run_id: str) -> set[str]:
+    """Names of the files in a partition.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    directory = part_file(facts, table_name, run_id, "")
+    with files.store_errors(f"reading {directory}"):
+        return set(_names(directory))
 
 
 def partitions(facts: Path) -> Iterator[tuple[str, Path]]:

@@ -1,38 +1,36 @@
 """A run while it is being made: planned, gathered, compacted, finished or abandoned.
 
-It is planned (its machines, in batches), gathered (one staging directory a machine), compacted
-(a batch's machines become one Parquet part a table) and finished: its run file, written last,
-makes it visible. Each step can be repeated, by any process that sees the directory.
+It is planned (its machines), gathered (one staging directory a machine), compacted (some machines
+become a batch: Parquet parts that wait in staging) and finished: the batches' parts become the
+run's, and its run file, written last, makes it visible. Each step can be repeated, by any process
+that sees the directory.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import itertools
-import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fleetscan.appliance.ground.errors import StoreError, UsageError
-from fleetscan.appliance.ground.schema import Table
 from fleetscan.appliance.host.printable import printable
-from fleetscan.scanner.store import files, layout, parts
-from fleetscan.scanner.store.arrow import all_columns
-from fleetscan.scanner.store.run_file import RunInfo, TableInfo
+from fleetscan.scanner.store import batches, files, layout
+from fleetscan.scanner.store.batches import Batch
+from fleetscan.scanner.store.publication import publish_parts
+from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.staging import MachineWriter, StagedMachine, staged_machine
-from fleetscan.scanner.tables import load_tables
 
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 256
-"""Machines a batch: at some thousand files each, parts of some ten to hundred megabytes."""
+"""Machines a batch: at some thousand files each, parts of some ten megabytes."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +39,6 @@ class _Plan:
     machine_ids: tuple[str, ...]
     batch_size: int
     settings: dict[str, Any]  # JSON values of the caller's
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What a compacted batch holds; `content` names the machines and their versions in it."""
-
-    content: str
-    rows: dict[str, int]
-    outcomes: dict[str, int]
-    facts_runs: dict[str, int]
 
 
 class Run:
@@ -66,6 +54,7 @@ class Run:
         self.run_id = run_id
         self._staging = layout.staging(facts, run_id)
         self._machines = self._staging / "machines"
+        self._batches = self._staging / "batches"
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Run, (self.facts, self.run_id))  # without the plan, which may be long
@@ -90,15 +79,11 @@ class Run:
         """What the caller gave :meth:`Store.begin`."""
         return self._plan.settings
 
-    @property
-    def batches(self) -> int:
-        """Number of batches."""
-        return -(-len(self.machine_ids) // self._plan.batch_size)
-
-    def batch(self, number: int) -> tuple[str, ...]:
-        """The machines of a batch, which are numbered from 0."""
+    def in_batches(self, machine_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        """Machines in groups that are compacted together, in their order."""
         size = self._plan.batch_size
-        return self.machine_ids[number * size : (number + 1) * size]
+        starts = range(0, len(machine_ids), size)
+        return [tuple(machine_ids[start : start + size]) for start in starts]
 
     def machine_writer(self, machine_id: str) -> MachineWriter:
         """Where a machine's rows go; see there."""
@@ -128,15 +113,17 @@ class Run:
         """
         return [machine_id for machine_id in self.machine_ids if self.is_finished(machine_id)]
 
-    def compact(self, batch: int) -> None:
-        """Write a batch's parts from what is finished of it, for every table.
+    def compact(self, machine_ids: Sequence[str]) -> None:
+        """Make those of some machines that are finished a batch, which is ready to be published.
 
-        Nothing happens when they are there already and nothing was added since.
+        Nothing happens when they are one already.
 
         Raises:
             StoreError: a staged file is damaged, or a part could not be written.
         """
-        self._compacted(batch)
+        machines = [machine for machine in map(self.staged, machine_ids) if machine]
+        if machines:
+            batches.compact(self._batches, machines)
 
     def finish(self, *, interrupted: bool = False) -> RunInfo:
         """Compact what is not yet, make the run visible, and remove its staging.
@@ -149,11 +136,11 @@ class Run:
             StoreError: machines are not finished, and ``interrupted`` was not asked for; none
                 is finished; or something could not be read or written.
         """
-        batches = [self._compacted(number) for number in range(self.batches)]
-        outcomes = _total(batch.outcomes for batch in batches)
-        self._check_finished(outcomes.total(), interrupted)
-        rows = _total(batch.rows for batch in batches)
-        facts_runs = _total(batch.facts_runs for batch in batches)
+        commits = self._commits()
+        self._check_finished(len(commits), interrupted)
+        ready = self._compacted(commits)
+        outcomes = _total(batch.outcomes for batch in ready)
+        facts_runs = _total(batch.facts_runs for batch in ready)
         info = RunInfo(
             run_id=self.run_id,
             started=datetime.fromisoformat(self._plan.started),
@@ -163,11 +150,7 @@ class Run:
             settings=self.settings,
             machines=len(self.machine_ids),
             outcomes=dict(outcomes),
-            parts=len(batches),
-            tables={
-                name: TableInfo(rows[name], _column_names(table))
-                for name, table in load_tables().items()
-            },
+            tables=publish_parts(self.facts, self.run_id, ready, self._staging / "merged"),
             facts_runs={run: count for run, count in facts_runs.items() if run != self.run_id},
         )
         files.write_json(layout.run_file(self.facts, self.run_id), info.to_json())
@@ -203,43 +186,20 @@ class Run:
                 hint="resume the run, or publish its finished machines as an interrupted run",
             )
 
-    def _compacted(self, number: int) -> _Batch:
-        found = [self.staged(machine_id) for machine_id in self.batch(number)]
-        machines = [machine for machine in found if machine]
-        content = _fingerprint(machines)
-        marker = self._staging / f"batch-{number:05d}.json"
-        if marker.exists():
-            batch = _Batch(**files.read_json(marker))
-            if batch.content == content:
-                return batch
-        batch = self._write_parts(number, machines, content)
-        files.write_json(marker, asdict(batch))
-        return batch
+    def _commits(self) -> dict[str, str]:
+        """The version of each finished machine."""
+        found = ((machine_id, self.staged(machine_id)) for machine_id in self.machine_ids)
+        return {machine_id: staged.commit for machine_id, staged in found if staged}
 
-    def _write_parts(self, number: int, machines: list[StagedMachine], content: str) -> _Batch:
-        rows = {}
-        for name, table in load_tables().items():
-            path = layout.part(self.facts, name, self.run_id, number)
-            rows[name] = parts.write_part(path, table, _batches(machines, name))
-        path = layout.part(self.facts, "machines", self.run_id, number)
-        outcomes = parts.count_values(path, "outcome")
-        return _Batch(content, rows, outcomes, parts.count_values(path, "facts_run"))
-
-
-def _fingerprint(machines: list[StagedMachine]) -> str:
-    """Differs when a machine is added or written again, or the tables are others."""
-    columns = [[name, *_column_names(table)] for name, table in load_tables().items()]
-    commits = [machine.commit for machine in machines]
-    return hashlib.sha256(json.dumps([columns, commits]).encode()).hexdigest()
-
-
-def _column_names(table: Table) -> tuple[str, ...]:
-    return tuple(column.name for column in all_columns(table))
-
-
-def _batches(machines: list[StagedMachine], table_name: str) -> Iterator[Any]:
-    for machine in machines:
-        yield from machine.batches(table_name)
+    def _compacted(self, commits: Mapping[str, str]) -> list[Batch]:
+        """All finished machines in batches, sorted by their first machine."""
+        ready = batches.ready(self._batches, commits)
+        covered = {machine_id for batch in ready for machine_id in batch.machines}
+        left = [machine_id for machine_id in commits if machine_id not in covered]
+        for some in self.in_batches(left):
+            machines = [machine for machine in map(self.staged, some) if machine]
+            ready.append(batches.compact(self._batches, machines))
+        return sorted(ready, key=lambda batch: next(iter(batch.machines)))
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:

@@ -4,7 +4,6 @@
 reach no other file. `query` runs SQL that a person or a rule pack wrote: one SELECT.
 """
 
-# ruff: noqa: S608 - the views' SQL is made of names from the specs, and of quoted ids and paths
 from __future__ import annotations
 
 import json
@@ -18,30 +17,14 @@ import duckdb
 import pyarrow as pa
 
 from fleetscan.appliance.ground.errors import FleetscanError, StoreError, UsageError
-from fleetscan.appliance.ground.schema import Column, Kind, Origin, Table
 from fleetscan.appliance.host.printable import printable
 from fleetscan.appliance.host.scratch import Scratch
-from fleetscan.scanner.store import files, layout
-from fleetscan.scanner.store.arrow import all_columns
+from fleetscan.scanner.store import layout
 from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
-from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.store.view_sql import history_views, path_list, run_views
 
 Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
-
-_SQL_TYPES = {
-    Kind.STRING: "VARCHAR",
-    Kind.BOOL: "BOOLEAN",
-    Kind.UINT8: "UTINYINT",
-    Kind.UINT16: "USMALLINT",
-    Kind.UINT32: "UINTEGER",
-    Kind.UINT64: "UBIGINT",
-    Kind.INT64: "BIGINT",
-    Kind.FLOAT64: "DOUBLE",
-    Kind.TIMESTAMP: "TIMESTAMPTZ",
-    Kind.ENUM: "VARCHAR",
-    Kind.STRING_LIST: "VARCHAR[]",
-}
 
 # What a SELECT is made of in DuckDB's syntax tree. DuckDB 2 also takes COPY, INSERT, UPDATE and
 # DELETE as the body of a WITH clause, and still calls the whole a SELECT statement.
@@ -51,11 +34,6 @@ _BATCH_ROWS = 1 << 11
 """Rows of a result at a time: as many as DuckDB computes at a time, since texts may be long."""
 
 _PART_IN_MESSAGE = re.compile(r"[^\"']*/run=[^/]+/part-\d+\.parquet")
-
-
-def sql_type(column: Column) -> str:
-    """A column's type in DuckDB."""
-    return _SQL_TYPES[column.kind]
 
 
 def connect(
@@ -97,9 +75,9 @@ def connect(
     runs = store.runs() if history else [run]
     needed = {one.run_id: one for one in [*runs, run, *earlier]}
     paths = [path for one in needed.values() for path in _all_parts(store.path, one)]
-    statements = list(_run_views(store.path, run, earlier))
+    statements = list(run_views(store.path, run, earlier))
     if history:
-        statements += _history_views(store.path, runs)
+        statements += history_views(store.path, runs)
     return _open(statements, paths, memory_limit, threads)
 
 
@@ -119,20 +97,16 @@ def _all_parts(facts: Path, run: RunInfo) -> Iterator[Path]:
     Raises:
         StoreError: one of them is missing.
     """
-    for name in run.tables:
-        with files.store_errors(f"reading {layout.part(facts, name, run.run_id, 0).parent}"):
-            there = set(layout.part(facts, name, run.run_id, 0).parent.iterdir())
-        for path in _parts(facts, run, name):
-            if path not in there:
+    for name, table in run.tables.items():
+        there = layout.part_names(facts, name, run.run_id) if table.files else ()
+        for file in table.files:
+            path = layout.part_file(facts, name, run.run_id, file.name)
+            if file.name not in there:
                 raise StoreError(
                     f"run {run.run_id} lacks its part {path}",
                     hint="restore the file, or delete the run and scan again",
                 )
             yield path
-
-
-def _parts(facts: Path, run: RunInfo, table_name: str) -> list[Path]:
-    return [layout.part(facts, table_name, run.run_id, number) for number in range(run.parts)]
 
 
 def _open(
@@ -157,93 +131,13 @@ def _open(
         for statement in statements:
             connection.execute(statement)
         # Paths, not directories: a directory would let COPY and ATTACH make new files there.
-        connection.execute(f"SET allowed_paths = {_path_list(paths)}")
+        connection.execute(f"SET allowed_paths = {path_list(paths)}")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     except duckdb.Error as error:
         spill.close()
         raise _translated("the views cannot be made", error) from error
     return connection
-
-
-def _run_views(facts: Path, run: RunInfo, earlier: list[RunInfo]) -> Iterator[str]:
-    tables = load_tables()
-    # The others look up in machines which run holds a machine's facts.
-    for name in sorted(tables, key=lambda name: name != "machines"):
-        of_run = tables[name].origin is Origin.RUN
-        holders = [run] if of_run else [run, *earlier]
-        selects = [_select(facts, holder, tables[name], _text(run.run_id)) for holder in holders]
-        if len(holders) > 1:
-            selects = [
-                f"{select} WHERE machine_id IN "
-                f"(SELECT machine_id FROM main.machines WHERE facts_run = {_text(holder.run_id)})"
-                for holder, select in zip(holders, selects, strict=True)
-            ]
-        yield f"CREATE VIEW main.{_name(name)} AS {' UNION ALL '.join(selects)}"
-
-
-def _history_views(facts: Path, runs: list[RunInfo]) -> Iterator[str]:
-    yield "CREATE SCHEMA history"
-    tables = load_tables()
-    for name in sorted(tables, key=lambda name: name != "machines"):
-        # One scan for all runs with the same columns: a scan each would make the plan as long
-        # as the history.
-        alike: dict[tuple[str, ...], list[RunInfo]] = {}
-        for run in runs:
-            alike.setdefault(run.tables[name].columns if name in run.tables else (), []).append(run)
-        selects = [_history_select(facts, same, tables[name]) for same in alike.values()]
-        yield f"CREATE VIEW history.{_name(name)} AS {' UNION ALL '.join(selects)}"
-
-
-def _select(facts: Path, run: RunInfo, table: Table, run_column: str) -> str:
-    if table.name not in run.tables:  # the table is younger than the run
-        nothing = f"SELECT {run_column} AS run_id, {_columns(table, ())} WHERE false"
-        return f"SELECT * FROM ({nothing}) AS nothing"
-    columns = _columns(table, run.tables[table.name].columns)
-    paths = _path_list(_parts(facts, run, table.name))
-    return (
-        f"SELECT {run_column} AS run_id, {columns} "
-        f"FROM read_parquet({paths}, hive_partitioning = false)"
-    )
-
-
-def _history_select(facts: Path, runs: list[RunInfo], table: Table) -> str:
-    if table.name not in runs[0].tables:
-        return _select(facts, runs[0], table, "''")
-    paths = [path for run in runs for path in _parts(facts, run, table.name)]
-    columns = _columns(table, runs[0].tables[table.name].columns)
-    scan = (
-        f"read_parquet({_path_list(paths)}, hive_partitioning = true, hive_types_autocast = false)"
-    )
-    if table.origin is Origin.RUN:
-        return f"SELECT run AS run_id, {columns} FROM {scan}"
-    return (
-        f"SELECT m.run_id, f.* EXCLUDE (run) FROM history.machines AS m "
-        f"JOIN (SELECT run, {columns} FROM {scan}) AS f "
-        f"ON f.machine_id = m.machine_id AND f.run = m.facts_run"
-    )
-
-
-def _columns(table: Table, present: Sequence[str]) -> str:
-    """A table's columns as a select list; null for those that the run's version did not have."""
-    return ", ".join(
-        _name(column.name)
-        if column.name in present
-        else f"CAST(NULL AS {sql_type(column)}) AS {_name(column.name)}"
-        for column in all_columns(table)
-    )
-
-
-def _name(name: str) -> str:
-    return f'"{name}"'  # names of tables and columns are Python identifiers
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _path_list(paths: Sequence[Path]) -> str:
-    return f"[{', '.join(_text(str(path)) for path in paths)}]"
 
 
 def query(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = ()) -> pa.Table:

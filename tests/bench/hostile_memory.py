@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ import pyarrow.parquet as typed_in_part
 
 from fleetscan.rules.results import results_path
 from fleetscan.scanner.cli import output
-from fleetscan.scanner.store import layout, parts
+from fleetscan.scanner.store import files, layout
+from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_tables
+from tests.bench import invented
 from tests.hostile import liars
 
 # Any: no stubs of pyarrow.parquet fit every version of it.
@@ -82,11 +85,13 @@ def _resident(pid: int) -> int:
 
 def _replace_users(folder: Path, short: int, long: int) -> None:
     """Give the first machine users without number, and some whose names have no end."""
-    table = load_tables()["users"]
-    path = layout.part(folder, "users", liars.RUN, 0)
-    rows = parquet.read_table(path, partitioning=None)
+    table, run = load_tables()["users"], Store(folder).run(liars.RUN)
+    rows = parquet.read_table(layout.part(folder, "users", liars.RUN, 0), partitioning=None)
     model, others = rows.slice(0, 1), rows.slice(len(rows) // len(liars.HONEST))
-    parts.write_part(path, table, _batches(model, others, short, long))
+    written = invented.write(folder, liars.RUN, table, _batches(model, others, short, long))
+    users = replace(run.tables["users"], files=tuple(written))
+    changed = replace(run, tables=run.tables | {"users": users})
+    files.write_json(layout.run_file(folder, liars.RUN), changed.to_json())
 
 
 def _batches(model: pa.Table, others: pa.Table, short: int, long: int) -> Iterator[pa.RecordBatch]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,11 +12,12 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute
 
-from fleetscan.appliance.ground.schema import MICROSECOND, Origin, Scope
+from fleetscan.appliance.ground.schema import MICROSECOND, Origin, Scope, Table
 from fleetscan.scanner.store import files, layout, parts
-from fleetscan.scanner.store.arrow import all_columns, decode_rows, rows_to_arrow
+from fleetscan.scanner.store.arrow import arrow_schema, decode_rows, rows_to_arrow
+from fleetscan.scanner.store.batches import column_names
 from fleetscan.scanner.store.run import BATCH_SIZE
-from fleetscan.scanner.store.run_file import RunInfo, TableInfo
+from fleetscan.scanner.store.run_file import PartFile, RunInfo, TableInfo
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage
 from fleetscan.scanner.tables.files.spec import File
@@ -62,16 +63,26 @@ def generate(facts: Path, run_id: str, size: Size) -> dict[str, int]:
     """Write a visible run of invented machines and give the number of rows by table."""
     chance = random.Random(1)  # noqa: S311 - the same facts every time
     base = base_rows(size)
-    rows = dict.fromkeys(load_tables(), 0)
-    batches = range(-(-size.machines // BATCH_SIZE))
-    for batch in batches:
+    written: dict[str, list[PartFile]] = {name: [] for name in load_tables()}
+    for batch in range(-(-size.machines // BATCH_SIZE)):
         numbers = range(batch * BATCH_SIZE, min((batch + 1) * BATCH_SIZE, size.machines))
         lengths = {n: chance.randint(size.least_files, size.most_files) for n in numbers}
         for name, table in load_tables().items():
-            path = layout.part(facts, name, run_id, batch)
-            rows[name] += parts.write_part(path, table, _of_machines(base[name], name, lengths))
-    publish(facts, run_id, size, rows, len(batches))
-    return rows
+            found = _of_machines(base[name], name, lengths)
+            written[name] += write(facts, run_id, table, found, len(written[name]))
+    publish(facts, run_id, size.machines, written)
+    return {name: sum(file.rows or 0 for file in some) for name, some in written.items()}
+
+
+def write(
+    facts: Path, run_id: str, table: Table, batches: Iterable[pa.RecordBatch], first: int = 0
+) -> list[PartFile]:
+    """Write parts of a run, whose numbers go on after those that are there."""
+
+    def place(number: int) -> Path:
+        return layout.part(facts, table.name, run_id, first + number)
+
+    return parts.write_parts(place, arrow_schema(table), batches)
 
 
 def _of_machines(base: pa.Table, name: str, lengths: Mapping[int, int]) -> Iterator[pa.RecordBatch]:
@@ -110,7 +121,9 @@ _CHANGES: dict[str, Callable[[pa.Table, int], pa.Table]] = {
 }
 
 
-def publish(facts: Path, run_id: str, size: Size, rows: Mapping[str, int], batches: int) -> None:
+def publish(
+    facts: Path, run_id: str, machines: int, written: Mapping[str, Sequence[PartFile]]
+) -> None:
     """Make what was written a visible run."""
     time_of = dt.datetime.fromtimestamp(_BEGUN, dt.UTC)
     info = RunInfo(
@@ -120,16 +133,24 @@ def publish(facts: Path, run_id: str, size: Size, rows: Mapping[str, int], batch
         interrupted=False,
         version="bench",
         settings={},
-        machines=size.machines,
-        outcomes={"ok": size.machines},
-        parts=batches,
+        machines=machines,
+        outcomes={"ok": machines},
         tables={
-            name: TableInfo(rows[name], tuple(column.name for column in all_columns(table)))
+            name: TableInfo(
+                sum(file.rows or 0 for file in written[name]),
+                column_names(table),
+                tuple(written[name]),
+            )
             for name, table in load_tables().items()
         },
         facts_runs={},
     )
     files.write_json(layout.run_file(facts, run_id), info.to_json())
+
+
+def _table_info(table: Table, written: Sequence[PartFile]) -> TableInfo:
+    rows = sum(file.rows or 0 for file in written)
+    return TableInfo(rows, column_names(table), tuple(written))
 
 
 def base_rows(size: Size) -> dict[str, pa.Table]:

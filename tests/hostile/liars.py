@@ -25,7 +25,6 @@ from fleetscan.rules import facts
 from fleetscan.rules.cases import Case, case_path
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.source import read
-from fleetscan.scanner.store import layout, parts
 from fleetscan.scanner.store.arrow import decode_rows, rows_to_arrow
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage
@@ -152,12 +151,11 @@ def write(folder: Path, base: Rows, hostile: Sequence[Rows]) -> int:
     machines: dict[str, Rows] = dict.fromkeys(HONEST, base)
     for number, rows in enumerate(hostile):
         machines["ahiz"[number % 4] + f"-liar-{number:04}"] = rows
-    counts = {}
+    written = {}
     for name, table in load_tables().items():
         batches = _batches(table, base, dict(sorted(machines.items())))
-        counts[name] = parts.write_part(layout.part(folder, name, RUN, 0), table, batches)
-    size = invented.Size(len(machines), 0, 0, 0)
-    invented.publish(folder, RUN, size, counts, 1)
+        written[name] = invented.write(folder, RUN, table, batches)
+    invented.publish(folder, RUN, len(machines), written)
     return len(machines)
 
 

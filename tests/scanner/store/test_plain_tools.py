@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from fleetscan.scanner.store.run_file import RunInfo
-from tests.scanner.store.making import finished_run
+from fleetscan.scanner.store.runs import Store
+from tests.scanner.store.making import add_machine, finished_run
 
 FLEET = {"a": ["sudo", "adm"], "b": [], "c": ["video"]}
 
@@ -44,10 +45,27 @@ def test_dask_reads_a_table_of_all_runs(tmp_path: Path, run: RunInfo) -> None:
     assert sorted(found["name"].compute()) == ["adm", "sudo", "video"]
 
 
-def test_empty_tables_have_their_columns(tmp_path: Path, run: RunInfo) -> None:
-    found = pd.read_parquet(tmp_path / "users")
-    assert found.empty
-    assert {"run", "machine_id", "root", "name", "uid"} <= set(found.columns)
+def test_a_machine_that_did_not_change_is_joined_with_the_run_that_holds_its_rows(
+    tmp_path: Path, run: RunInfo
+) -> None:
+    later = Store(tmp_path).begin(["a", "b"], settings={})
+    add_machine(later, "a", [], facts_run=run.run_id)
+    add_machine(later, "b", ["new"])
+    later.finish()
+    sql = """
+        SELECT m.run, g.machine_id, g.name
+        FROM read_parquet($machines, hive_partitioning = true) m
+        JOIN read_parquet($groups, hive_partitioning = true) g
+          ON g.machine_id = m.machine_id AND g.run = m.facts_run
+        WHERE m.run = $run ORDER BY ALL
+    """
+    tables = {name: f"{tmp_path}/{name}/**/*.parquet" for name in ("machines", "groups")}
+    found = duckdb.execute(sql, tables | {"run": later.run_id}).fetchall()
+    assert found == [
+        (later.run_id, "a", "adm"),
+        (later.run_id, "a", "sudo"),
+        (later.run_id, "b", "new"),
+    ]
 
 
 def test_what_a_killed_writer_left_is_no_data_to_anybody(tmp_path: Path, run: RunInfo) -> None:

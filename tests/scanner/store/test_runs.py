@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.scanner.store import files, layout, parts
 from fleetscan.scanner.store.arrow import arrow_schema, rows_to_arrow
 from fleetscan.scanner.store.run import Run
+from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.files.spec import File
@@ -41,8 +45,10 @@ FILE = File(
 )
 
 
-def part_rows(facts: Path, table: str, run_id: str, batch: int) -> list[dict[str, Any]]:
-    return pq.ParquetFile(layout.part(facts, table, run_id, batch)).read().to_pylist()
+def part_rows(facts: Path, table: str, run_id: str, number: int) -> list[dict[str, Any]]:
+    """Rows of a part; of the only run when none is named."""
+    run_id = run_id or Store(facts).latest().run_id
+    return pq.ParquetFile(layout.part(facts, table, run_id, number)).read().to_pylist()
 
 
 def tree(directory: Path) -> dict[str, bytes]:
@@ -61,38 +67,81 @@ def crash(*_: object, **__: object) -> None:
 # -- the way of a run ----------------------------------------------------------------------------
 
 
-def test_a_run_is_planned_in_sorted_batches(tmp_path: Path) -> None:
+def test_a_run_is_planned_sorted_and_compacted_in_batches(tmp_path: Path) -> None:
     run = Store(tmp_path / "facts").begin(["c", "a", "b"], settings={"files": "all"}, batch_size=2)
     assert run.machine_ids == ("a", "b", "c")
-    assert [run.batch(number) for number in range(run.batches)] == [("a", "b"), ("c",)]
+    assert run.in_batches(run.machine_ids) == [("a", "b"), ("c",)]
     assert run.settings == {"files": "all"}
     assert layout.is_run_id(run.run_id)
 
 
-def test_a_finished_run_holds_every_table_and_says_so(tmp_path: Path) -> None:
+def test_a_finished_run_says_what_it_holds_of_every_table(tmp_path: Path) -> None:
     run = Store(tmp_path).begin(["b", "a", "c"], settings={"files": "all"}, batch_size=2)
     for machine_id in ("c", "b", "a"):
         add_machine(run, machine_id, [f"{machine_id}1", f"{machine_id}2"])
     info = run.finish()
     assert info.outcomes == {"ok": 3}
-    assert (info.machines, info.parts, info.interrupted) == (3, 2, False)
+    assert (info.machines, info.held, info.interrupted) == (3, 3, False)
     assert info.tables["groups"].rows == 6
     assert info.tables["groups"].columns[:3] == ("machine_id", "root", "name")
     assert info.tables["users"].rows == 0
     assert info.facts_runs == {}
     assert Store(tmp_path).run(run.run_id) == info == Store(tmp_path).latest()
     names = [row["name"] for row in part_rows(tmp_path, "groups", run.run_id, 0)]
-    assert names == ["a1", "a2", "b1", "b2"]
+    assert names == ["a1", "a2", "b1", "b2", "c1", "c2"]
     assert not layout.staging(tmp_path, run.run_id).exists()
 
 
-@pytest.mark.parametrize("table", load_tables().values(), ids=lambda table: table.name)
-def test_every_table_has_its_schema_on_disk_with_rows_or_without(
-    tmp_path: Path, table: Any
-) -> None:
+def test_tables_have_their_schema_on_disk_and_without_rows_no_file(tmp_path: Path) -> None:
     info = finished_run(tmp_path, {"a": ["sudo"]})
-    found = pq.read_schema(layout.part(tmp_path, table.name, info.run_id, 0))
-    assert found.equals(arrow_schema(table), check_metadata=True)
+    for name in ("groups", "machines"):
+        found = pq.read_schema(layout.part(tmp_path, name, info.run_id, 0))
+        assert found.equals(arrow_schema(load_tables()[name]), check_metadata=True)
+    assert {path.name for path in tmp_path.iterdir()} >= {"groups", "machines", "runs"}
+    assert not (tmp_path / "users").exists()
+    assert info.tables["users"].files == ()
+
+
+def test_the_run_file_lists_every_file_with_rows_bytes_and_checksum(tmp_path: Path) -> None:
+    info = finished_run(tmp_path, {"a": ["sudo"], "b": ["adm", "video"], "c": []})
+    listed = json.loads(layout.run_file(tmp_path, info.run_id).read_text())["tables"]
+    found = {}
+    for path in tmp_path.rglob("*.parquet"):
+        content = path.read_bytes()
+        found[path.parent.parent.name, path.name] = {
+            "name": path.name,
+            "rows": pq.read_metadata(path).num_rows,
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+    said = {(name, file["name"]): file for name, table in listed.items() for file in table["files"]}
+    assert said == found
+    assert found["groups", "part-00000.parquet"]["rows"] == 3
+
+
+def test_a_run_file_of_before_files_were_listed_is_read(tmp_path: Path) -> None:
+    info = finished_run(tmp_path, {"a": ["sudo"]})
+    path = layout.run_file(tmp_path, info.run_id)
+    content = json.loads(path.read_text())
+    for table in content["tables"].values():
+        del table["files"]
+    path.write_text(json.dumps(content | {"parts": 2}))
+    old = Store(tmp_path).run(info.run_id)
+    assert [file.name for file in old.tables["users"].files] == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+    assert old.tables["groups"].files[0].sha256 is None
+    assert RunInfo.from_json(old.to_json()) == old
+
+
+@pytest.mark.parametrize("name", ["../x.parquet", "/etc/passwd", "part-1.parquet", ""])
+def test_a_run_file_that_names_files_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    info = finished_run(tmp_path, {"a": ["sudo"]})
+    path = layout.run_file(tmp_path, info.run_id)
+    path.write_text(path.read_text().replace("part-00000.parquet", name))
+    with pytest.raises(StoreError, match="not a name that a store uses"):
+        Store(tmp_path).latest()
 
 
 def test_outcomes_are_counted_as_the_machines_table_has_them(tmp_path: Path) -> None:
@@ -107,7 +156,7 @@ def test_a_run_is_seen_by_others_only_when_finished(tmp_path: Path) -> None:
     store = Store(tmp_path)
     run = store.begin(["a"], settings={})
     add_machine(run, "a")
-    run.compact(0)
+    run.compact(run.machine_ids)
     assert store.runs() == []
     assert store.unfinished() == [run.run_id]
     run.finish()
@@ -132,12 +181,13 @@ def test_the_same_machines_give_the_same_bytes(tmp_path: Path) -> None:
     run = Store(tmp_path).begin(["a", "b"], settings={})
     add_machine(run, "a")
     add_machine(run, "b")
-    run.compact(0)
-    first = tree(tmp_path / "groups")
+    run.finish()
+    again = Store(tmp_path).begin(["a", "b"], settings={}, batch_size=1)
     for machine_id in ("b", "a"):
-        add_machine(run, machine_id)
-    run.compact(0)
-    assert tree(tmp_path / "groups") == first
+        add_machine(again, machine_id)
+    again.finish()
+    one, other = (tree(tmp_path / "groups" / f"run={a_run.run_id}") for a_run in (run, again))
+    assert one == other
 
 
 def test_compacting_again_writes_only_what_changed(
@@ -145,29 +195,80 @@ def test_compacting_again_writes_only_what_changed(
 ) -> None:
     run = Store(tmp_path).begin(["a", "b"], settings={})
     add_machine(run, "a", ["old"])
-    run.compact(0)
+    run.compact(run.machine_ids)
     add_machine(run, "a", ["new"])
     add_machine(run, "b", ["b"])
-    run.compact(0)
+    run.compact(run.machine_ids)
+    monkeypatch.setattr(parts, "write_parts", crash)
+    run.compact(run.machine_ids)
+    assert run.finish().tables["groups"].rows == 2
     names = [row["name"] for row in part_rows(tmp_path, "groups", run.run_id, 0)]
     assert names == ["new", "b"]
-    monkeypatch.setattr(parts, "write_part", crash)
-    run.compact(0)
-    assert run.finish().tables["groups"].rows == 2
 
 
 def test_row_groups_are_bounded_by_rows_and_by_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 4)
-    table = load_tables()["machines"]
-    row = machine_rows("a", "r").to_batches()
-    parts.write_part(tmp_path / "rows.parquet", table, row * 9)
-    found = pq.read_metadata(tmp_path / "rows.parquet")
+    rows = machine_rows("a", "r")
+    batches = rows.to_batches() * 9
+    parts.write_parts(parts.numbered(tmp_path), rows.schema, batches)
+    found = pq.read_metadata(tmp_path / "part-00000.parquet")
     assert [found.row_group(i).num_rows for i in range(found.num_row_groups)] == [4, 4, 1]
     monkeypatch.setattr(parts, "ROW_GROUP_BYTES", 1)
-    parts.write_part(tmp_path / "bytes.parquet", table, row * 9)
-    assert pq.read_metadata(tmp_path / "bytes.parquet").num_row_groups == 9
+    parts.write_parts(parts.numbered(tmp_path, 1), rows.schema, batches)
+    assert pq.read_metadata(tmp_path / "part-00001.parquet").num_row_groups == 9
+
+
+def test_parts_end_when_they_are_long_enough_and_none_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = machine_rows("a", "r")
+    monkeypatch.setattr(parts, "ROW_GROUP_ROWS", 3)
+    monkeypatch.setattr(parts, "PART_BYTES", 1)
+    written = parts.write_parts(parts.numbered(tmp_path), rows.schema, rows.to_batches() * 7)
+    assert [(file.name, file.rows) for file in written] == [
+        ("part-00000.parquet", 3),
+        ("part-00001.parquet", 3),
+        ("part-00002.parquet", 1),
+    ]
+    assert parts.write_parts(parts.numbered(tmp_path / "none"), rows.schema, []) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_small_parts_of_batches_are_put_together_and_large_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {f"m{number:02}": [f"group{number}"] for number in range(40)}
+    monkeypatch.setattr(parts, "PART_BYTES", 1 << 20)
+    together = finished_run(tmp_path / "together", groups, batch_size=1)
+    assert {len(table.files) for table in together.tables.values()} == {0, 1}
+    names = [row["machine_id"] for row in part_rows(tmp_path / "together", "groups", "", 0)]
+    assert names == list(groups)
+    monkeypatch.setattr(parts, "SMALL_PART", 1)
+    apart = finished_run(tmp_path / "apart", groups, batch_size=4)
+    assert [file.rows for file in apart.tables["groups"].files] == [4] * 10
+
+
+@given(st.lists(st.lists(st.integers(0, 30), unique=True), max_size=6), st.integers(1, 4))
+def test_merging_keeps_every_row_and_sorts_by_machine(lists: list[list[int]], size: int) -> None:
+    owner = {number: index for index, numbers in enumerate(lists) for number in numbers}
+    streams = [
+        sorted(number for number in owner if owner[number] == index) for index in range(len(lists))
+    ]
+
+    def batches(numbers: list[int]) -> Iterator[pa.RecordBatch]:
+        rows = [{"machine_id": f"{n:02}", "row": r} for n in numbers for r in range(n % 4)]
+        for start in range(0, len(rows), size):
+            yield pa.RecordBatch.from_pylist(rows[start : start + size])
+        yield pa.RecordBatch.from_pylist([], schema=pa.schema([("machine_id", pa.string())]))
+
+    found = [row for batch in parts.merged(map(batches, streams)) for row in batch.to_pylist()]
+    assert found == [
+        {"machine_id": f"{number:02}", "row": row}
+        for number in sorted(owner)
+        for row in range(number % 4)
+    ]
 
 
 def test_memory_stays_flat_however_many_rows_a_machine_has(
@@ -220,8 +321,7 @@ def test_an_interrupted_run_can_be_published_and_says_what_it_is(tmp_path: Path)
     add_machine(run, "a")
     info = run.finish(interrupted=True)
     assert (info.interrupted, info.machines, info.outcomes) == (True, 3, {"ok": 1})
-    assert info.parts == 3
-    assert part_rows(tmp_path, "groups", run.run_id, 2) == []
+    assert [row["machine_id"] for row in part_rows(tmp_path, "groups", run.run_id, 0)] == ["a"]
     assert Store(tmp_path).latest().interrupted
 
 
@@ -235,7 +335,7 @@ def test_a_run_with_nothing_finished_is_not_published(tmp_path: Path) -> None:
 def test_an_abandoned_run_leaves_nothing(tmp_path: Path) -> None:
     run = Store(tmp_path).begin(["a"], settings={})
     add_machine(run, "a")
-    run.compact(0)
+    run.compact(run.machine_ids)
     run.abandon()
     assert tree(tmp_path) == {}
     assert Store(tmp_path).unfinished() == []
@@ -243,8 +343,10 @@ def test_an_abandoned_run_leaves_nothing(tmp_path: Path) -> None:
 
 STEPS: list[tuple[Any, str]] = [
     (files, "replace_tree"),
-    (parts, "write_part"),
+    (parts, "write_parts"),
     (parts, "count_values"),
+    (files, "move"),
+    (files, "flush_directory"),
     (files, "write_json"),
     (files, "remove_tree"),
 ]
@@ -277,7 +379,9 @@ def test_a_crash_at_any_step_costs_nothing_that_was_finished(
     assert (info.outcomes, info.tables["groups"].rows) == ({"ok": 3}, 3)
     assert store.unfinished() == []
     store.prune(keep=1)
-    assert {path.split("/")[0] for path in tree(tmp_path)} == {"runs", *load_tables()}
+    assert {path.split("/")[0] for path in tree(tmp_path)} == {"runs", "machines", "groups"}
+    listed = {f"{name}/run={info.run_id}/{file.name}" for name, file in info.files()}
+    assert set(tree(tmp_path)) == {*listed, f"runs/{info.run_id}.json"}
 
 
 def crash_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -292,12 +396,34 @@ def crash_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+@pytest.mark.parametrize("change", ["another machine", "written again", "none"])
+def test_a_publication_that_was_cut_off_leaves_nothing_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    store = Store(tmp_path)
+    run = store.begin(["a", "b"], settings={}, batch_size=1)
+    add_machine(run, "a", ["old"])
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", crash_after(1, files.write_json))  # the run file
+        with pytest.raises(Crash):
+            run.finish(interrupted=True)
+    if change == "written again":
+        add_machine(run, "a", ["new"])
+    if change == "another machine":
+        add_machine(run, "b", ["b"])
+    info = store.resume(run.run_id).finish(interrupted=True)
+    expected = {"another machine": ["old", "b"], "written again": ["new"], "none": ["old"]}
+    names = [row["name"] for row in part_rows(tmp_path, "groups", run.run_id, 0)]
+    assert names == expected[change]
+    assert len(tree(tmp_path)) == 1 + len(list(info.files()))
+
+
 def test_a_part_is_there_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = load_tables()["machines"]
+    rows = machine_rows("a", "r")
     path = tmp_path / "part-00000.parquet"
-    parts.write_part(path, table, machine_rows("a", "r").to_batches())
+    parts.write_parts(parts.numbered(tmp_path), rows.schema, rows.to_batches())
     before = path.read_bytes()
 
     def broken() -> Any:
@@ -305,7 +431,7 @@ def test_a_part_is_there_whole_or_not_at_all(
         raise Crash
 
     with pytest.raises(Crash):
-        parts.write_part(path, table, broken())
+        parts.write_parts(parts.numbered(tmp_path), rows.schema, broken())
     assert tree(tmp_path) == {"part-00000.parquet": before}
 
 
@@ -405,10 +531,9 @@ def test_pruning_sweeps_up_after_crashes_and_spares_runs_that_go_on(tmp_path: Pa
     layout.run_file(tmp_path, first).unlink()
     going_on = Store(tmp_path).begin(["a"], settings={})
     add_machine(going_on, "a")
-    going_on.compact(0)
+    going_on.compact(["a"])
     assert Store(tmp_path).prune(keep=5) == []
-    left = {run_id for run_id, _ in layout.partitions(tmp_path)}
-    assert left == {second, going_on.run_id}
+    assert {run_id for run_id, _ in layout.partitions(tmp_path)} == {second}
     assert going_on.finish().outcomes == {"ok": 1}
 
 

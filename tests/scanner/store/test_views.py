@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fleetscan.appliance.ground.errors import StoreError, UsageError
-from fleetscan.scanner.store import layout
+from fleetscan.scanner.store import layout, parts
 from fleetscan.scanner.store.arrow import all_columns
 from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
@@ -27,7 +27,9 @@ def facts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(facts: Path) -> RunInfo:
+def run(facts: Path, monkeypatch: pytest.MonkeyPatch) -> RunInfo:
+    """A run of two batches, whose parts are left as they are."""
+    monkeypatch.setattr(parts, "SMALL_PART", 0)
     return finished_run(facts, FLEET)
 
 
@@ -72,7 +74,7 @@ def test_rows_keep_their_types_and_times_are_utc(facts: Path, run: RunInfo) -> N
 def test_an_unfinished_run_is_not_seen(facts: Path, run: RunInfo) -> None:
     going_on = Store(facts).begin(["z"], settings={})
     add_machine(going_on, "z")
-    going_on.compact(0)
+    going_on.compact(["z"])
     assert rows(facts, "SELECT machine_id FROM machines ORDER BY 1") == [("a",), ("b",), ("c",)]
     assert rows(facts, "SELECT count(*) FROM history.machines", history=True) == [(3,)]
 
@@ -124,16 +126,44 @@ def test_runs_of_versions_without_a_column_or_table_show_null_or_nothing(facts: 
     run_file = layout.run_file(facts, old)
     text = run_file.read_text().replace('    "members",\n', "")
     run_file.write_text(text.replace('"users"', '"former_users"'))
-    (facts / "users" / f"run={old}").rename(facts / "former_users")
-    (facts / "former_users" / f"run={old}").mkdir()
-    (facts / "former_users" / "part-00000.parquet").rename(
-        layout.part(facts, "former_users", old, 0)
-    )
     assert rows(facts, "SELECT name, members FROM groups", old) == [("a1", None)]
     assert rows(facts, "SELECT * FROM users", old) == []
     sql = "SELECT name, members FROM history.groups ORDER BY name"
     assert rows(facts, sql, history=True) == [("a1", None), ("a2", ["ann"])]
     assert rows(facts, "SELECT * FROM history.users", history=True) == []
+
+
+def test_a_table_that_is_no_more_stays_readable_by_other_tools_alone(facts: Path) -> None:
+    old = night(facts, 1, {"a": (["a1"], None)})
+    path = layout.run_file(facts, old)
+    path.write_text(path.read_text().replace('"groups": {', '"former_groups": {'))
+    (facts / "groups").rename(facts / "former_groups")
+    assert rows(facts, "SELECT * FROM groups") == []
+
+
+def test_many_nights_are_one_scan_and_what_all_need_is_not_joined(facts: Path) -> None:
+    first = night(facts, 1, {"a": (["a1"], None), "b": (["b1"], None)})
+    second = night(facts, 2, {"a": ([], first), "b": ([], first), "c": (["c2"], None)})
+    with connect(facts, second) as connection:
+        plan = str(connection.execute("EXPLAIN SELECT * FROM groups").fetchall())
+    assert "JOIN" not in plan
+    third = night(facts, 3, {"a": (["a3"], None), "b": ([], first), "c": ([], second)})
+    fourth = night(facts, 4, {"a": ([], third), "b": ([], first), "c": (["c4"], None)})
+    with connect(facts, fourth) as connection:
+        plan = str(connection.execute("EXPLAIN SELECT * FROM groups").fetchall())
+        found = query(connection, "SELECT name FROM groups ORDER BY name").to_pylist()
+    assert plan.count("READ_PARQUET") == 2
+    assert [row["name"] for row in found] == ["a3", "b1", "c4"]
+
+
+def test_a_store_below_a_directory_named_like_a_partition_is_read(tmp_path: Path) -> None:
+    facts = tmp_path / "run=20990101T000000Z-ffffff" / "facts"
+    first = night(facts, 1, {"a": (["a1"], None), "b": (["b1"], None)})
+    night(facts, 2, {"a": ([], first), "b": (["b2"], None)})
+    found = rows(facts, "SELECT name FROM groups ORDER BY name")
+    assert found == [("a1",), ("b2",)]
+    found = rows(facts, "SELECT name FROM history.groups ORDER BY name", history=True)
+    assert found == [("a1",), ("a1",), ("b1",), ("b2",)]
 
 
 # -- what they do not let through ----------------------------------------------------------------
@@ -191,7 +221,7 @@ def test_anything_but_one_select_is_refused(facts: Path, run: RunInfo, sql: str)
 
 
 def test_a_part_cannot_be_overwritten_from_inside_a_select(facts: Path, run: RunInfo) -> None:
-    path = layout.part(facts, "users", run.run_id, 0)
+    path = layout.part(facts, "groups", run.run_id, 0)
     before = path.read_bytes()
     target = str(path).replace("'", "''")
     sql = f"WITH x AS (COPY groups TO '{target}' (FORMAT csv, USE_TMP_FILE false)) SELECT 1"
