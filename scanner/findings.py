@@ -105,7 +105,7 @@ class Findings:
             device=None,
             path=disk.path,
             member=disk.member,
-            format=top.format if top else None,
+            format=top.format if top else None,  # type: ignore[arg-type] # one of the formats
             virtual_size=plan.virtual_size if plan else None,
             file_size=top.size if top else None,
             allocated=plan.allocated if plan else None,

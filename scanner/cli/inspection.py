@@ -90,7 +90,7 @@ def inspect(
     """
     from fleetscan.appliance.confinement import layers
     from fleetscan.scanner.options import InspectOptions
-    from fleetscan.scanner.preflight.formats import FORMATS
+    from fleetscan.scanner.preflight.deciding import FORMATS
     from fleetscan.scanner.sources.keys import parse_key
 
     if bool(disks) == bool(directory):

@@ -1,6 +1,6 @@
 """What a disk file is and what it refers to, found under limits, before any VM starts.
 
-The format of every layer is decided here, once (:mod:`formats`); backing files and extents are
+The format of every layer is decided here, once (:mod:`deciding`); backing files and extents are
 found here, and only where the policy allows; whoever opens a layer later opens it with
 :func:`open_layer`, which makes sure that it is still the file that was looked at.
 """
@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import bounds, parents
-from fleetscan.scanner.preflight.formats import decide_format, is_certain, read_parent, references
+from fleetscan.scanner.preflight.deciding import decide_format, format_of, is_certain
 from fleetscan.scanner.preflight.image import SECTOR, ExtentReference, Parent
 from fleetscan.scanner.preflight.layer import Examined, examine_file, file_identity, reader
 from fleetscan.scanner.preflight.parents import Beside
@@ -102,8 +102,8 @@ def referred_files(disk: Disk, beside: Beside | None = None) -> tuple[str, ...]:
             decided = decide_format(disk.format, path, read, size)
             if not is_certain(disk.format, path, decided):
                 return ()
-            names = references(decided, read, size)
-            parent = read_parent(decided, read, size)
+            names = format_of(decided).references(read, size)
+            parent = format_of(decided).read_parent(read, size)
         finally:
             os.close(fd)
         files = [bounds.joined(name, disk.path) for name in names]

@@ -13,12 +13,15 @@ from typing import Any
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.archive import find_member
-from fleetscan.scanner.preflight.formats import decide_format, identity, is_certain, read_image
+from fleetscan.scanner.preflight.deciding import (
+    decide_format,
+    differencing,
+    format_of,
+    is_certain,
+)
 from fleetscan.scanner.preflight.image import SECTOR, Image, Read
 from fleetscan.scanner.preflight.locks import has_lock_folder, is_written
 from fleetscan.scanner.preflight.plan import (
-    Driver,
-    Format,
     Layer,
     Policy,
     file_device,
@@ -27,15 +30,6 @@ from fleetscan.scanner.preflight.plan import (
 )
 from fleetscan.scanner.preflight.qemu_img import UnreplayedLogError, image_info
 
-_DRIVERS: dict[Format, Driver] = {
-    "raw": "raw",
-    "qcow2": "qcow2",
-    "vmdk": "vmdk",
-    "vhd": "vpc",
-    "vhdx": "vhdx",
-    "vdi": "vdi",
-    "parallels": "parallels",
-}
 _GPT_SIGNATURE = b"EFI PART"  # in a disk's second sector (UEFI specification, 5.3.2)
 _LARGE_SECTOR = 4096
 _BLKSSZGET = 0x1268  # linux/fs.h: a block device's logical sector size
@@ -119,7 +113,7 @@ def _look(
     chosen = decide_format(stated, member or path, read, length)
     certain = is_certain(stated, member or path, chosen)
     image = _read(chosen, read, length, deadline, certain=certain)
-    driver, part = _DRIVERS[chosen], length if member else None
+    driver, part = format_of(chosen).driver, length if member else None
     if image.plain_bytes is not None:
         driver, part = "raw", image.plain_bytes
     return Examined(
@@ -147,17 +141,17 @@ def _look(
     )
 
 
-def _read(chosen: Format, read: Read, length: int, deadline: float, *, certain: bool) -> Image:
-    """As :func:`read_image`; a header that nothing else speaks for must not name other files.
+def _read(chosen: str, read: Read, length: int, deadline: float, *, certain: bool) -> Image:
+    """As the format reads it; a header that nothing else speaks for must not name other files.
 
     Raises:
         PreflightError: as there, or it does.
     """
     if certain or chosen == "raw":
-        return read_image(chosen, read, length, deadline)
+        return format_of(chosen).read_image(read, length, deadline)
     hint = f"state its format, in an inventory or with --format: raw, or {chosen} if it is that"
     try:
-        image = read_image(chosen, read, length, deadline)
+        image = format_of(chosen).read_image(read, length, deadline)
     except PreflightError as error:
         # What to do about a broken image would be bad advice for a raw disk: programs that are
         # told to repair or convert it may open what its guest names.
@@ -180,11 +174,7 @@ def _confirmed(fd: int, found: Examined, policy: Policy) -> Examined:
     layer, image = found.layer, found.image
     if layer.driver == "raw" or image.extents or image.parent:
         return found  # QEMU does not read it by this format
-    if layer.driver == "vmdk" and image.cid is None:
-        raise PreflightError(
-            "only a part of a disk, which another file describes",
-            hint="scan the small .vmdk file beside it that names this one",
-        )
+    format_of(layer.format).check_whole(image)
     try:
         info = image_info(fd, layer.driver, policy.limits, layer.start, layer.length)
     except UnreplayedLogError:
@@ -194,16 +184,14 @@ def _confirmed(fd: int, found: Examined, policy: Policy) -> Examined:
 
 
 # Any: values are whatever qemu-img says of a hostile image.
-def _agreed(image_format: Format, image: Image, info: Mapping[str, Any]) -> Image:
+def _agreed(image_format: str, image: Image, info: Mapping[str, Any]) -> Image:
     if info.get("virtual-size") == image.chs_size is not None:
         # Of a vhd by some programs QEMU shows whole cylinders alone, as those programs do.
         image = replace(image, virtual_size=image.chs_size)
     pairs: list[tuple[str, object, object]] = [
         ("virtual size", image.virtual_size, info.get("virtual-size"))
     ]
-    if image_format == "qcow2":
-        pairs.append(("cluster size", image.cluster_size, info.get("cluster-size")))
-        pairs += _backing_pair(image.backing_file, info)
+    pairs += format_of(image_format).compared(image, info)
     pairs += [(what, None, name) for what, name in _files_opened(info)]
     for what, mine, theirs in pairs:
         if mine != theirs:
@@ -212,14 +200,6 @@ def _agreed(image_format: Format, image: Image, info: Mapping[str, Any]) -> Imag
                 f"but {theirs!r} to qemu-img"
             )
     return image
-
-
-def _backing_pair(name: bytes | None, info: Mapping[str, Any]) -> list[tuple[str, object, object]]:
-    try:
-        ours = name.decode() if name else None
-    except UnicodeDecodeError:
-        return []  # JSON cannot carry it; the name is still resolved by us alone
-    return [("backing file", ours, info.get("backing-filename"))]
 
 
 def _files_opened(info: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -251,12 +231,12 @@ def _device_sector_size(fd: int, status: os.stat_result) -> int | None:
     return int(size) if size == _LARGE_SECTOR else None
 
 
-def file_identity(path: str, image_format: Format) -> bytes | None:
+def file_identity(path: str, image_format: str) -> bytes | None:
     """What differencing images know an image file by; None when it is none that can be read."""
     try:
         fd = open_checked(path)
         try:
-            return identity(image_format, reader(fd), file_size(fd))
+            return differencing(image_format).identity(reader(fd), file_size(fd))
         finally:
             os.close(fd)
     except (PreflightError, OSError):

@@ -13,8 +13,9 @@ from dataclasses import replace
 from fleetscan.appliance.ground.errors import LockedError, PreflightError
 from fleetscan.appliance.open_files import memory_file, reopened
 from fleetscan.appliance.plugging import PluggedLayer
-from fleetscan.scanner.preflight import mapped, vmdk
-from fleetscan.scanner.preflight.formats import runs
+from fleetscan.scanner.preflight import mapped
+from fleetscan.scanner.preflight.deciding import differencing
+from fleetscan.scanner.preflight.formats import vmdk
 from fleetscan.scanner.preflight.image import SECTOR, ExtentReference
 from fleetscan.scanner.preflight.layer import reader
 from fleetscan.scanner.preflight.plan import DiskPlan, Layer, Limits, open_layer
@@ -107,7 +108,7 @@ def _open_mapped(
     read = reader(descriptor)
     deadline = min(time.monotonic() + Limits().wall_seconds, until)
     try:
-        stretches = functools.partial(runs, layer.format, read, layer.size, deadline)
+        stretches = functools.partial(differencing(layer.format).runs, read, layer.size, deadline)
         head = mapped.head(layer.virtual_size, layer.size, cid, stretches)
     except PreflightError as error:
         raise PreflightError(f"{layer.path!r}: {error}", hint=error.hint) from error

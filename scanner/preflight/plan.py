@@ -7,16 +7,9 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.image import ExtentReference, Mark, Snapshot
-
-Format = Literal["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels"]
-"""Image formats that can be opened, by the names that people know them under."""
-
-Driver = Literal["raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi", "parallels"]
-"""QEMU's drivers."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +80,13 @@ class Layer:
     """
 
     path: str
-    format: Format
+    format: str
     device: int
     inode: int
     size: int
     mtime_ns: int
     ctime_ns: int
-    driver: Driver
+    driver: str
     start: int = 0
     length: int | None = None
     replay: bool = False

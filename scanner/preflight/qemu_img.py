@@ -14,7 +14,7 @@ from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Needs, Process, confined
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.image import SECTOR
-from fleetscan.scanner.preflight.plan import Driver, Limits
+from fleetscan.scanner.preflight.plan import Limits
 
 _VHDX_LOG = b"contains a log that needs to be replayed"
 _OVERLAY_BYTES = 256 << 20  # a log has 1 MiB as a rule; each of its pages may fill a cluster
@@ -26,7 +26,7 @@ class UnreplayedLogError(PreflightError):
 
 
 def image_info(
-    fd: int, driver: Driver, limits: Limits, start: int = 0, length: int | None = None
+    fd: int, driver: str, limits: Limits, start: int = 0, length: int | None = None
 ) -> dict[str, Any]:
     """What ``qemu-img info`` says of an open image; its backing file is not opened.
 
@@ -56,7 +56,7 @@ def image_info(
     return answer
 
 
-def info_command(fd: int, driver: Driver, start: int = 0, length: int | None = None) -> list[str]:
+def info_command(fd: int, driver: str, start: int = 0, length: int | None = None) -> list[str]:
     """The arguments for :func:`image_info`.
 
     The image is named by its descriptor, so that no file name is ever taken for an option or a
@@ -92,7 +92,7 @@ def replay_log(fd: int, limits: Limits, start: int, length: int, overlay: int) -
         run_limited(["qemu-img", *words], limits, fd, overlay, writes=_OVERLAY_BYTES)
 
 
-def _image_words(fd: int, driver: Driver, start: int, length: int | None) -> list[str]:
+def _image_words(fd: int, driver: str, start: int, length: int | None) -> list[str]:
     path = f"/proc/self/fd/{fd}"
     if length is None:
         return ["-f", driver, path]

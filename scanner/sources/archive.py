@@ -14,7 +14,7 @@ from pathlib import Path
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import bounds, containers
 from fleetscan.scanner.preflight.archive import BLOCK, Member, is_sound, members
-from fleetscan.scanner.preflight.formats import ARCHIVE_SUFFIX, DISK_SUFFIXES
+from fleetscan.scanner.preflight.deciding import ARCHIVE_SUFFIX, DISK_SUFFIXES
 from fleetscan.scanner.preflight.layer import reader
 from fleetscan.scanner.preflight.plan import file_size, open_checked
 from fleetscan.scanner.sources.base import Disk, Machine

@@ -32,11 +32,12 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import pydantic
+import pydantic_core
 
 from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner import bounded_yaml
 from fleetscan.scanner.bounded_yaml import Parsed
-from fleetscan.scanner.preflight.plan import Format
+from fleetscan.scanner.preflight.deciding import FORMATS
 from fleetscan.scanner.sources.archive import machine_of
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.sources.keys import KeySource, parse_key
@@ -56,6 +57,13 @@ def _storable(text: str) -> str:
     return text
 
 
+def _openable(name: str) -> str:
+    if name not in FORMATS:
+        known = {"known": ", ".join(FORMATS)}
+        raise pydantic_core.PydanticCustomError("format", "Input should be one of {known}", known)
+    return name
+
+
 _Text = Annotated[
     str,
     pydantic.StringConstraints(min_length=1, pattern=r"^[^\x00]*$"),
@@ -65,6 +73,7 @@ _MachineId = Annotated[
     str, pydantic.StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
 
+_Format = Annotated[str, pydantic.AfterValidator(_openable)]
 _Key = Annotated[_Text, pydantic.AfterValidator(_checked_key)]
 
 
@@ -74,7 +83,7 @@ class DiskEntry(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     path: _Text
-    format: Format | None = None
+    format: _Format | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight.bounds import resolved
-from fleetscan.scanner.preflight.formats import is_image_name
+from fleetscan.scanner.preflight.deciding import is_image_name
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Layers
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import Limits, Policy, examine, open_layer, referred_files
-from fleetscan.scanner.preflight.plan import Format
 from fleetscan.scanner.preflight.qemu_img import info_command, readers, run_limited
 from fleetscan.scanner.sources import Disk
 
@@ -159,7 +158,7 @@ def test_a_chain_is_listed_top_first_with_formats_from_the_headers(tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", ["raw", "qcow2"])
-def test_a_backing_file_of_unstated_format_is_probed(tmp_path: Path, content: Format) -> None:
+def test_a_backing_file_of_unstated_format_is_probed(tmp_path: Path, content: str) -> None:
     base = tmp_path / "base"
     raw(base) if content == "raw" else thin_qcow2(base)
     path = overlay(tmp_path / "top.qcow2", "base")

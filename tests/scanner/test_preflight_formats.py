@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import struct
 import subprocess
 import time
@@ -16,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner import preflight
-from fleetscan.scanner.preflight import DiskPlan, Policy, examine, vmdk
-from fleetscan.scanner.preflight.formats import FORMATS, read_image
+from fleetscan.scanner.preflight import DiskPlan, Policy, examine
+from fleetscan.scanner.preflight.deciding import format_of
+from fleetscan.scanner.preflight.formats import vmdk
 from fleetscan.scanner.preflight.image import ByteOrder, ExtentReference, Image
 from fleetscan.scanner.preflight.layer import reader
-from fleetscan.scanner.preflight.plan import Format, Limits
+from fleetscan.scanner.preflight.plan import Limits
 from fleetscan.scanner.preflight.qemu_img import replay_log
 from fleetscan.scanner.sources import Disk
 from tests.disk_images import leave_log
@@ -40,7 +39,7 @@ class Kind:
         metadata: stretches of it that tests mutate: offset and length, from the end if negative.
     """
 
-    name: Format
+    name: str
     driver: str
     options: str
     block: int | None
@@ -100,7 +99,7 @@ def parsed(kind: Kind, data: bytes) -> Image:
             assert 0 <= length <= 1 << 20
             return read(offset, length)
 
-        return read_image(kind.name, limited, len(data), time.monotonic() + 5)
+        return format_of(kind.name).read_image(limited, len(data), time.monotonic() + 5)
     finally:
         os.close(fd)
 
@@ -401,7 +400,9 @@ def test_a_descriptor_of_ours_names_what_it_is_told_and_nothing_of_the_image(
     paths = [f"/dev/fdset/{name}" for name in names]
     text = vmdk.describe(extents, (1, 0xFFFF_FFFF), paths)
     assert b"shadow" not in text
-    image = read_image("vmdk", lambda at, size: text[at : at + size], len(text), time.monotonic())
+    image = vmdk.FORMAT.read_image(
+        lambda at, size: text[at : at + size], len(text), time.monotonic()
+    )
     assert [extent.file.decode() for extent in image.extents] == paths
     assert image.cid == (1, 0xFFFF_FFFF)
 
@@ -422,8 +423,3 @@ def test_a_vmdk_over_another_is_a_chain(tmp_path: Path) -> None:
     plan = examine(Disk(str(tmp_path / "top.vmdk")), Policy())
     assert isinstance(plan, DiskPlan)
     assert plan.backing_chain == (str(tmp_path / "base.vmdk"),)
-
-
-def test_each_format_has_its_line_in_the_documentation() -> None:
-    text = (Path(preflight.__file__).parent / "README.md").read_text()
-    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(FORMATS)

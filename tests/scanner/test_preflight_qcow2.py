@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import DiskPlan, Policy, examine, qcow2_tables
+from fleetscan.scanner.preflight.formats.qcow2 import FORMAT, Header, parse_header, tables_of
 from fleetscan.scanner.preflight.image import Read
-from fleetscan.scanner.preflight.qcow2 import Header, parse_header, read_image, tables_of
 from fleetscan.scanner.sources import Disk
 
 CLUSTER = 512
@@ -170,7 +170,7 @@ def test_a_mutated_image_is_a_plan_or_a_preflight_error(
 )
 def test_what_the_image_is_marked_as_is_told(sound: bytes, bits: int, mark: str | None) -> None:
     image = with_field(sound, "incompatible_features", bits)
-    assert read_image(reader(image), len(image), time.monotonic() + 5).mark == mark
+    assert FORMAT.read_image(reader(image), len(image), time.monotonic() + 5).mark == mark
 
 
 class TestSnapshots:
@@ -210,7 +210,7 @@ class TestSnapshots:
             return (entry * 2)[place : place + length]
 
         with pytest.raises(PreflightError, match="snapshot table"):
-            read_image(read, 1 << 40, time.monotonic() + 5)
+            FORMAT.read_image(read, 1 << 40, time.monotonic() + 5)
 
     @settings(
         max_examples=200,
@@ -230,4 +230,4 @@ class TestSnapshots:
         count = data.draw(st.sampled_from([2, 3, 65536]))
         tampered = with_field(bytes(content), "nb_snapshots", count)
         with contextlib.suppress(PreflightError):
-            read_image(reader(tampered), len(tampered), time.monotonic() + 5)
+            FORMAT.read_image(reader(tampered), len(tampered), time.monotonic() + 5)

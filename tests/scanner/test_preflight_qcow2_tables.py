@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import Policy, examine, qcow2_tables
+from fleetscan.scanner.preflight.formats.qcow2 import parse_header, tables_of
 from fleetscan.scanner.preflight.image import Read
-from fleetscan.scanner.preflight.qcow2 import parse_header, tables_of
 from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables
 from fleetscan.scanner.sources import Disk
 

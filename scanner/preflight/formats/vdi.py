@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from fleetscan.scanner.preflight.disk_format import DifferencingFormat
 from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
@@ -48,64 +49,39 @@ class _Header:
     parent: Parent | None
 
 
-def read_image(read: Read, file_size: int, deadline: float) -> Image:
-    """Read an image's header and block map.
+class _Vdi(DifferencingFormat):
+    name = driver = "vdi"
+    suffixes = (".vdi",)
+    magics = ((SIGNATURE_OFFSET, SIGNATURE),)
 
-    Args:
-        read: reads the file.
-        file_size: in bytes.
-        deadline: ``time.monotonic()`` at which the map's check is given up.
+    def read_image(self, read: Read, file_size: int, deadline: float) -> Image:
+        header = _header(read)
+        found = read_blocks(read, header.table, _ABSENT, _malformed, deadline)
+        if found.last is not None:
+            _malformed.unless(found.last < header.used, f"block {found.last} of {header.used}")
+            tail = header.size % _BLOCK_BYTES or _BLOCK_BYTES
+            check_end(header.data_offset + found.last * _BLOCK_BYTES + tail, file_size)
+        first = None if found.first is None else header.data_offset + found.first * _BLOCK_BYTES
+        return Image(
+            header.size, cluster_size=_BLOCK_BYTES, first_block=first, parent=header.parent
+        )
 
-    Raises:
-        PreflightError: it is malformed or truncated.
-    """
-    header = _header(read)
-    found = read_blocks(read, header.table, _ABSENT, _malformed, deadline)
-    if found.last is not None:
-        _malformed.unless(found.last < header.used, f"block {found.last} of {header.used}")
-        tail = header.size % _BLOCK_BYTES or _BLOCK_BYTES
-        check_end(header.data_offset + found.last * _BLOCK_BYTES + tail, file_size)
-    first = None if found.first is None else header.data_offset + found.first * _BLOCK_BYTES
-    return Image(header.size, cluster_size=_BLOCK_BYTES, first_block=first, parent=header.parent)
+    def read_parent(self, read: Read, file_size: int) -> Parent | None:
+        return _header(read).parent
 
+    def identity(self, read: Read, file_size: int) -> bytes:
+        return _header(read).identity
 
-def read_parent(read: Read, _file_size: int) -> Parent | None:
-    """The image that this one adds to, of which it knows no name; None when it stands alone.
-
-    Raises:
-        PreflightError: it is malformed.
-    """
-    return _header(read).parent
-
-
-def identity(read: Read, _file_size: int) -> bytes:
-    """What differencing images know this one by.
-
-    Raises:
-        PreflightError: it is malformed.
-    """
-    return _header(read).identity
-
-
-def runs(read: Read, _file_size: int, deadline: float) -> Runs:
-    """Which stretches of the disk an image decides on: whole blocks.
-
-    Args:
-        read: reads the file.
-        deadline: ``time.monotonic()`` at which it is given up.
-
-    Raises:
-        PreflightError: it is malformed, or has too much of them.
-    """
-    header = _header(read)
-    sectors, first = _BLOCK_BYTES // SECTOR, header.data_offset // SECTOR
-    last, start = -(-header.size // SECTOR), 0
-    for entries in table_pieces(read, header.table, _malformed, deadline):
-        for entry in entries:
-            length = min(sectors, last - start)
-            if entry != _NOT_STORED and length > 0:
-                yield Run(start, length, None if entry == _ZEROS else first + entry * sectors)
-            start += sectors
+    def runs(self, read: Read, file_size: int, deadline: float) -> Runs:
+        header = _header(read)
+        sectors, first = _BLOCK_BYTES // SECTOR, header.data_offset // SECTOR
+        last, start = -(-header.size // SECTOR), 0
+        for entries in table_pieces(read, header.table, _malformed, deadline):
+            for entry in entries:
+                length = min(sectors, last - start)
+                if entry != _NOT_STORED and length > 0:
+                    yield Run(start, length, None if entry == _ZEROS else first + entry * sectors)
+                start += sectors
 
 
 def _header(read: Read) -> _Header:
@@ -126,3 +102,6 @@ def _header(read: Read) -> _Header:
     _malformed.unless(0 < size <= count * block, f"{count} blocks for {size} bytes")
     parent = Parent((), link) if differing else None
     return _Header(Table(map_offset, count), data_offset, size, used, own, parent)
+
+
+FORMAT = _Vdi()

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.preflight.disk_format import DiskFormat
 from fleetscan.scanner.preflight.image import (
     SECTOR,
     ExtentReference,
@@ -67,50 +68,42 @@ class _Header:
     unclean: bool
 
 
-def read_image(read: Read, file_size: int, deadline: float) -> Image:
-    """Read a sparse file's header and grain tables, or a descriptor.
+class _Vmdk(DiskFormat):
+    name = driver = "vmdk"
+    suffixes = (".vmdk",)
+    magics = ((0, SPARSE_MAGIC), (0, ESX_MAGIC), (0, DESCRIPTOR_MAGIC))
 
-    Args:
-        read: reads the file.
-        file_size: in bytes.
-        deadline: ``time.monotonic()`` at which the tables' check is given up.
-
-    Raises:
-        PreflightError: it is malformed, truncated, or of a kind that cannot be opened.
-    """
-    if not _is_sparse(read):
-        return _described(read(0, _MAX_DESCRIPTOR), file_size)
-    header = _true_header(read, file_size)
-    first = _check_grains(read, file_size, header, deadline)
-    values = _embedded(read, header) if header.descriptor_offset else None
-    return Image(
-        header.capacity * SECTOR,
-        cluster_size=header.grain * SECTOR,
-        first_block=first,
-        backing_file=_parent(values) if values else None,
-        backing_format="vmdk",
-        cid=_content_ids(values) if values is not None else None,
-        mark="dirty" if header.unclean else None,
-    )
-
-
-def references(read: Read, file_size: int) -> tuple[bytes, ...]:
-    """Names of the files that an image refers to, as they stand.
-
-    Args:
-        read: reads the file.
-        file_size: in bytes.
-
-    Raises:
-        PreflightError: as :func:`read_image`, the tables unread.
-    """
-    if _is_sparse(read):
+    def read_image(self, read: Read, file_size: int, deadline: float) -> Image:
+        if not _is_sparse(read):
+            return _described(read(0, _MAX_DESCRIPTOR), file_size)
         header = _true_header(read, file_size)
-        parent = _parent(_embedded(read, header)) if header.descriptor_offset else None
-        return (parent,) if parent else ()
-    image = _described(read(0, _MAX_DESCRIPTOR), file_size)
-    names = [extent.file for extent in image.extents]
-    return (*names, image.backing_file) if image.backing_file else tuple(names)
+        first = _check_grains(read, file_size, header, deadline)
+        values = _embedded(read, header) if header.descriptor_offset else None
+        return Image(
+            header.capacity * SECTOR,
+            cluster_size=header.grain * SECTOR,
+            first_block=first,
+            backing_file=_parent(values) if values else None,
+            backing_format="vmdk",
+            cid=_content_ids(values) if values is not None else None,
+            mark="dirty" if header.unclean else None,
+        )
+
+    def references(self, read: Read, file_size: int) -> tuple[bytes, ...]:
+        if _is_sparse(read):
+            header = _true_header(read, file_size)
+            parent = _parent(_embedded(read, header)) if header.descriptor_offset else None
+            return (parent,) if parent else ()
+        image = _described(read(0, _MAX_DESCRIPTOR), file_size)
+        names = [extent.file for extent in image.extents]
+        return (*names, image.backing_file) if image.backing_file else tuple(names)
+
+    def check_whole(self, image: Image) -> None:
+        if image.cid is None:
+            raise PreflightError(
+                "only a part of a disk, which another file describes",
+                hint="scan the small .vmdk file beside it that names this one",
+            )
 
 
 def _is_sparse(read: Read) -> bool:
@@ -276,3 +269,6 @@ def describe(
         offset = f" {extent.offset}" if extent.kind == "FLAT" else ""
         lines.append(f'RW {extent.sectors} {extent.kind} "{path}"{offset}')
     return ("\n".join(lines) + "\n").encode()
+
+
+FORMAT = _Vmdk()

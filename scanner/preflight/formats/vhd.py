@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.preflight.disk_format import DifferencingFormat
 from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
@@ -69,86 +70,60 @@ class _Header:
         return -(-self.block // SECTOR // 8 // SECTOR)
 
 
-def read_image(read: Read, file_size: int, deadline: float) -> Image:
-    """Read an image's footer and block table.
+class _Vhd(DifferencingFormat):
+    name = "vhd"
+    driver = "vpc"
+    aliases = ("vpc",)
+    suffixes = (".vhd", ".avhd")
+    magics = ((0, COOKIE), (-FOOTER_BYTES, COOKIE))  # a fixed one is a raw disk before a footer
 
-    Args:
-        read: reads the file.
-        file_size: in bytes.
-        deadline: ``time.monotonic()`` at which the table's check is given up.
+    def read_image(self, read: Read, file_size: int, deadline: float) -> Image:
+        footer = _footer(read, file_size)
+        if footer.kind == _FIXED:
+            # All of the file but its footer: a guest that writes a footer at the end of its raw
+            # disk must not hide a part of the disk by it.
+            _malformed.unless(footer.size == footer.end, f"{footer.size} bytes in {file_size}")
+            return Image(footer.size, first_block=0, plain_bytes=footer.size)
+        header = _header(read, footer)
+        found = read_blocks(read, header.table, _ABSENT, _malformed, deadline)
+        bitmap = header.bitmap_sectors * SECTOR
+        if found.least is not None and found.last is not None:
+            end = header.table.offset + header.table.entries * 4
+            _malformed.unless(found.least * SECTOR >= end, IN_TABLES)
+            tail = footer.size % header.block or header.block
+            check_end(found.last * SECTOR + bitmap + tail, footer.end)
+        first = None if found.first is None else found.first * SECTOR + bitmap
+        return Image(
+            footer.size,
+            cluster_size=header.block,
+            first_block=None if header.parent else first,
+            chs_size=footer.chs_size,
+            parent=header.parent,
+        )
 
-    Raises:
-        PreflightError: it is malformed or truncated.
-    """
-    footer = _footer(read, file_size)
-    if footer.kind == _FIXED:
-        # All of the file but its footer: a guest that writes a footer at the end of its raw disk
-        # must not hide a part of the disk by it.
-        _malformed.unless(footer.size == footer.end, f"{footer.size} bytes in {file_size}")
-        return Image(footer.size, first_block=0, plain_bytes=footer.size)
-    header = _header(read, footer)
-    found = read_blocks(read, header.table, _ABSENT, _malformed, deadline)
-    bitmap = header.bitmap_sectors * SECTOR
-    if found.least is not None and found.last is not None:
-        end = header.table.offset + header.table.entries * 4
-        _malformed.unless(found.least * SECTOR >= end, IN_TABLES)
-        tail = footer.size % header.block or header.block
-        check_end(found.last * SECTOR + bitmap + tail, footer.end)
-    first = None if found.first is None else found.first * SECTOR + bitmap
-    return Image(
-        footer.size,
-        cluster_size=header.block,
-        first_block=None if header.parent else first,
-        chs_size=footer.chs_size,
-        parent=header.parent,
-    )
+    def read_parent(self, read: Read, file_size: int) -> Parent | None:
+        footer = _footer(read, file_size)
+        return None if footer.kind == _FIXED else _header(read, footer).parent
 
+    def identity(self, read: Read, file_size: int) -> bytes:
+        return _footer(read, file_size).identity
 
-def read_parent(read: Read, file_size: int) -> Parent | None:
-    """The image that this one adds to; None when it stands alone.
-
-    Raises:
-        PreflightError: it is malformed.
-    """
-    footer = _footer(read, file_size)
-    return None if footer.kind == _FIXED else _header(read, footer).parent
-
-
-def identity(read: Read, file_size: int) -> bytes:
-    """What differencing images know this one by.
-
-    Raises:
-        PreflightError: it is malformed.
-    """
-    return _footer(read, file_size).identity
-
-
-def runs(read: Read, file_size: int, deadline: float) -> Runs:
-    """Which stretches of the disk an image that is not fixed decides on.
-
-    Args:
-        read: reads the file.
-        file_size: in bytes.
-        deadline: ``time.monotonic()`` at which it is given up.
-
-    Raises:
-        PreflightError: it is malformed, or has too much of them.
-    """
-    footer = _footer(read, file_size)
-    header = _header(read, footer)
-    sectors, bitmap = header.block // SECTOR, header.bitmap_sectors
-    last, start = footer.size // SECTOR, 0
-    for entries in table_pieces(read, header.table, _malformed, deadline):
-        for entry in entries:
-            length = min(sectors, last - start)
-            if entry != _NOT_STORED and length > 0:
-                place = entry + bitmap
-                if header.parent is None:
-                    yield Run(start, length, place)
-                else:
-                    bits = read(entry * SECTOR, bitmap * SECTOR).translate(_REVERSED)
-                    yield from block_runs(start, length, place, bits)
-            start += sectors
+    def runs(self, read: Read, file_size: int, deadline: float) -> Runs:
+        footer = _footer(read, file_size)
+        header = _header(read, footer)
+        sectors, bitmap = header.block // SECTOR, header.bitmap_sectors
+        last, start = footer.size // SECTOR, 0
+        for entries in table_pieces(read, header.table, _malformed, deadline):
+            for entry in entries:
+                length = min(sectors, last - start)
+                if entry != _NOT_STORED and length > 0:
+                    place = entry + bitmap
+                    if header.parent is None:
+                        yield Run(start, length, place)
+                    else:
+                        bits = read(entry * SECTOR, bitmap * SECTOR).translate(_REVERSED)
+                        yield from block_runs(start, length, place, bits)
+                start += sectors
 
 
 def _footer(read: Read, file_size: int) -> _Footer:
@@ -212,3 +187,6 @@ def _sums_up(data: bytes, checksum_at: int) -> bool:
     end = checksum_at + 4
     total = sum(data[:checksum_at]) + sum(data[end:])
     return int.from_bytes(data[checksum_at:end]) == ~total & 0xFFFF_FFFF
+
+
+FORMAT = _Vhd()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.preflight.disk_format import DifferencingFormat
 from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
@@ -81,72 +82,44 @@ class _Layout:
         return (self.sector << 23) // self.block
 
 
-def read_image(read: Read, file_size: int, deadline: float) -> Image:
-    """Read an image's region table, metadata and block table.
+class _Vhdx(DifferencingFormat):
+    name = driver = "vhdx"
+    suffixes = (".vhdx", ".avhdx")
+    magics = ((0, SIGNATURE),)
 
-    Args:
-        read: reads the file.
-        file_size: in bytes.
-        deadline: ``time.monotonic()`` at which the block table's check is given up.
+    def read_image(self, read: Read, file_size: int, deadline: float) -> Image:
+        layout = _layout(read)
+        first, last = _blocks(read, layout, deadline)
+        if last is not None:
+            check_end(last + (layout.size % layout.block or layout.block), file_size)
+        return Image(
+            layout.size,
+            cluster_size=layout.block,
+            first_block=first,
+            sector_size=layout.sector,
+            parent=layout.parent,
+        )
 
-    Raises:
-        PreflightError: it is malformed or truncated.
-    """
-    layout = _layout(read)
-    first, last = _blocks(read, layout, deadline)
-    if last is not None:
-        check_end(last + (layout.size % layout.block or layout.block), file_size)
-    return Image(
-        layout.size,
-        cluster_size=layout.block,
-        first_block=first,
-        sector_size=layout.sector,
-        parent=layout.parent,
-    )
+    def read_parent(self, read: Read, file_size: int) -> Parent | None:
+        return _layout(read).parent
 
+    def identity(self, read: Read, file_size: int) -> bytes:
+        return _newest_header(read)[0]
 
-def read_parent(read: Read, _file_size: int) -> Parent | None:
-    """The image that this one adds to; None when it stands alone.
-
-    Raises:
-        PreflightError: it is malformed.
-    """
-    return _layout(read).parent
-
-
-def identity(read: Read, _file_size: int) -> bytes:
-    """What differencing images know this one's content by.
-
-    Raises:
-        PreflightError: it is malformed.
-    """
-    return _newest_header(read)[0]
-
-
-def runs(read: Read, file_size: int, deadline: float) -> Runs:
-    """Which stretches of the disk an image decides on.
-
-    Args:
-        read: reads the file.
-        file_size: in bytes.
-        deadline: ``time.monotonic()`` at which it is given up.
-
-    Raises:
-        PreflightError: it is malformed, or has too much of them.
-    """
-    layout = _layout(read)
-    sectors, last = layout.block // SECTOR, layout.size // SECTOR
-    waiting: list[tuple[int, int]] = []  # blocks whose chunk's bitmap is still to come
-    for index, entry in _entries(read, layout, deadline):
-        chunk, place = divmod(index, layout.ratio + 1)
-        if place == layout.ratio:
-            yield from _chunk_runs(read, layout, waiting, entry, file_size)
-            waiting = []
-            continue
-        start = (chunk * layout.ratio + place) * sectors
-        if start < last:
-            waiting.append((start, entry))
-    yield from _chunk_runs(read, layout, waiting, _NOT_PRESENT, file_size)
+    def runs(self, read: Read, file_size: int, deadline: float) -> Runs:
+        layout = _layout(read)
+        sectors, last = layout.block // SECTOR, layout.size // SECTOR
+        waiting: list[tuple[int, int]] = []  # blocks whose chunk's bitmap is still to come
+        for index, entry in _entries(read, layout, deadline):
+            chunk, place = divmod(index, layout.ratio + 1)
+            if place == layout.ratio:
+                yield from _chunk_runs(read, layout, waiting, entry, file_size)
+                waiting = []
+                continue
+            start = (chunk * layout.ratio + place) * sectors
+            if start < last:
+                waiting.append((start, entry))
+        yield from _chunk_runs(read, layout, waiting, _NOT_PRESENT, file_size)
 
 
 def _chunk_runs(
@@ -303,3 +276,6 @@ def _entries(read: Read, layout: _Layout, deadline: float) -> Iterator[tuple[int
     for entries in table_pieces(read, layout.table, _malformed, deadline):
         yield from enumerate(entries, done)
         done += len(entries)
+
+
+FORMAT = _Vhdx()

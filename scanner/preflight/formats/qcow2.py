@@ -11,11 +11,13 @@ import array
 import re
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import qcow2_tables
+from fleetscan.scanner.preflight.disk_format import Compared, DiskFormat
 from fleetscan.scanner.preflight.image import Image, Malformed, Read, Snapshot
 from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables, entries_of
 
@@ -92,29 +94,33 @@ class Header:
         return 1 << self.cluster_bits
 
 
-def read_image(read: Read, file_size: int, deadline: float) -> Image:
-    """Read an image's header, tables and list of snapshots.
+class _Qcow2(DiskFormat):
+    name = driver = "qcow2"
+    suffixes = (".qcow2", ".qcow")  # a .qcow may be of its first version, which the header tells
+    magics = ((0, MAGIC),)
 
-    Args:
-        read: reads the file.
-        file_size: in bytes.
-        deadline: ``time.monotonic()`` at which the tables' check is given up.
+    def read_image(self, read: Read, file_size: int, deadline: float) -> Image:
+        header = parse_header(read, file_size)
+        qcow2_tables.check(read, file_size, tables_of(header), seconds=deadline - time.monotonic())
+        return Image(
+            header.virtual_size,
+            cluster_size=header.cluster_size,
+            backing_file=header.backing_file,
+            backing_format=header.backing_format,
+            first_block=None if header.luks else _first_block(read, header),
+            luks_uuid=_luks_uuid(read, *header.luks) if header.luks else None,
+            snapshots=tuple(_snapshots(read, header)),
+            mark="corrupt" if header.corrupt else "dirty" if header.dirty else None,
+        )
 
-    Raises:
-        PreflightError: as :func:`parse_header` and :func:`qcow2_tables.check`.
-    """
-    header = parse_header(read, file_size)
-    qcow2_tables.check(read, file_size, tables_of(header), seconds=deadline - time.monotonic())
-    return Image(
-        header.virtual_size,
-        cluster_size=header.cluster_size,
-        backing_file=header.backing_file,
-        backing_format=header.backing_format,
-        first_block=None if header.luks else _first_block(read, header),
-        luks_uuid=_luks_uuid(read, *header.luks) if header.luks else None,
-        snapshots=tuple(_snapshots(read, header)),
-        mark="corrupt" if header.corrupt else "dirty" if header.dirty else None,
-    )
+    def references(self, read: Read, file_size: int) -> tuple[bytes, ...]:
+        name = parse_header(read, file_size).backing_file
+        return (name,) if name else ()
+
+    # Any: values are whatever qemu-img says of a hostile image.
+    def compared(self, image: Image, info: Mapping[str, Any]) -> Compared:
+        size = ("cluster size", image.cluster_size, info.get("cluster-size"))
+        return [size, *_backing_pair(image.backing_file, info)]
 
 
 def parse_header(read: Read, file_size: int) -> Header:
@@ -323,6 +329,14 @@ def _first_block(read: Read, header: Header) -> int | None:
     return entries[0] & OFFSET or None
 
 
+def _backing_pair(name: bytes | None, info: Mapping[str, Any]) -> Compared:
+    try:
+        ours = name.decode() if name else None
+    except UnicodeDecodeError:
+        return []  # JSON cannot carry it; the name is still resolved by us alone
+    return [("backing file", ours, info.get("backing-filename"))]
+
+
 def _snapshots(read: Read, header: Header) -> Iterator[Snapshot]:
     offset = header.snapshots_offset
     for number in range(header.snapshots):
@@ -351,3 +365,6 @@ def _snapshots(read: Read, header: Header) -> Iterator[Snapshot]:
 
 def _require(condition: bool, what: str) -> None:
     _malformed.unless(condition, what)
+
+
+FORMAT = _Qcow2()
