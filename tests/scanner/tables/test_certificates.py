@@ -42,20 +42,50 @@ def _shown(path: Path, *what: str) -> list[str]:
     return [line.partition("=")[2] for line in shown.stdout.splitlines()]
 
 
+def _agrees_with_openssl(path: Path, found: x509.Certificate) -> None:
+    what = ("-subject", "-issuer", "-serial", "-fingerprint", "-sha256")
+    subject, issuer, serial, fingerprint = _shown(path, *what)
+    assert (found.subject, found.issuer) == (subject, issuer)
+    assert found.serial == serial.lower()
+    assert found.sha256 == fingerprint.replace(":", "").lower()
+
+
 @pytest.mark.parametrize("kind", KEYS)
 def test_certificate_is_told_as_openssl_does(kind: str, tmp_path: Path) -> None:
     key, bits = KEYS[kind]
     path = _made(tmp_path, key)
     (blob,) = x509.blobs(path.read_bytes())
     found = x509.read(blob)
-    what = ("-subject", "-issuer", "-serial", "-fingerprint", "-sha256")
-    subject, issuer, serial, fingerprint = _shown(path, *what)
-    assert (found.subject, found.issuer) == (subject, issuer)
-    assert found.serial == serial.lower()
-    assert found.sha256 == fingerprint.replace(":", "").lower()
+    _agrees_with_openssl(path, found)
     assert (found.key_type, found.key_bits) == (kind, bits)
     assert (found.is_ca, found.self_signed) == (True, True)
     assert found.not_after - found.not_before == 20 * 86400 * MICROSECOND
+
+
+ODD = {
+    "cA is false and written out": "basicConstraints=DER:3003010100",
+    "a host name in Latin-1": "subjectAltName=DER:3008820663616ee92e66",
+    "an address of three bytes": "subjectAltName=DER:30058703010203",
+    "a key usage of nothing": "keyUsage=DER:0500",
+    "policies of another type": "certificatePolicies=DER:3003020101",
+    "name constraints without names": "nameConstraints=DER:3000",
+    "an access description that is cut off": "authorityInfoAccess=DER:300a300806082b060105050730",
+}
+"""Extensions that strict readers refuse, and with them the certificate."""
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_certificate_that_openssl_shows_is_told(kind: str, tmp_path: Path) -> None:
+    path = _made(tmp_path, KEYS["ed25519"][0], "-addext", ODD[kind])
+    _agrees_with_openssl(path, x509.read(next(x509.blobs(path.read_bytes()))))
+
+
+@pytest.mark.parametrize("tag", [b"\x0c", b"\x13", b"\x14", b"\x16"])
+def test_name_in_latin_1_is_told_whatever_its_type(tag: bytes) -> None:
+    name = b"\x0c\x0fwww.example.org"
+    assert name in SAMPLE
+    told = x509.read(SAMPLE.replace(name, tag + b"\x0fwww.ex\xe9mple.org"))
+    assert told.subject == "CN=www.ex\udce9mple.org"
 
 
 def test_der_files_are_read_as_pem_files_are(tmp_path: Path) -> None:
