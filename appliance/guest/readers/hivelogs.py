@@ -6,6 +6,9 @@ as long as each is whole and follows the one before.
 
 Source of the layouts and of the order: Maxim Suhanov, "Windows registry file format
 specification" (transaction log files, old and new format). Guest-safe: standard library only.
+
+hivex reads hives and leaves their logs alone, as does Debian's other reader, libregf. regipy, which
+knows them, is not in Debian; the tests compare with it.
 """
 
 from __future__ import annotations

@@ -26,6 +26,11 @@ _RESOLV = "/etc/resolv.conf"
 Parse = Callable[[str, str], Iterable[formats.Interface | None]]
 
 
+def warm_up() -> None:
+    """Have libyaml read something."""
+    list(formats.netplan("network: {ethernets: {}}"))
+
+
 def collect(root: Root) -> Iterator[Network]:
     """One row an interface of each file that configures one, then the resolver's.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fleetscan.appliance import built
 from fleetscan.appliance.ground import schema
 from fleetscan.appliance.ground.schema import Kind, Origin, Scope, Table
 from fleetscan.scanner import tables
@@ -42,6 +43,9 @@ SHARED = {
     "fleetscan.scanner.tables.services.unitfile",
 }
 """Our modules that any collector may import, beside those of its own folder and the agent's."""
+
+BINDINGS = {package.removeprefix("python3-") for package in built.packages()}
+"""What Debian packages of the appliance are imported as, those of Python among them."""
 
 NUMBERS = {Kind.UINT8, Kind.UINT16, Kind.UINT32, Kind.UINT64, Kind.INT64, Kind.FLOAT64}
 
@@ -129,7 +133,7 @@ def test_collector_imports_only_what_the_appliance_has(table: Table) -> None:
             name
             for name in _imports(module, nested=False)
             if name.partition(".")[0] not in sys.stdlib_module_names
-            and name not in SHARED
+            and name not in SHARED | BINDINGS
             and not name.startswith((own, agent, f"{room}readers.", "fleetscan.appliance.ground."))
         }
         assert foreign == set(), module.name
