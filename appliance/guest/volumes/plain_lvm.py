@@ -1,11 +1,11 @@
 """Volume groups of linear and striped volumes alone, opened without lvm.
 
-lvm's own start and report cost a quarter of a second under emulation, a third of all that is done to
-find a machine's systems, although its library is loaded in the template; for groups that are nearly
-always of the simplest kind. Those are read and mapped here, under the names and
-with the UUIDs that lvm gives them. Whatever is not plain is left to lvm: another segment type, a
-physical volume that is missing or there twice, a group that is exported or another host's, copies
-of the metadata that differ, anything that is not understood.
+lvm's own start and report cost a quarter of a second under emulation, a third of all that is done
+to find a machine's systems, although its library is loaded in the template; for groups that are
+nearly always of the simplest kind. Those are read and mapped here, under the names and with the
+UUIDs that lvm gives them. Whatever is not plain is left to lvm: another segment type, a physical
+volume that is missing or there twice, a group that is exported or another host's, copies of the
+metadata that differ, anything that is not understood.
 """
 
 from __future__ import annotations
