@@ -16,8 +16,8 @@ import vl_convert
 
 from fleetscan.reports.model import Report
 from fleetscan.reports.sections import Sections
-from fleetscan.reports.states import UNDECIDED
 from fleetscan.reports.text import chart_text, count, percent
+from fleetscan.scanner.tables.results.spec import UNDECIDED, ResultState
 
 _SYSTEMS_SHOWN = 7
 _FILESYSTEMS_SHOWN = 8
@@ -27,7 +27,12 @@ _LABEL_CHARACTERS = {"wide": 62, "narrow": 36}
 _STEP = 40
 _BAR = 10
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_PARTS = {"failed": ("fail",), "undecided": UNDECIDED, "waived": ("waived",), "passed": ("pass",)}
+_PARTS = {
+    "failed": (ResultState.FAIL,),
+    "undecided": UNDECIDED,
+    "waived": (ResultState.WAIVED,),
+    "passed": (ResultState.PASS,),
+}
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from fleetscan.rules.query import STATES
+from fleetscan.rules.results import AS_TEXT
 
 RESULTS = "fleetscan_report_results"
 """Name under which queries find the results while a report is made."""
-
-_WAIVED_BY = [
-    pa.field("waiver_justification", pa.string()),
-    pa.field("waiver_expires", pa.string()),
-]
-RESULT_SCHEMA = pa.schema([*STATES, *_WAIVED_BY])
-"""The columns of results; other types that can be cast to these are taken as well."""
 
 _BATCH = 1000
 
@@ -63,13 +56,14 @@ def attached(connection: duckdb.DuckDBPyConnection, results: pa.Table | None) ->
 
     Args:
         connection: one view for every fact table, holding the rows of one run.
-        results: columns as in :data:`RESULT_SCHEMA`; None when no rule was evaluated.
+        results: columns as in :data:`fleetscan.rules.results.SCHEMA`, or of types that can be
+            cast to these; None when no rule was evaluated.
 
     Raises:
         KeyError: the results lack a column.
         pyarrow.ArrowInvalid: a column's values do not fit its type.
     """
-    table = RESULT_SCHEMA.empty_table() if results is None else _normalised(results)
+    table = AS_TEXT.empty_table() if results is None else _normalised(results)
     connection.register(RESULTS, table)
     try:
         yield Database(connection)
@@ -78,6 +72,5 @@ def attached(connection: duckdb.DuckDBPyConnection, results: pa.Table | None) ->
 
 
 def _normalised(results: pa.Table) -> pa.Table:
-    # Dictionary columns would reach DuckDB as enums of just the values that occur.
-    columns = [results.column(field.name).cast(field.type) for field in RESULT_SCHEMA]
-    return pa.table(columns, schema=RESULT_SCHEMA)
+    columns = [results.column(field.name).cast(field.type) for field in AS_TEXT]
+    return pa.table(columns, schema=AS_TEXT)

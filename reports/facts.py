@@ -20,8 +20,10 @@ from fleetscan.reports.model import (
     SystemRow,
     Top,
 )
-from fleetscan.reports.states import DECIDED, SEVERITIES, UNDECIDED
 from fleetscan.reports.text import from_epoch
+from fleetscan.scanner.tables.coverage.spec import CoverageStatus
+from fleetscan.scanner.tables.machines.spec import Outcome
+from fleetscan.scanner.tables.results.spec import DECIDED, UNDECIDED, Severity
 
 _ERROR_CHARACTERS = 300
 _TEXT = 300
@@ -30,12 +32,11 @@ _TEXT = 300
 _LISTED = 64
 """Names of one machine or filesystem that are listed, before equal ones are left out."""
 
-COVERAGE_STATUSES = ("ok", "empty", "not_applicable", "failed")
 _FAILURES = ", ".join(
     f"count(*) FILTER (state = 'fail' AND severity = '{severity}') AS {severity}"
-    for severity in SEVERITIES
+    for severity in Severity
 )
-_WORST_FIRST = ", ".join(f"coalesce({severity}, 0) DESC" for severity in SEVERITIES)
+_WORST_FIRST = ", ".join(f"coalesce({severity}, 0) DESC" for severity in Severity)
 
 
 def run_info(db: Database) -> RunInfo:
@@ -76,9 +77,7 @@ def machine_counts(db: Database) -> MachineCounts:
     row = db.row(
         f"""
         SELECT count(*),
-               count(*) FILTER (outcome::VARCHAR = 'ok'),
-               count(*) FILTER (outcome::VARCHAR = 'partial'),
-               count(*) FILTER (outcome::VARCHAR = 'failed'),
+               {", ".join(f"count(*) FILTER (outcome::VARCHAR = '{name}')" for name in Outcome)},
                coalesce(sum(disks), 0), coalesce(sum(roots), 0), count(*) FILTER (roots > 0),
                count(*) FILTER (machine_id NOT IN (
                    SELECT machine_id FROM {RESULTS} WHERE state IN ({sql_list(DECIDED)})))
@@ -104,7 +103,7 @@ MACHINES_SQL = f"""
     SELECT machine_id, outcome::VARCHAR, stage::VARCHAR, error_kind, error, seconds,
            list_sort(list_distinct(coalesce(products, []))) AS systems,
            list_sort(list_distinct(coalesce(names, []))) AS hostnames,
-           [{", ".join(f"coalesce({severity}, 0)" for severity in SEVERITIES)}] AS failures,
+           [{", ".join(f"coalesce({severity}, 0)" for severity in Severity)}] AS failures,
            coalesce(undecided, 0) AS undecided, coalesce(passed, 0) AS passed
     FROM machines LEFT JOIN verdicts USING (machine_id) LEFT JOIN found USING (machine_id)
 """  # noqa: S608 - built of constants
@@ -128,7 +127,7 @@ def machines(db: Database, limit: int, total: int) -> Top[MachineRow]:
 def machine_row(row: tuple[Any, ...]) -> MachineRow:
     """A row of :data:`MACHINES_SQL`."""
     *head, failures, undecided, passed = row
-    values = [*head, dict(zip(SEVERITIES, failures, strict=True)), undecided, passed]
+    values = [*head, dict(zip(Severity, failures, strict=True)), undecided, passed]
     return MachineRow(*values)
 
 
@@ -159,7 +158,7 @@ def failure_kinds(db: Database, limit: int) -> Top[ErrorGroup]:
 def coverage(db: Database) -> Mapping[str, int]:
     """How many tables, over all machines and roots, ended in each status."""
     found = dict(db.rows("SELECT status::VARCHAR, count(*) FROM coverage GROUP BY 1"))
-    return {status: found.get(status, 0) for status in COVERAGE_STATUSES}
+    return {status: found.get(status, 0) for status in CoverageStatus}
 
 
 def coverage_errors(db: Database, limit: int) -> Top[ErrorGroup]:

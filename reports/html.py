@@ -12,30 +12,22 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
-from fleetscan.reports import text
+from fleetscan.reports import states, text
 from fleetscan.reports.build import DEFAULT_TITLE, build_report
 from fleetscan.reports.charts import draw_charts
 from fleetscan.reports.database import attached
 from fleetscan.reports.model import Limits, Report
 from fleetscan.reports.sections import Sections
-from fleetscan.reports.states import DECIDED, SEVERITIES, UNDECIDED, RuleText
+from fleetscan.reports.states import RuleText
+from fleetscan.scanner.tables.machines.spec import Outcome
+from fleetscan.scanner.tables.results.spec import DECIDED, UNDECIDED, ResultState, Severity
 
 _ROW_CHARACTERS = 300  # of one offending row; with model.Limits this bounds the file's size
 _MACHINE_COLUMNS = ("run_id", "machine_id", "root")
 _WEB = ("https://", "http://")
 
-STATE_WORDS = {
-    "pass": "passed",
-    "fail": "failed",
-    "error": "error",
-    "unknown": "unknown",
-    "notchecked": "not checked",
-    "waived": "waived",
-    "informational": "informational",
-    "notapplicable": "not applicable",
-    "notselected": "not selected",
-}
-"""States as words beside numbers."""
+OUTCOME_WORDS = {Outcome.OK: "scanned", Outcome.PARTIAL: "in part", Outcome.FAILED: "failed"}
+"""Outcomes as words in the list of machines."""
 
 LEFT_OUT_WORDS = {
     "base": "base of {}",
@@ -72,7 +64,7 @@ def render_html(
 
     Args:
         connection: one view for every fact table, holding the rows of one run.
-        results: columns as in :data:`fleetscan.reports.database.RESULT_SCHEMA`; None when no
+        results: columns as in :data:`fleetscan.rules.results.SCHEMA`; None when no
             rule was evaluated, which the report then says.
         rules: texts of the rules.
         title: the report's heading.
@@ -106,10 +98,11 @@ def page(report: Report, sections: Sections | None = None) -> Iterator[str]:
         "report": report,
         "charts": draw_charts(report, sections),
         "problems": sections.problems,
-        "severities": SEVERITIES,
-        "decided": DECIDED,
+        "severities": tuple(Severity),
         "undecided": UNDECIDED,
-        "state_words": STATE_WORDS,
+        "due_states": [state for state in ResultState if state in DECIDED + UNDECIDED],
+        "state_words": states.WORDS,
+        "outcome_words": OUTCOME_WORDS,
         "left_out_words": LEFT_OUT_WORDS,
     }
     return template.generate(context)

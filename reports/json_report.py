@@ -13,13 +13,16 @@ import pyarrow as pa
 
 from fleetscan.appliance.ground.schema import Kind, Scope
 from fleetscan.reports.build import DEFAULT_TITLE, build_report
-from fleetscan.reports.database import RESULT_SCHEMA, RESULTS, Database, attached
+from fleetscan.reports.database import RESULTS, Database, attached
 from fleetscan.reports.facts import MACHINES_SQL
 from fleetscan.reports.model import Limits, Report, RuleRow
 from fleetscan.reports.sections import SectionLostError, Sections, why
-from fleetscan.reports.states import SEVERITIES, STATES, RuleText, Tally
+from fleetscan.reports.states import RuleText, Tally
 from fleetscan.reports.text import from_epoch, iso
+from fleetscan.rules.results import SCHEMA
 from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.machines.spec import Outcome
+from fleetscan.scanner.tables.results.spec import ResultState, Severity
 
 SCHEMA_VERSION = 1
 """Raised when a field is renamed, removed or changes its meaning; new fields do not raise it."""
@@ -124,9 +127,7 @@ def _summary(report: Report) -> Object:
     return {
         "machines": {
             "total": machines.total,
-            "ok": machines.ok,
-            "partial": machines.partial,
-            "failed": machines.failed,
+            **{outcome: getattr(machines, outcome) for outcome in Outcome},
             "with_roots": machines.with_roots,
             "without_verdict": machines.without_verdict,
         },
@@ -162,7 +163,7 @@ def _checks(tally: Tally) -> Object:
         "decided": tally.decided,
         "undecided": tally.undecided,
         "passed_percent": 100 * tally["pass"] / tally.decided if tally.decided else None,
-        "states": {state: tally[state] for state in STATES},
+        "states": {state: tally[state] for state in ResultState},
     }
 
 
@@ -184,10 +185,12 @@ def _rule(row: RuleRow) -> Object:
 
 
 def _results(db: Database) -> Iterator[Object]:
-    columns = ", ".join(RESULT_SCHEMA.names)
+    columns = ", ".join(SCHEMA.names)
     order = "machine_id, root NULLS FIRST, pack, rule_id"
     for row in db.dicts(f"SELECT {columns} FROM {RESULTS} ORDER BY {order}"):  # noqa: S608 - our own names
         row["evidence"] = [_evidence(line) for line in row["evidence"] or []]
+        expires = row["waiver_expires"]
+        row["waiver_expires"] = expires and expires.isoformat()
         yield row
 
 
@@ -207,7 +210,7 @@ def _machines(db: Database) -> Iterator[Object]:
         FROM machines JOIN summaries USING (machine_id) ORDER BY machine_id
         """  # noqa: S608 - our own names
     for row in db.dicts(sql):
-        row["failures"] = dict(zip(SEVERITIES, row["failures"], strict=True))
+        row["failures"] = dict(zip(Severity, row["failures"], strict=True))
         yield _cleaned(row, timestamps)
 
 

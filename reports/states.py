@@ -1,4 +1,4 @@
-"""What rules say of a fleet: their states and severities, how many there are, and their texts."""
+"""What rules say of a fleet: how many checks ended in each state, and the rules' texts."""
 
 from __future__ import annotations
 
@@ -6,27 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-SEVERITIES = ("critical", "high", "medium", "low", "info")
-"""Severities, the gravest first."""
-
-STATES = (
-    "fail",
-    "error",
-    "unknown",
-    "notchecked",
-    "waived",
-    "pass",
-    "informational",
-    "notapplicable",
-    "notselected",
+from fleetscan.scanner.tables.results.spec import (
+    DECIDED,
+    UNDECIDED,
+    ResultState,
 )
-"""Result states: XCCDF's (NISTIR 7275r4, table 26, without ``fixed``) and ``waived``."""
 
-DECIDED = ("pass", "fail", "waived")
-"""States that are a verdict; the pass rate is a share of these. A waived check has failed."""
-
-UNDECIDED = ("error", "unknown", "notchecked")
-"""States of checks that should have had a verdict and have none; never part of the pass rate."""
+WORDS: Mapping[ResultState, str] = {
+    ResultState.FAIL: "failed",
+    ResultState.ERROR: "error",
+    ResultState.UNKNOWN: "unknown",
+    ResultState.NOTCHECKED: "not checked",
+    ResultState.WAIVED: "waived",
+    ResultState.PASS: "passed",
+    ResultState.INFORMATIONAL: "informational",
+    ResultState.NOTAPPLICABLE: "not applicable",
+    ResultState.NOTSELECTED: "not selected",
+}
+"""States as words beside numbers."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,9 @@ class Tally:
         return self.of(UNDECIDED)
 
     @property
-    def present(self) -> list[tuple[str, int]]:
-        """States that occur, in the order of :data:`STATES`."""
-        return [(state, self[state]) for state in STATES if self[state]]
+    def present(self) -> list[tuple[ResultState, int]]:
+        """States that occur, in order."""
+        return [(state, self[state]) for state in ResultState if self[state]]
 
 
 class RuleText(Protocol):
@@ -76,7 +73,7 @@ class RuleText(Protocol):
 
     @property
     def severity(self) -> str:
-        """One of :data:`SEVERITIES`."""
+        """How grave a failure is: a value of ``results.severity``."""
 
     @property
     def rationale(self) -> str:

@@ -17,7 +17,8 @@ from fleetscan.reports.model import (
     UndecidedGroup,
     WaiverRow,
 )
-from fleetscan.reports.states import SEVERITIES, STATES, UNDECIDED, RuleText, Tally
+from fleetscan.reports.states import RuleText, Tally
+from fleetscan.scanner.tables.results.spec import UNDECIDED, ResultState, Severity
 
 _MESSAGE_CHARACTERS = 300
 _GROUPS_PER_RULE = 5
@@ -27,7 +28,7 @@ _Key = tuple[str | None, str]
 
 
 _UNDECIDED_SQL = sql_list(UNDECIDED)
-_STATE_COUNTS = ", ".join(f"count(*) FILTER (state = '{state}')" for state in STATES)
+_STATE_COUNTS = ", ".join(f"count(*) FILTER (state = '{state}')" for state in ResultState)
 
 
 def severities(db: Database) -> tuple[SeverityRow, ...]:
@@ -48,14 +49,14 @@ def severities(db: Database) -> tuple[SeverityRow, ...]:
     }
     none = Tally({})
     return tuple(
-        by_severity.get(severity, SeverityRow(severity, 0, 0, 0, none)) for severity in SEVERITIES
+        by_severity.get(severity, SeverityRow(severity, 0, 0, 0, none)) for severity in Severity
     )
 
 
 def total(rows: Iterable[SeverityRow]) -> Tally:
     """All severities' tallies added up."""
     tallies = [row.tally for row in rows]
-    return _tally([sum(tally[state] for tally in tallies) for state in STATES])
+    return _tally([sum(tally[state] for tally in tallies) for state in ResultState])
 
 
 def rules(db: Database, texts: Iterable[RuleText], limits: Limits) -> tuple[RuleRow, ...]:
@@ -77,7 +78,7 @@ def waivers(db: Database, limit: int) -> Top[WaiverRow]:
     found = db.rows(
         f"""
         SELECT rule_id, any_value(title), any_value(severity), waiver_justification,
-               left(waiver_expires, 10) AS expires,
+               waiver_expires::VARCHAR AS expires,
                count(*) FILTER (state = 'waived') AS in_force,
                count(*) FILTER (state = 'fail'),
                count(DISTINCT machine_id)
@@ -124,7 +125,7 @@ def _examples(db: Database, limits: Limits, per_rule: int) -> Mapping[_Key, list
         f"""
         SELECT pack, rule_id, machine_id, root, coalesce(violations, 0),
                coalesce([left(line, ?) FOR line IN evidence[1:?]], []),
-               left(message, ?), waiver_justification, left(waiver_expires, 10)
+               left(message, ?), waiver_justification, waiver_expires::VARCHAR
         FROM {RESULTS} WHERE state = 'fail'
         QUALIFY row_number() OVER (
             PARTITION BY pack, rule_id ORDER BY violations DESC, machine_id, root) <= ?
@@ -187,9 +188,14 @@ def _unused_rule(text: RuleText) -> RuleRow:
 
 
 def _gravity(row: RuleRow) -> tuple[int, int, int, str, str]:
-    rank = SEVERITIES.index(row.severity) if row.severity in SEVERITIES else len(SEVERITIES)
-    return rank, -row.failing_machines, -row.undecided_machines, row.id, row.pack or ""
+    return (
+        Severity(row.severity).rank,
+        -row.failing_machines,
+        -row.undecided_machines,
+        row.id,
+        row.pack or "",
+    )
 
 
 def _tally(counts: Sequence[Any]) -> Tally:
-    return Tally(dict(zip(STATES, map(int, counts), strict=True)))
+    return Tally(dict(zip(ResultState, map(int, counts), strict=True)))

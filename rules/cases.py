@@ -17,9 +17,10 @@ from pydantic import Field
 from fleetscan.rules import facts, source
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.facts import DEVICE, MACHINE, FactError
-from fleetscan.rules.model import Config, Pack, Parameter, Rule, State, Strict, Text
+from fleetscan.rules.model import Config, Pack, Parameter, Rule, Strict, Text
 from fleetscan.rules.source import Document, Problem, SourceError
 from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.results.spec import ResultState
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 """The time at which cases are evaluated, unless they say another."""
@@ -36,7 +37,7 @@ class Expected(Strict):
 
     machine: Text = MACHINE
     root: Text | None = DEVICE
-    state: State
+    state: ResultState
     violations: int | None = None
 
 
@@ -57,11 +58,11 @@ class Case(Strict):
     coverage: list[dict[str, Any]] = Field(default_factory=list)
     parameters: dict[str, Parameter] = Field(default_factory=dict)
     now: dt.date | None = None
-    expect: State | list[Expected]
+    expect: ResultState | list[Expected]
 
     def expected(self) -> list[Expected]:
         """What each root gets."""
-        if isinstance(self.expect, str):
+        if isinstance(self.expect, ResultState):
             return [Expected(state=self.expect)]
         return sorted(self.expect, key=lambda item: (item.machine, item.root or ""))
 
@@ -82,7 +83,7 @@ class CaseOutcome:
     name: str
     path: Path
     line: int
-    states: tuple[State, ...]
+    states: tuple[ResultState, ...]
     problem: str
 
     @property

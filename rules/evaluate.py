@@ -41,6 +41,7 @@ from fleetscan.rules.model import Config, Pack, Waiver
 from fleetscan.rules.process import JudgingProcess
 from fleetscan.rules.query import rule_query
 from fleetscan.rules.results import SCHEMA, Results
+from fleetscan.scanner.tables.results.spec import UNDECIDED, ResultState
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _evaluate(judging: Judging, packs: Sequence[Pack], given: _Given) -> Results
             if given.config.selects(rule):
                 tables += isolation.states(query)
             else:
-                tables.append(judging.state(query, "notselected", None, None))
+                tables.append(judging.state(query, ResultState.NOTSELECTED, None, None))
     fleet_rules = [rule.id for pack in packs for rule in pack.rules if rule.fleet]
     return _finished(tables, fleet_rules, given)
 
@@ -127,11 +128,11 @@ def _evaluate(judging: Judging, packs: Sequence[Pack], given: _Given) -> Results
 _COMPARED = """
 UPDATE _results SET message = 'machines that could not be read and were not compared: ' || (
     SELECT count(DISTINCT machine_id) FROM _results
-    WHERE rule_id = $rule AND state IN ('error', 'unknown', 'notchecked')
+    WHERE rule_id = $rule AND list_contains($undecided, state)
 )
 WHERE rule_id = $rule AND state = 'pass' AND EXISTS (
     SELECT 1 FROM _results
-    WHERE rule_id = $rule AND state IN ('error', 'unknown', 'notchecked')
+    WHERE rule_id = $rule AND list_contains($undecided, state)
 )
 """
 
@@ -145,7 +146,7 @@ def _finished(tables: Sequence[pa.Table], fleet_rules: Sequence[str], given: _Gi
         connection.execute("CREATE TEMP TABLE _results AS FROM _arrived")
         connection.unregister("_arrived")
         for rule_id in fleet_rules:
-            connection.execute(_COMPARED, {"rule": rule_id})
+            connection.execute(_COMPARED, {"rule": rule_id, "undecided": list(UNDECIDED)})
         today = given.now.astimezone(dt.UTC).date()
         unused = waiving.apply(connection, given.waivers, today)
         names = ", ".join(SCHEMA.names)

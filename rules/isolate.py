@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from fleetscan.rules.judge import Judging, RuleError
 from fleetscan.rules.query import RuleQuery
+from fleetscan.scanner.tables.results.spec import ResultState
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Isolation:
         except RuleError as error:
             log.warning("rule %s cannot be evaluated: %s", rule.rule_id, error)
             if error.is_general:
-                return [self._judging.state(rule, "error", _message(str(error)), None)]
+                return [self._judging.state(rule, ResultState.ERROR, _message(str(error)), None)]
             machines = self._judging.machines()
             search = self._search(rule)
             search.divide(machines, str(error))
@@ -84,7 +85,7 @@ class Isolation:
             search.try_apart(self._suspects)
             search.try_together(machines, self._suspects)
         except RuleError as error:
-            return [self._judging.state(rule, "error", _message(str(error)), None)]
+            return [self._judging.state(rule, ResultState.ERROR, _message(str(error)), None)]
         return self._finished(search, machines)
 
     def _search(self, rule: RuleQuery) -> _Search:
@@ -129,7 +130,7 @@ class _Search:
         if self._rule.fleet and self._divided:
             self._compare(machines)
         errors = [
-            self._judging.state(self._rule, "error", _message(reason), some)
+            self._judging.state(self._rule, ResultState.ERROR, _message(reason), some)
             for reason, some in self._guilty.items()
         ]
         return [*self._found, *errors]

@@ -23,8 +23,10 @@ from fleetscan.appliance.host.child import sql_memory
 from fleetscan.appliance.host.printable import printable
 from fleetscan.rules import query, subjects
 from fleetscan.rules.query import RuleQuery
+from fleetscan.rules.results import UNWAIVED
 from fleetscan.rules.sql import Select
 from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.results.spec import ResultState
 
 _BATCH_ROWS = 1 << 16
 
@@ -70,7 +72,11 @@ class Judging(Protocol):
         """
 
     def state(
-        self, rule: RuleQuery, state: str, message: str | None, machines: Sequence[str] | None
+        self,
+        rule: RuleQuery,
+        state: ResultState,
+        message: str | None,
+        machines: Sequence[str] | None,
     ) -> pa.Table:
         """One state for all roots of some machines; of all of them when None."""
 
@@ -130,7 +136,11 @@ class Judge:
             raise RuleError(reason or type(error).__name__) from error
 
     def state(
-        self, rule: RuleQuery, state: str, message: str | None, machines: Sequence[str] | None
+        self,
+        rule: RuleQuery,
+        state: ResultState,
+        message: str | None,
+        machines: Sequence[str] | None,
     ) -> pa.Table:
         """One state for all roots of some machines; of all of them when None."""
         values = {**rule.labels, "_state": state, "_message": message}
@@ -144,7 +154,7 @@ class Judge:
             warnings.filterwarnings("ignore", "Arrow output", UserWarning)
             cursor: Any = self._connection.execute(sql, values)  # typed as if it had no rows
             reader: pa.RecordBatchReader = cursor.to_arrow_reader(_BATCH_ROWS)
-        return reader.read_all().cast(query.STATES)
+        return reader.read_all().cast(UNWAIVED)
 
     def _evaluation(self, rule: RuleQuery, within: str) -> str:
         columns = self._columns(rule, rule.violations)

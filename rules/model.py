@@ -7,7 +7,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -20,23 +20,7 @@ from pydantic import (
 from fleetscan.rules.checks import PREFIX, Check
 from fleetscan.rules.sql import Select, SqlError, parse_predicate, parse_select
 from fleetscan.rules.unmounted import WALKED
-
-Severity = Literal["info", "low", "medium", "high", "critical"]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-
-State = Literal[
-    "pass",
-    "fail",
-    "error",
-    "unknown",
-    "notapplicable",
-    "notchecked",
-    "notselected",
-    "informational",
-    "waived",
-]
-STATES: tuple[State, ...] = get_args(State)
-"""XCCDF 1.2's results (NISTIR 7275 r4, table 26; its fixed left out), and waived."""
+from fleetscan.scanner.tables.results.spec import Severity
 
 Scalar = bool | int | float | str | dt.date
 Parameter = Scalar | list[str] | list[int]

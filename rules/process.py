@@ -14,8 +14,10 @@ from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.host import child
 from fleetscan.appliance.host.child import Child, ChildLostError
 from fleetscan.rules.judge import Judge, Limits, RuleError
-from fleetscan.rules.query import STATES, RuleQuery
+from fleetscan.rules.query import RuleQuery
+from fleetscan.rules.results import UNWAIVED
 from fleetscan.scanner.store.views import connect
+from fleetscan.scanner.tables.results.spec import ResultState
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,11 @@ class JudgingProcess:
         raise RuleError(str(failure["message"]), is_general=bool(failure["is_general"]))
 
     def state(
-        self, rule: RuleQuery, state: str, message: str | None, machines: Sequence[str] | None
+        self,
+        rule: RuleQuery,
+        state: ResultState,
+        message: str | None,
+        machines: Sequence[str] | None,
     ) -> pa.Table:
         """One state for all roots of some machines; of all of them when None."""
         return _table(self._call("state", rule, state, message, machines, seconds=_STATE_SECONDS))
@@ -127,7 +133,7 @@ def _table(answer: bytes) -> pa.Table:
     try:
         table = pa.ipc.open_stream(answer).read_all()
         table.validate(full=True)
-        return table.cast(STATES)
+        return table.cast(UNWAIVED)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FleetscanError(
             f"the process that evaluates rules gave an invalid answer: {error}"
@@ -159,7 +165,11 @@ class _Answers:
             return json.dumps(failure).encode() + b"\n"
 
     def state(
-        self, rule: RuleQuery, state: str, message: str | None, machines: Sequence[str] | None
+        self,
+        rule: RuleQuery,
+        state: ResultState,
+        message: str | None,
+        machines: Sequence[str] | None,
     ) -> bytes:
         return _stream(self._judge.state(rule, state, message, machines))
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from fleetscan.rules.sql import Select
+from fleetscan.scanner.tables.results.spec import ResultState
 
 if TYPE_CHECKING:
     from fleetscan.rules.model import CompiledRule, Config, Pack, Rule
@@ -32,22 +31,6 @@ EVIDENCE_BYTES = 64 << 10
 
 MESSAGE_TEXT = 1024
 """Characters kept of a result's message, which may quote a guest."""
-
-_COLUMNS: list[tuple[str, pa.DataType]] = [
-    ("run_id", pa.string()),
-    ("machine_id", pa.string()),
-    ("root", pa.string()),
-    ("pack", pa.string()),
-    ("rule_id", pa.string()),
-    ("title", pa.string()),
-    ("severity", pa.string()),
-    ("state", pa.string()),
-    ("violations", pa.uint64()),
-    ("evidence", pa.list_(pa.string())),
-    ("message", pa.string()),
-]
-STATES = pa.schema(_COLUMNS)
-"""Columns of what evaluating one rule gives."""
 
 # The pieces in braces are SELECTs that rules.sql found harmless, quoted column names, and names
 # of tables that exist; all values are bound.
@@ -241,7 +224,7 @@ def _bindings(rule: Rule, compiled: CompiledRule) -> dict[str, Any]:
     looked_at = [(table, file) for table, some in compiled.reads.items() for file in some]
     applies = compiled.applies_to.tables if compiled.applies_to else frozenset()
     return {
-        "_broken": "informational" if rule.informational else "fail",
+        "_broken": ResultState.INFORMATIONAL if rule.informational else ResultState.FAIL,
         "_tables": sorted(compiled.tables),
         "_applies_tables": sorted(applies),
         "_complete": sorted(compiled.complete),

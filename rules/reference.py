@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleetscan.rules.model import SEVERITIES, Pack, Rule
+from fleetscan.rules.model import Pack, Rule
 
 
 def render_pack(pack: Pack) -> str:
@@ -32,7 +32,7 @@ def _pack_lines(pack: Pack) -> Iterator[str]:
 
 
 def _by_severity(pack: Pack) -> list[Rule]:
-    return sorted(pack.rules, key=lambda rule: (-SEVERITIES.index(rule.severity), rule.id))
+    return sorted(pack.rules, key=lambda rule: (rule.severity.rank, rule.id))
 
 
 def _rule_lines(rule: Rule) -> Iterator[str]:

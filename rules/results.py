@@ -5,34 +5,37 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fleetscan.appliance.ground.errors import StoreError
-from fleetscan.rules.model import SEVERITIES, Severity, State, Waiver
 from fleetscan.scanner.store import files
+from fleetscan.scanner.store.arrow import arrow_schema
+from fleetscan.scanner.tables import load_all_tables
+from fleetscan.scanner.tables.results.spec import ResultState, Severity
 
-_REPEATED = pa.dictionary(pa.int32(), pa.string())
+if TYPE_CHECKING:
+    from fleetscan.rules.model import Waiver
 
-SCHEMA = pa.schema(
-    [
-        pa.field("run_id", _REPEATED, nullable=False),
-        pa.field("machine_id", pa.string(), nullable=False),
-        pa.field("root", pa.string()),  # null where no operating system was found
-        pa.field("pack", _REPEATED, nullable=False),
-        pa.field("rule_id", _REPEATED, nullable=False),
-        pa.field("title", _REPEATED, nullable=False),
-        pa.field("severity", _REPEATED, nullable=False),
-        pa.field("state", _REPEATED, nullable=False),
-        pa.field("violations", pa.uint64(), nullable=False),
-        pa.field("evidence", pa.list_(pa.string()), nullable=False),  # JSON objects, as text
-        pa.field("message", pa.string()),  # why the state is neither pass nor plain fail
-        pa.field("waiver_justification", pa.string()),
-        pa.field("waiver_expires", pa.date32()),  # last day on which the waiver counts
-    ]
-)
+_RUN_ID = pa.field("run_id", pa.string(), nullable=False)
+
+SCHEMA = pa.schema([_RUN_ID, *arrow_schema(load_all_tables()["results"])])
 """Columns of the results, ordered by machine, root, pack and rule."""
+
+
+def _as_text(field: pa.Field[Any]) -> pa.Field[Any]:
+    is_enum = pa.types.is_dictionary(field.type)
+    return pa.field(field.name, pa.string() if is_enum else field.type)
+
+
+AS_TEXT = pa.schema([_as_text(field) for field in SCHEMA])
+"""The same for SQL. Dictionaries are text: DuckDB would take them for enums of just the values
+that occur."""
+
+UNWAIVED = pa.schema([field for field in AS_TEXT if not field.name.startswith("waiver_")])
+"""The same of what evaluating one rule gives, before waivers."""
 
 
 class NoResultsError(StoreError):
@@ -51,21 +54,20 @@ class Results:
     table: pa.Table
     unused_waivers: tuple[Waiver, ...] = ()
 
-    def counts(self) -> dict[tuple[Severity, State], int]:
+    def counts(self) -> dict[tuple[Severity, ResultState], int]:
         """Number of results by severity and state."""
         grouped = self.table.group_by(["severity", "state"]).aggregate([([], "count_all")])
-        found: Counter[tuple[Severity, State]] = Counter()
+        found: Counter[tuple[Severity, ResultState]] = Counter()
         for row in grouped.to_pylist():
-            found[row["severity"], row["state"]] += row["count_all"]
+            found[Severity(row["severity"]), ResultState(row["state"])] += row["count_all"]
         return dict(found)
 
     def findings(self, at_least: Severity) -> int:
         """Number of failing results of a severity or a graver one."""
-        grave = SEVERITIES[SEVERITIES.index(at_least) :]
         return sum(
             count
             for (severity, state), count in self.counts().items()
-            if state == "fail" and severity in grave
+            if state is ResultState.FAIL and severity.rank <= at_least.rank
         )
 
 

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.ground.schema import MICROSECOND, Origin, Scope, microseconds
@@ -21,15 +20,12 @@ from fleetscan.scanner.preflight.image import Snapshot
 from fleetscan.scanner.sources.base import Disk as SourceDisk
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.tables import load_tables
-from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
 from fleetscan.scanner.tables.disk_snapshots.spec import DiskSnapshot
 from fleetscan.scanner.tables.disks.spec import Disk
 from fleetscan.scanner.tables.left_out.spec import LeftOut
 from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
-
-Stage = Literal["source", "preflight", "appliance", "discover", "collect"]
-Status = Literal["ok", "not_applicable", "failed", "empty"]
-Outcome = Literal["ok", "partial", "failed"]
+from fleetscan.scanner.tables.machines.spec import Outcome, Stage
 
 _TEXT = 500  # characters of an error that a row keeps
 _WARNINGS = 3  # that stand beside the reason why facts are incomplete
@@ -68,7 +64,7 @@ class Findings:
     """
 
     machine: Machine
-    stage: Stage | None = "source"
+    stage: Stage | None = Stage.SOURCE
     error: FleetscanError | None = None
     error_kind: str | None = None
     seconds: dict[Stage, float] = field(default_factory=dict)
@@ -135,7 +131,7 @@ class Findings:
         self,
         table: str,
         root: str | None,
-        status: Status,
+        status: CoverageStatus,
         *,
         rows: int = 0,
         seconds: float = 0.0,
@@ -166,7 +162,7 @@ class Findings:
                 for root in roots:
                     if (table.name, root) not in reached:
                         reason = f"not reached: {self.error}"
-                        self.cover(table.name, root, "failed", error=reason)
+                        self.cover(table.name, root, CoverageStatus.FAILED, error=reason)
 
     def left_out_rows(self) -> list[LeftOut]:
         """A row for each file of the source that is no machine because of this one."""
@@ -191,16 +187,16 @@ class Findings:
             outcome=outcome,
             error=error[:_TEXT] if error else None,
             error_kind=self._kind(outcome),
-            stage=self.stage if outcome != "ok" else None,
+            stage=self.stage if outcome is not Outcome.OK else None,
             source=self.machine.source,
             disks=len(self.machine.disks),
             roots=len(self.roots),
             started=int(started * MICROSECOND),
             seconds=seconds,
-            seconds_preflight=self.seconds.get("preflight"),
-            seconds_appliance=self.seconds.get("appliance"),
-            seconds_discover=self.seconds.get("discover"),
-            seconds_collect=self.seconds.get("collect"),
+            seconds_preflight=self.seconds.get(Stage.PREFLIGHT),
+            seconds_appliance=self.seconds.get(Stage.APPLIANCE),
+            seconds_discover=self.seconds.get(Stage.DISCOVER),
+            seconds_collect=self.seconds.get(Stage.COLLECT),
             attempts=attempt,
             torn=any(plan.in_use for plan in self.plans.values()),
             accelerator=self.ran_by,
@@ -212,18 +208,20 @@ class Findings:
 
     def _outcome(self) -> tuple[Outcome, str | None]:
         if not self.roots:
-            return "failed", self.error.told if self.error else self._no_system()
+            return Outcome.FAILED, self.error.told if self.error else self._no_system()
         if self.error is not None:
-            return "partial", self.error.told
-        failed = [row for row in self.coverage if row.status == "failed"]
+            return Outcome.PARTIAL, self.error.told
+        failed = [row for row in self.coverage if row.status is CoverageStatus.FAILED]
         if failed:
             names = ", ".join(dict.fromkeys(row.table_name for row in failed))
             reason = next((row.error for row in failed if row.error), "no reason given")
             more = [text for text in self.warnings if text not in reason]
-            return "partial", "; ".join([f"incomplete: {names} ({reason})", *more[:_WARNINGS]])
+            return Outcome.PARTIAL, "; ".join(
+                [f"incomplete: {names} ({reason})", *more[:_WARNINGS]]
+            )
         if self.warnings:
-            return "partial", self.warnings[0]
-        return "ok", None
+            return Outcome.PARTIAL, self.warnings[0]
+        return Outcome.OK, None
 
     def _no_system(self) -> str:
         count = len(self.machine.disks)
@@ -234,7 +232,7 @@ class Findings:
     def _kind(self, outcome: Outcome) -> str | None:
         if self.error is not None:
             return self.error_kind or type(self.error).__name__
-        if outcome == "ok":
+        if outcome is Outcome.OK:
             return None
         return "IncompleteFacts" if self.roots else "NoOperatingSystem"
 

@@ -6,8 +6,8 @@ import heapq
 from dataclasses import dataclass, field
 
 from fleetscan.scanner.findings import MachineSummary
+from fleetscan.scanner.tables.machines.spec import Outcome
 
-_OUTCOMES = ("ok", "partial", "failed")
 _KEPT_SLOWEST = 5
 _KEPT_FAILURES = 1000
 
@@ -52,7 +52,7 @@ class FleetSummary:
     resumed: int = 0
     unchanged: int = 0
     scanned: int = 0
-    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_OUTCOMES, 0))
+    outcomes: dict[str, int] = field(default_factory=lambda: dict[str, int].fromkeys(Outcome, 0))
     seconds: float = 0.0
     slots: int = 0
     slowest: list[MachineSummary] = field(default_factory=list)

@@ -23,6 +23,7 @@ from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage
 from fleetscan.scanner.tables.left_out.spec import LeftOut
 from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
+from fleetscan.scanner.tables.machines.spec import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def record_failure(
         "coverage": found.coverage,
         "left_out": found.left_out_rows(),
     }
-    summary = MachineSummary(machine.machine_id, "failed", text, 0, seconds)
+    summary = MachineSummary(machine.machine_id, Outcome.FAILED, text, 0, seconds)
     with run.machine_writer(machine.machine_id) as writer:
         write_rows(writer, rows, machine.machine_id)
         writer.commit(asdict(summary))

@@ -19,10 +19,11 @@ from fleetscan.appliance.session import printable
 from fleetscan.appliance.vm import Agent
 from fleetscan.scanner import usage
 from fleetscan.scanner.attempt import Attempt
-from fleetscan.scanner.findings import Status
 from fleetscan.scanner.store.arrow import decode_rows
 from fleetscan.scanner.store.staging import RowSink
 from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.coverage.spec import CoverageStatus
+from fleetscan.scanner.tables.machines.spec import Stage
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ def gather(attempt: Attempt, agent: Agent) -> None:
         FleetscanError: the agent went away, broke the rules, or took too long; what was gathered
             before is kept.
     """
-    with attempt.found.at("discover"):
+    with attempt.found.at(Stage.DISCOVER):
         _discover(attempt, agent)
-    with attempt.found.at("collect"):
+    with attempt.found.at(Stage.COLLECT):
         _Collection(attempt, agent).collect()
 
 
@@ -118,7 +119,10 @@ class _Collection:
         files, root = self._found.coverage[-1], self._found.roots[index]
         if not complete:
             self._found.cover(
-                _USAGE, root, "not_applicable", error="not every file was listed (--files)"
+                _USAGE,
+                root,
+                CoverageStatus.NOT_APPLICABLE,
+                error="not every file was listed (--files)",
             )
             return
         begun, rows = time.monotonic(), 0
@@ -141,7 +145,7 @@ class _Collection:
         root = None if index is None else self._found.roots[index]
         receiver = _Receiver(table, self._machine_id, root, self._sink, also)
         begun = time.monotonic()
-        status: Status = "failed"
+        status = CoverageStatus.FAILED
         reason: str | None = "the scan ended while this table was gathered"
         unread: tuple[str, ...] | None = None
         try:
@@ -149,12 +153,14 @@ class _Collection:
             if receiver.refused:
                 reason = f"rows were refused: {receiver.refused}"
             else:
-                status, reason = ("ok" if receiver.rows else "empty"), None
+                status = CoverageStatus.OK if receiver.rows else CoverageStatus.EMPTY
+                reason = None
         except GuestError as error:
             not_applicable = error.name == "NotApplicable" and not receiver.refused
-            status = "not_applicable" if not_applicable else "failed"
+            if not_applicable:
+                status = CoverageStatus.NOT_APPLICABLE
             reason = error.args[0].partition(": ")[2] if not_applicable else str(error)
-            if status == "failed" and not receiver.refused:
+            if not not_applicable and not receiver.refused:
                 unread = error.unread
             log.debug("%s: %s: %s", self._machine_id, table.name, error.remote_traceback)
         except FleetscanError as error:

@@ -29,6 +29,7 @@ from fleetscan.appliance.vm import ApplianceVM
 from fleetscan.scanner import preflight
 from fleetscan.scanner.attempt import Attempt
 from fleetscan.scanner.preflight.opening import open_disk
+from fleetscan.scanner.tables.machines.spec import Stage
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,12 @@ def isolated(attempt: Attempt) -> Iterator[ApplianceVM]:
         DeadlineError: it takes too long.
     """
     found = attempt.found
-    with found.at("preflight"):
+    with found.at(Stage.PREFLIGHT):
         layers.require(attempt.options.confinement)
         found.confinement = layers.names(layers.current())
         _examine_disks(attempt)
     with contextlib.ExitStack() as stack:
-        with found.at("appliance"):
+        with found.at(Stage.APPLIANCE):
             vm = stack.enter_context(_appliance(attempt))
             _personalize(vm, attempt)
             _plug_disks(vm, attempt)

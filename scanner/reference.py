@@ -42,6 +42,7 @@ _TYPE_NAMES = {
     Kind.BOOL: "boolean",
     Kind.FLOAT64: "float64",
     Kind.TIMESTAMP: "timestamp, UTC, microseconds",
+    Kind.DATE: "date",
     Kind.STRING_LIST: "list of text",
 }
 

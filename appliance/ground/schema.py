@@ -9,6 +9,7 @@ This module runs inside the appliance as well: standard library only.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import enum
 import functools
 import re
@@ -31,6 +32,7 @@ class Kind(enum.Enum):
     INT64 = "int64"
     FLOAT64 = "double"
     TIMESTAMP = "timestamp[us, UTC]"  # rows and wire carry whole microseconds since 1970, UTC
+    DATE = "date32[day]"  # of tables that no guest fills
     ENUM = "dictionary<string>"
     STRING_LIST = "list<string>"
 
@@ -63,6 +65,15 @@ def microseconds(nanoseconds: int) -> int:
     return max(TIMESTAMP_MIN, min(nanoseconds // 1000, TIMESTAMP_MAX))
 
 
+class Choice(enum.StrEnum):
+    """The only values that a column may have, in an order that means something."""
+
+    @property
+    def rank(self) -> int:
+        """The value's place in the order; the first one's is 0."""
+        return list(type(self)).index(self)
+
+
 class Scope(enum.Enum):
     """What one set of a table's rows belongs to."""
 
@@ -76,6 +87,7 @@ class Origin(enum.Enum):
     HOST = "host"  # written by the scanner itself
     RUN = "run"  # the same, in each run anew, also for machines whose facts an earlier run holds
     GUEST = "guest"  # gathered by a collector inside the appliance, checked by the host
+    CHECK = "check"  # made by fleetscan check from the facts of a run
 
 
 class NotApplicable(Exception):  # noqa: N818 - an outcome, not an error
@@ -274,12 +286,16 @@ def _kind(name: str, hint: object) -> tuple[Kind, tuple[str, ...]]:
         return typing.get_args(hint)[1], ()
     if typing.get_origin(hint) is Literal:
         return Kind.ENUM, typing.get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, Choice):
+        return Kind.ENUM, tuple(choice.value for choice in hint)
     if hint == tuple[str, ...]:
         return Kind.STRING_LIST, ()
     if hint is str:
         return Kind.STRING, ()
     if hint is bool:
         return Kind.BOOL, ()
+    if hint is dt.date:
+        return Kind.DATE, ()
     raise TypeError(f"field {name}: no column has the type {hint!r}")
 
 

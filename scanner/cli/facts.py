@@ -192,6 +192,8 @@ def runs(
 
 
 def _print_runs(store: Store, output_format: output.Output) -> None:
+    from fleetscan.scanner.tables.machines.spec import Outcome
+
     listed = store.runs()
     unfinished = store.unfinished()
     if output_format is output.Output.JSON:
@@ -200,12 +202,12 @@ def _print_runs(store: Store, output_format: output.Output) -> None:
     rows = [
         (
             *(info.run_id, info.started, info.machines),
-            *(info.outcomes.get(name, 0) for name in ("ok", "partial", "failed")),
+            *(info.outcomes.get(name, 0) for name in Outcome),
             "interrupted" if info.interrupted else "",
         )
         for info in listed
     ]
-    output.table(("run", "started", "machines", "ok", "partial", "failed", ""), rows)
+    output.table(("run", "started", "machines", *Outcome, ""), rows)
     for run_id in unfinished:
         output.line(
             f"{run_id} is unfinished: fleetscan scan --facts {store.path} --resume {run_id}"

@@ -38,6 +38,7 @@ from fleetscan.scanner.cli.options import (
 )
 from fleetscan.scanner.cli.resume import Granted, ScanSettings, leave, resumed
 from fleetscan.scanner.tables.directory_usage.spec import DEPTH
+from fleetscan.scanner.tables.machines.spec import Outcome
 
 if TYPE_CHECKING:
     from fleetscan.scanner.cluster import ClusterOptions
@@ -329,7 +330,7 @@ def _print_left_out(machines: Sequence[Machine]) -> None:
 def _print_summary(summary: FleetSummary, facts: Path) -> None:
     from fleetscan.scanner.progress import duration
 
-    outcomes = ", ".join(f"{summary.outcomes[name]} {name}" for name in ("ok", "partial", "failed"))
+    outcomes = ", ".join(f"{summary.outcomes[name]} {name}" for name in Outcome)
     output.line(f"run {summary.run_id} in {facts}: {outcomes}")
     if summary.unchanged:
         output.line(
@@ -347,6 +348,6 @@ def _print_summary(summary: FleetSummary, facts: Path) -> None:
         output.line(f"slowest: {slowest.machine_id}, {duration(slowest.seconds)}")
     if summary.failures:
         output.line()
-        ordered = sorted(summary.failures, key=lambda one: (one.outcome, one.machine_id))
+        ordered = sorted(summary.failures, key=lambda one: (-one.outcome.rank, one.machine_id))
         rows = [(one.outcome, one.machine_id, one.error) for one in ordered]
         output.table(("outcome", "machine", "error"), rows)

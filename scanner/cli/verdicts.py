@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import enum
 import os
 import re
 import shutil
@@ -20,26 +19,32 @@ from fleetscan.appliance.host import writing
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import Facts, OutputFormat, Packs, RunId, Verbose, examples
+from fleetscan.scanner.tables.results.spec import ResultState, Severity
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from fleetscan.reports.process import Wanted
-    from fleetscan.rules.model import Severity
     from fleetscan.rules.results import Results
+
+_NEVER = "none"
 
 _BATCH_ROWS = 1000
 
 
-class FailOn(enum.StrEnum):
-    """The least severity of a failing rule that makes ``check`` exit with 2."""
+def _fail_on(text: str) -> Severity | None:
+    """What ``--fail-on`` says: the least severity of a failing rule that makes check exit with 2.
 
-    CRITICAL = "critical"
-    HIGH = "high"
-    MEDIUM = "medium"
-    LOW = "low"
-    INFO = "info"
-    NONE = "none"
+    Raises:
+        typer.BadParameter: it is neither a severity nor none.
+    """
+    if text == _NEVER:
+        return None
+    try:
+        return Severity(text)
+    except ValueError as error:
+        known = ", ".join(map(repr, (*map(str, Severity), _NEVER)))
+        raise typer.BadParameter(f"{text!r} is not one of {known}.") from error
 
 
 _CHECK_EXAMPLES = examples(
@@ -67,8 +72,13 @@ def check(
         ),
     ] = None,
     fail_on: Annotated[
-        FailOn, typer.Option(help="Exit with status 2 if a rule of this severity or above fails.")
-    ] = FailOn.HIGH,
+        Severity | None,
+        typer.Option(
+            parser=_fail_on,
+            metavar=f"[{'|'.join((*Severity, _NEVER))}]",
+            help="Exit with status 2 if a rule of this severity or above fails.",
+        ),
+    ] = Severity.HIGH,
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
@@ -93,15 +103,9 @@ def check(
         _print_text(results, run_id)
     for waiver in results.unused_waivers:
         output.message(f"fleetscan: no failure matches the waiver {waiver.rule} {waiver.machine}")
-    if fail_on is not FailOn.NONE and results.findings(_severity(fail_on)):
+    if fail_on is not None and results.findings(fail_on):
         return exits.FINDINGS
     return exits.FINE
-
-
-def _severity(fail_on: FailOn) -> Severity:
-    from fleetscan.rules.model import SEVERITIES
-
-    return next(severity for severity in SEVERITIES if severity == fail_on.value)
 
 
 def _run_id(facts: Path, run: str | None) -> str:
@@ -127,16 +131,14 @@ def _print_json(results: Results, run_id: str) -> None:
 
 
 def _print_text(results: Results, run_id: str) -> None:
-    from fleetscan.rules.model import SEVERITIES, STATES
-
     counts = results.counts()
-    shown = [state for state in STATES if any(found == state for _, found in counts)]
+    shown = [state for state in ResultState if any(found == state for _, found in counts)]
     output.line(f"run {run_id}")
     output.table(
         ("severity", *shown),
         [
             (severity, *(counts.get((severity, state), 0) for state in shown))
-            for severity in reversed(SEVERITIES)
+            for severity in Severity
             if any(found == severity for found, _ in counts)
         ],
     )
@@ -146,21 +148,19 @@ def _print_text(results: Results, run_id: str) -> None:
         output.table(("severity", "rule", "title", "failures", "one of them"), failing, "  ")
 
 
-def _failing_rules(results: Results) -> list[tuple[str, str, str, int, str]]:
+def _failing_rules(results: Results) -> list[tuple[Severity, str, str, int, str]]:
     """Severity, id, title, number of failures and one machine of each failing rule."""
-    from fleetscan.rules.model import SEVERITIES
-
-    found: dict[str, tuple[str, str, str, int, str]] = {}
+    found: dict[str, tuple[Severity, str, str, int, str]] = {}
     failures = results.table.select(["severity", "rule_id", "title", "state", "machine_id"])
     for row in _rows(failures):
-        if row["state"] == "fail":
+        if row["state"] == ResultState.FAIL:
             before = found.get(row["rule_id"])
             found[row["rule_id"]] = (
-                *(row["severity"], row["rule_id"], row["title"]),
+                *(Severity(row["severity"]), row["rule_id"], row["title"]),
                 before[3] + 1 if before else 1,
                 before[4] if before else row["machine_id"],
             )
-    return sorted(found.values(), key=lambda rule: (-SEVERITIES.index(rule[0]), -rule[3], rule[1]))
+    return sorted(found.values(), key=lambda rule: (rule[0].rank, -rule[3], rule[1]))
 
 
 _REPORT_EXAMPLES = examples(

@@ -47,6 +47,7 @@ _TYPES: dict[Kind, pa.DataType] = {
     Kind.INT64: pa.int64(),
     Kind.FLOAT64: pa.float64(),
     Kind.TIMESTAMP: pa.timestamp("us", tz="UTC"),
+    Kind.DATE: pa.date32(),
     Kind.ENUM: pa.dictionary(pa.int32(), pa.string()),
     # "element" is what Parquet's specification calls a list's items, so the schema survives it.
     Kind.STRING_LIST: pa.list_(pa.field("element", pa.string(), nullable=False)),

@@ -22,6 +22,7 @@ _SQL_TYPES = {
     Kind.INT64: "BIGINT",
     Kind.FLOAT64: "DOUBLE",
     Kind.TIMESTAMP: "TIMESTAMPTZ",
+    Kind.DATE: "DATE",
     Kind.ENUM: "VARCHAR",
     Kind.STRING_LIST: "VARCHAR[]",
 }

@@ -1,4 +1,4 @@
-"""The fact tables: one folder each, found by listing this one.
+"""The tables: one folder each, found by listing this one.
 
 Guest-safe: standard library only.
 """
@@ -15,10 +15,17 @@ from fleetscan.appliance.ground import schema
 
 
 @functools.cache
-def load_tables() -> dict[str, schema.Table]:
-    """All fact tables by name, in alphabetical order."""
+def load_all_tables() -> dict[str, schema.Table]:
+    """All tables by name, in alphabetical order: facts, and what is made from them."""
     folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/spec.py"))
     return {name: _load(name) for name in folders}
+
+
+@functools.cache
+def load_tables() -> dict[str, schema.Table]:
+    """The fact tables by name, in alphabetical order."""
+    tables = load_all_tables().items()
+    return {name: table for name, table in tables if table.origin is not schema.Origin.CHECK}
 
 
 def _load(name: str) -> schema.Table:

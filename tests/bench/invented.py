@@ -19,10 +19,10 @@ from fleetscan.scanner.store.batches import column_names
 from fleetscan.scanner.store.run import BATCH_SIZE
 from fleetscan.scanner.store.run_file import PartFile, RunInfo, TableInfo
 from fleetscan.scanner.tables import load_tables
-from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
 from fleetscan.scanner.tables.files.spec import File
 from fleetscan.scanner.tables.filesystems.spec import Filesystem
-from fleetscan.scanner.tables.machines.spec import Machine
+from fleetscan.scanner.tables.machines.spec import Machine, Outcome
 from fleetscan.scanner.tables.mountpoints.spec import Mountpoint
 from fleetscan.scanner.tables.packages.spec import Package
 
@@ -289,7 +289,7 @@ def _coverage(counts: Mapping[str, int]) -> Iterator[Coverage]:
             yield Coverage(
                 root=_ROOT if table.scope is Scope.ROOT else None,
                 table_name=name,
-                status="ok" if counts[name] else "empty",
+                status=CoverageStatus.OK if counts[name] else CoverageStatus.EMPTY,
                 rows=counts[name],
                 seconds=0.1,
                 error=None,
@@ -298,7 +298,7 @@ def _coverage(counts: Mapping[str, int]) -> Iterator[Coverage]:
 
 
 _MACHINE = Machine(
-    outcome="ok",
+    outcome=Outcome.OK,
     error=None,
     error_kind=None,
     stage=None,

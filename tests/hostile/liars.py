@@ -27,7 +27,7 @@ from fleetscan.rules.load import load_packs
 from fleetscan.rules.source import read
 from fleetscan.scanner.store.arrow import decode_rows, rows_to_arrow
 from fleetscan.scanner.tables import load_tables
-from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
 from tests.bench import invented
 from tests.scanner.store.making import machine_rows
 
@@ -190,7 +190,7 @@ def _coverage(machine_id: str) -> pa.Table:
         Coverage(
             root=ROOT if table.scope is Scope.ROOT else None,
             table_name=name,
-            status="ok",
+            status=CoverageStatus.OK,
             rows=1,
             seconds=0.1,
             error=None,

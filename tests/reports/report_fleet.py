@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from fleetscan.appliance.ground.schema import Column, Kind, Scope, Table
-from fleetscan.reports.database import RESULT_SCHEMA
+from fleetscan.rules.results import AS_TEXT
 from fleetscan.scanner.tables import load_tables
 
 RUN = "20260301T020000Z-7f3a"
@@ -113,7 +113,7 @@ class Fleet:
         return connection
 
     def results_table(self) -> pa.Table:
-        return pa.Table.from_pylist([dict(row) for row in self.results], schema=RESULT_SCHEMA)
+        return pa.Table.from_pylist([dict(row) for row in self.results], schema=AS_TEXT)
 
 
 def _arrow(table: Table, rows: Iterable[Row]) -> pa.Table:
@@ -246,8 +246,10 @@ def _small_results(fleet: Fleet) -> None:
         why = "packages: database locked" if state == "unknown" else None
         fleet.result(name, "no-telnet", "high", state, message=why)
     waiver = {"waiver_justification": "decommissioned in May"}
-    fleet.result("a", "motd", "low", "fail", violations=1, waiver_expires="2026-02-01", **waiver)
-    fleet.result("b", "motd", "low", "waived", waiver_expires="2026-06-01", **waiver)
+    fleet.result(
+        "a", "motd", "low", "fail", violations=1, waiver_expires=dt.date(2026, 2, 1), **waiver
+    )
+    fleet.result("b", "motd", "low", "waived", waiver_expires=dt.date(2026, 6, 1), **waiver)
     fleet.result("c", "motd", "low", "notapplicable")
     for rule, severity in (("shadow-mode", "critical"), ("no-telnet", "high"), ("motd", "low")):
         fleet.result("d", rule, severity, "error", root=None, message="no operating system found")
@@ -392,7 +394,7 @@ def _rich_result(
             "waived" if key else "fail",
             violations=2,
             waiver_justification="Shared lab machines; users are told not to keep secrets there.",
-            waiver_expires="2026-12-31" if key else "2026-02-01",
+            waiver_expires=dt.date(2026, 12, 31) if key else dt.date(2026, 2, 1),
         )
     elif key < index % 5 + (1 if index else 0) and rule.severity != "info":
         fleet.result(

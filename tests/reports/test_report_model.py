@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from fleetscan.reports.build import build_report
-from fleetscan.reports.database import RESULT_SCHEMA, RESULTS, attached
+from fleetscan.reports.database import RESULTS, attached
 from fleetscan.reports.model import Limits, Report, RuleRow
 from fleetscan.reports.states import RuleText
 from fleetscan.rules.load import load_packs
-from fleetscan.rules.results import SCHEMA
+from fleetscan.rules.results import AS_TEXT, SCHEMA
 from tests.reports.report_fleet import GENERATED, GIB, RUN, Fleet, machine, rich_fleet, small_fleet
 
 
@@ -220,7 +220,7 @@ def test_results_with_dictionary_columns_and_dates_are_taken() -> None:
 def test_shipped_rules_and_the_results_of_checks_fit_what_a_report_reads() -> None:
     texts: list[RuleText] = [rule for pack in load_packs() for rule in pack.rules]
     assert texts
-    assert set(SCHEMA.names) == set(RESULT_SCHEMA.names)
+    assert set(SCHEMA.names) == set(AS_TEXT.names)
     fleet = small_fleet()
     with attached(fleet.connect(), SCHEMA.empty_table()) as db:
         report = build_report(db, checked=True, rules=texts, generated=GENERATED)

@@ -23,7 +23,7 @@ from fleetscan.rules.results import Results
 from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_tables
-from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
 from fleetscan.scanner.tables.users.spec import User
 from tests.rules.rule_builder import NOW, Facts, Rows, make_pack, make_rule, run
 from tests.scanner.store.making import ROOT, machine_rows
@@ -235,7 +235,7 @@ def write_users(folder: Path, users: dict[str, Iterable[User]]) -> str:
         seen = Coverage(
             root=ROOT,
             table_name="users",
-            status="ok",
+            status=CoverageStatus.OK,
             rows=1,
             seconds=0.1,
             error=None,

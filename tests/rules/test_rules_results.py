@@ -9,6 +9,7 @@ from fleetscan.appliance.ground.errors import StoreError
 from fleetscan.rules import facts
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.results import SCHEMA, Results, read_results, results_path, write_results
+from fleetscan.scanner.tables.results.spec import Severity
 from tests.rules.rule_builder import make_pack, make_rule
 
 
@@ -35,10 +36,10 @@ def test_counts_by_severity_and_state(results: Results) -> None:
 
 
 def test_findings_are_failures_of_a_severity_or_a_graver_one(results: Results) -> None:
-    assert results.findings("info") == 2
-    assert results.findings("low") == 2
-    assert results.findings("medium") == 1
-    assert results.findings("critical") == 1
+    assert results.findings(Severity.INFO) == 2
+    assert results.findings(Severity.LOW) == 2
+    assert results.findings(Severity.MEDIUM) == 1
+    assert results.findings(Severity.CRITICAL) == 1
 
 
 def test_results_are_read_back_as_they_were_written(results: Results, tmp_path: Path) -> None:

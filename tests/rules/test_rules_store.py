@@ -12,7 +12,7 @@ from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.store.views import connect
 from fleetscan.scanner.tables import load_tables
-from fleetscan.scanner.tables.coverage.spec import Coverage
+from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
 from tests.scanner.store.making import ROOT, group_rows, machine_rows
 
 
@@ -22,7 +22,7 @@ def write_run(folder: Path, machines: dict[str, list[str]]) -> str:
         looked_at = Coverage(
             root=ROOT,
             table_name="groups",
-            status="ok",
+            status=CoverageStatus.OK,
             rows=len(groups),
             seconds=0.1,
             error=None,

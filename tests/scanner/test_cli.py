@@ -405,7 +405,7 @@ class TestCheckAndReport:
     def fleet(self, tmp_path: Path) -> Path:
         """A run in which groups were gathered from one root."""
         from fleetscan.scanner.store.arrow import rows_to_arrow
-        from fleetscan.scanner.tables.coverage.spec import Coverage
+        from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
         from fleetscan.scanner.tables.operating_systems.spec import OperatingSystem
         from tests.scanner.store.making import ROOT, group_rows, machine_rows
 
@@ -421,7 +421,7 @@ class TestCheckAndReport:
             Coverage(
                 root=ROOT,
                 table_name=name,
-                status="ok",
+                status=CoverageStatus.OK,
                 rows=1,
                 seconds=0.0,
                 error=None,

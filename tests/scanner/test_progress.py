@@ -10,6 +10,7 @@ from fleetscan.scanner import progress
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.fleet_events import MachineFinished, MachineStarted
 from fleetscan.scanner.progress import FleetProgress
+from fleetscan.scanner.tables.machines.spec import Outcome
 
 HOSTILE = "web\x1b[2J[red]/\u202e"
 
@@ -24,7 +25,7 @@ def shown(*, terminal: bool, quiet: bool = False) -> str:
             if terminal and not quiet:
                 console.print("", end="")
                 tell._live.refresh()
-            tell(MachineFinished(MachineSummary(machine_id, "failed", "x", 0, 1.0)))
+            tell(MachineFinished(MachineSummary(machine_id, Outcome.FAILED, "x", 0, 1.0)))
     return output.getvalue()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleetscan.scanner import preflight
-from fleetscan.scanner.findings import Findings, Outcome
+from fleetscan.scanner.findings import Findings
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import MachineFinished
 from fleetscan.scanner.fleet_tasks import FleetOptions
@@ -21,6 +21,7 @@ from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_tables
+from fleetscan.scanner.tables.machines.spec import Outcome
 from tests.disk_images import archive
 
 SETTINGS = {"files": "all", "live": False}

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fleetscan.appliance.ground.schema import (
     F64,
     IS_DEVICE,
     IS_PATH,
     U64,
+    Choice,
     Origin,
     Scope,
     column,
     table,
 )
+
+
+class CoverageStatus(Choice):
+    """Whether a table could be looked at."""
+
+    OK = "ok"
+    EMPTY = "empty"
+    NOT_APPLICABLE = "not_applicable"
+    FAILED = "failed"
 
 
 @table(scope=Scope.MACHINE, origin=Origin.HOST)
@@ -29,7 +37,7 @@ class Coverage:
         unredacted=IS_DEVICE,
     )
     table_name: str = column("The fact table.", example="packages", unredacted="one of our tables")
-    status: Literal["ok", "not_applicable", "failed", "empty"] = column(
+    status: CoverageStatus = column(
         "ok: rows were gathered; empty: fleetscan looked, and there are none; not_applicable: "
         "this root has nothing that the table describes; failed: fleetscan could not look, or not "
         "to the end."

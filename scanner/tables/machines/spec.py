@@ -9,12 +9,31 @@ from fleetscan.appliance.ground.schema import (
     IS_DIGEST,
     U8,
     U16,
+    Choice,
     Origin,
     Scope,
     Timestamp,
     column,
     table,
 )
+
+
+class Outcome(Choice):
+    """What became of a machine, the best first."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+
+class Stage(Choice):
+    """How far the scan of a machine came, in the order of the stages."""
+
+    SOURCE = "source"
+    PREFLIGHT = "preflight"
+    APPLIANCE = "appliance"
+    DISCOVER = "discover"
+    COLLECT = "collect"
 
 
 @table(scope=Scope.MACHINE, origin=Origin.RUN)
@@ -24,7 +43,7 @@ class Machine:
     Every machine of a run has exactly one row here, even if nothing of it could be read.
     """
 
-    outcome: Literal["ok", "partial", "failed"] = column(
+    outcome: Outcome = column(
         "ok: everything requested was gathered; partial: some of it was, see coverage; failed: no "
         "operating system could be read, so no rule can pass."
     )
@@ -33,9 +52,7 @@ class Machine:
         example="no operating system found on 1 disk",
     )
     error_kind: str | None = column("The error's class, stable enough to group by.")
-    stage: Literal["source", "preflight", "appliance", "discover", "collect"] | None = column(
-        "Stage that the machine had reached when the error occurred."
-    )
+    stage: Stage | None = column("Stage that the machine had reached when the error occurred.")
     source: str = column("The source that named the machine.", example="/srv/images")
     disks: U16 = column("Number of disks the machine has.")
     roots: U16 = column("Number of operating systems found on them.")

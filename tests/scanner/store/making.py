@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 
@@ -14,13 +13,12 @@ from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.groups.spec import Group
-from fleetscan.scanner.tables.machines.spec import Machine
+from fleetscan.scanner.tables.machines.spec import Machine, Outcome
 
-Outcome = Literal["ok", "partial", "failed"]
 ROOT = "/dev/sda1"
 
 
-def machine_rows(machine_id: str, facts_run: str, outcome: Outcome = "ok") -> pa.Table:
+def machine_rows(machine_id: str, facts_run: str, outcome: Outcome = Outcome.OK) -> pa.Table:
     row = Machine(
         outcome=outcome,
         error=None,
@@ -58,7 +56,7 @@ def add_machine(
     machine_id: str,
     groups: Iterable[str] = ("sudo",),
     *,
-    outcome: Outcome = "ok",
+    outcome: Outcome = Outcome.OK,
     facts_run: str | None = None,
 ) -> None:
     """Write one finished machine with some groups."""

@@ -21,6 +21,7 @@ from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.files.spec import File
+from fleetscan.scanner.tables.machines.spec import Outcome
 from tests.scanner.store.making import add_machine, finished_run, machine_rows
 
 FILE = File(
@@ -147,8 +148,8 @@ def test_a_run_file_that_names_files_elsewhere_is_refused(tmp_path: Path, name: 
 def test_outcomes_are_counted_as_the_machines_table_has_them(tmp_path: Path) -> None:
     run = Store(tmp_path).begin(["a", "b", "c"], settings={})
     add_machine(run, "a")
-    add_machine(run, "b", outcome="failed")
-    add_machine(run, "c", outcome="failed")
+    add_machine(run, "b", outcome=Outcome.FAILED)
+    add_machine(run, "c", outcome=Outcome.FAILED)
     assert run.finish().outcomes == {"ok": 1, "failed": 2}
 
 
