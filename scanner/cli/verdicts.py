@@ -75,7 +75,7 @@ def check(
         Severity | None,
         typer.Option(
             parser=_fail_on,
-            metavar=f"[{'|'.join((*Severity, _NEVER))}]",
+            metavar="|".join((*Severity, _NEVER)),
             help="Exit with status 2 if a rule of this severity or above fails.",
         ),
     ] = Severity.HIGH,
