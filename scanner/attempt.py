@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.session import Limits
 from fleetscan.scanner.findings import Findings, MachineSummary
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.sources.keys import KeyUnavailableError, read_keys
 from fleetscan.scanner.store.arrow import host_rows
@@ -30,24 +30,30 @@ class Attempt:
         options: how it is inspected.
         sink: takes the rows.
         number: how often this run has tried the machine, this time included.
+        run_id: the run that the facts are written to; empty outside of a run.
     """
 
     def __init__(
-        self, machine: Machine, options: InspectOptions, sink: RowSink, number: int = 1
+        self,
+        machine: Machine,
+        options: ScanOptions,
+        sink: RowSink,
+        number: int = 1,
+        run_id: str = "",
     ) -> None:
         self.machine = machine
         self.options = options
         self.sink = sink
         self.found = Findings(machine)
         self.limits = Limits()
-        self.key_sources = (*machine.keys, *options.keys)
-        self._number = number
+        self.key_sources = (*machine.keys, *options.secrets.keys)
+        self._number, self._run_id = number, run_id
         self._started, self._begun = time.time(), time.monotonic()
         self.restart_clock()
 
     def restart_clock(self) -> None:
         """Give the machine all of its time from now on."""
-        self.deadline = Deadline(self.options.deadline, "the machine's scan")
+        self.deadline = Deadline(self.options.limits.deadline, "the machine's scan")
 
     @functools.cached_property
     def keys(self) -> list[tuple[str, bytes]]:
@@ -67,7 +73,7 @@ class Attempt:
             started=self._started,
             seconds=time.monotonic() - self._begun,
             attempt=self._number,
-            run_id=self.options.run_id,
+            run_id=self._run_id,
         )
         self._write("machines", [row])
         self._write("coverage", self.found.coverage)

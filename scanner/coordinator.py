@@ -147,7 +147,7 @@ class Coordinator:
         return True
 
     def _end_overdue(self) -> None:
-        limit = self._options.machine.deadline + self._options.overdue_seconds
+        limit = self._options.machine.limits.deadline + self._options.overdue_seconds
         now = time.monotonic()
         for key, running in list(self._in_flight.items()):
             overdue = now - running.begun > limit and not running.task.has_ended()

@@ -13,7 +13,7 @@ from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.cluster import ClusterOptions, WorkerLostError
 from fleetscan.scanner.findings import Findings, MachineSummary
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.reuse import EarlierFacts
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.arrow import host_rows
@@ -37,7 +37,7 @@ class Inspect(Protocol):
     """What a task calls: a function of an importable module, as ``inspect_machine`` is."""
 
     def __call__(
-        self, machine: Machine, options: InspectOptions, sink: RowSink, *, attempt: int
+        self, machine: Machine, options: ScanOptions, sink: RowSink, *, attempt: int, run_id: str
     ) -> MachineSummary:
         """Write a machine's rows, and say what became of it."""
 
@@ -55,7 +55,7 @@ class FleetOptions:
         overdue_seconds: how long after its deadline a machine's worker is killed.
     """
 
-    machine: InspectOptions = field(default_factory=InspectOptions)
+    machine: ScanOptions = field(default_factory=ScanOptions)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     retries: int = 1
     inspect: Inspect = inspect_machine
@@ -64,11 +64,11 @@ class FleetOptions:
 
 
 def scan_one(
-    machine: Machine, run: Run, options: InspectOptions, inspect: Inspect, attempt: int
+    machine: Machine, run: Run, options: ScanOptions, inspect: Inspect, attempt: int
 ) -> MachineSummary:
     """The task: inspect a machine and make it a finished one of the run."""
     with run.machine_writer(machine.machine_id) as writer:
-        summary = inspect(machine, options, writer, attempt=attempt)
+        summary = inspect(machine, options, writer, attempt=attempt, run_id=run.run_id)
         writer.commit(asdict(summary))
     return summary
 

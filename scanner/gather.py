@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -60,16 +61,14 @@ def gather(attempt: Attempt, agent: Agent) -> None:
 
 
 def _discover(attempt: Attempt, agent: Agent) -> None:
-    options, found = attempt.options, attempt.found
+    found = attempt.found
     wanted = list(found.plans)
     answer = agent.call(
         "discover",
         attempt.deadline,
         disks=wanted,
-        files=options.files,
+        options=asdict(attempt.options.facts),
         keys=[{"selector": selector, "secret": key.hex()} for selector, key in attempt.keys],
-        packages=options.packages,
-        registry=options.registry,
     )
     try:
         discovery = _Discovery.model_validate(answer)
@@ -113,8 +112,8 @@ class _Collection:
 
     def _collect_files(self, table: Table, index: int) -> None:
         """Gather the files of a root, and what its directories hold along with them."""
-        usages = usage.DirectoryUsages(self._options.usage_depth)
-        complete = self._options.files == "all"
+        usages = usage.DirectoryUsages(self._options.facts.usage_depth)
+        complete = self._options.facts.files == "all"
         self._collect_table(table, index, usages.add if complete else None)
         files, root = self._found.coverage[-1], self._found.roots[index]
         if not complete:
@@ -137,7 +136,7 @@ class _Collection:
             rows=rows,
             seconds=seconds,
             error=files.error,
-            unread=usage.unread(files.unread, self._options.usage_depth),
+            unread=usage.unread(files.unread, self._options.facts.usage_depth),
         )
 
     def _collect_table(self, table: Table, index: int | None, also: _Taker | None = None) -> None:

@@ -19,7 +19,7 @@ from fleetscan.scanner.attempt import Attempt
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.gather import gather
 from fleetscan.scanner.isolation import isolated
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import RowSink
 
@@ -27,7 +27,12 @@ log = logging.getLogger(__name__)
 
 
 def inspect_machine(
-    machine: Machine, options: InspectOptions, sink: RowSink, *, attempt: int = 1
+    machine: Machine,
+    options: ScanOptions,
+    sink: RowSink,
+    *,
+    attempt: int = 1,
+    run_id: str = "",
 ) -> MachineSummary:
     """Inspect a machine in a fresh appliance and hand its checked rows to a sink.
 
@@ -36,14 +41,17 @@ def inspect_machine(
         options: how.
         sink: takes the rows, those of ``machines``, ``coverage`` and ``disks`` included.
         attempt: how often this run has tried the machine, this time included.
+        run_id: the run that the facts are written to; empty outside of a run.
     """
-    return _settled(Attempt(machine, options, sink, attempt), _read_disks)
+    return _settled(Attempt(machine, options, sink, attempt, run_id), _read_disks)
 
 
-def inspect_directory(directory: Path, options: InspectOptions, sink: RowSink) -> MachineSummary:
+def inspect_directory(
+    directory: Path, options: ScanOptions, sink: RowSink, *, run_id: str = ""
+) -> MachineSummary:
     """Inspect a tree that is mounted already, without a VM and so without isolation."""
     machine = Machine(str(directory), (), source=str(directory))
-    attempt = Attempt(machine, options, sink)
+    attempt = Attempt(machine, options, sink, run_id=run_id)
     return _settled(attempt, functools.partial(_read_directory, directory))
 
 

@@ -58,7 +58,7 @@ def isolated(attempt: Attempt) -> Iterator[ApplianceVM]:
     """
     found = attempt.found
     with found.at(Stage.PREFLIGHT):
-        layers.require(attempt.options.confinement)
+        layers.require(attempt.options.appliance.confinement)
         found.confinement = layers.names(layers.current())
         _examine_disks(attempt)
     with contextlib.ExitStack() as stack:
@@ -76,8 +76,8 @@ def _examine_disks(attempt: Attempt) -> None:
         PreflightError: none can be.
         DeadlineError: it takes too long.
     """
-    options, found = attempt.options, attempt.found
-    policy = preflight.Policy(allowed_directories=options.allowed_directories, live=options.live)
+    sources, found = attempt.options.sources, attempt.found
+    policy = preflight.Policy(allowed_directories=sources.allowed_directories, live=sources.live)
     failure = None
     for disk in attempt.machine.disks:
         attempt.deadline.left()  # a machine of very many disks ends in time, too
@@ -100,9 +100,13 @@ def _appliance(attempt: Attempt) -> AbstractContextManager[ApplianceVM]:
     chosen = accelerator.choose(appliance)
     attempt.found.ran_by = chosen
     attempt.found.appliance = appliance_address(appliance)
-    memory_mib = max(attempt.options.memory_mib, _UNLOCKING_MIB if attempt.key_sources else 0)
+    memory_mib = max(
+        attempt.options.appliance.memory_mib, _UNLOCKING_MIB if attempt.key_sources else 0
+    )
     options = VMOptions(chosen, memory_mib)
-    prepared = _template(attempt, appliance, options) if attempt.options.template else None
+    prepared = (
+        _template(attempt, appliance, options) if attempt.options.appliance.template else None
+    )
     deadline = attempt.deadline.within(accelerator.BOOT_SECONDS[chosen], "the appliance's start")
     if prepared is None:
         return ApplianceVM(appliance, options, deadline, attempt.limits)
@@ -148,5 +152,5 @@ def _plug_disks(vm: ApplianceVM, attempt: Attempt) -> None:
 def _plug(vm: ApplianceVM, attempt: Attempt, index: int, plan: preflight.DiskPlan) -> None:
     with contextlib.ExitStack() as stack:
         keys = attempt.keys if plan.encrypted else ()
-        chain = open_disk(plan, stack, live=attempt.options.live, keys=keys)
+        chain = open_disk(plan, stack, live=attempt.options.sources.live, keys=keys)
         vm.plug(index, chain, attempt.deadline, sector_size=plan.sector_size)

@@ -19,6 +19,7 @@ from typing import Any
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.scanner.findings import MachineSummary
+from fleetscan.scanner.options import decisive
 from fleetscan.scanner.preflight.bounds import resolved
 from fleetscan.scanner.preflight.plan import identity_of
 from fleetscan.scanner.sources.base import Machine
@@ -28,9 +29,6 @@ from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
 # A file that was written to this shortly before its scan may have been written to once more within
 # the same tick of its filesystem's clock, without its time showing it.
 _SETTLED_NS = 2_000_000_000
-
-# Settings that decide what facts are gathered; others, such as deadlines, only how.
-_DECISIVE = ("files", "packages", "registry", "usage_depth", "live")
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class EarlierFacts:
 
     Args:
         facts: the store's directory.
-        settings: what the new run is asked for.
+        settings: what the new run is asked for: its plan's ``options`` by group and name.
         appliance: content address of the appliance and agent that it will use.
 
     Raises:
@@ -65,7 +63,7 @@ class EarlierFacts:
         latest = Store(facts).latest() if (facts / "runs").is_dir() else None
         if latest is None:
             return
-        if any(latest.settings.get(name) != settings.get(name) for name in _DECISIVE):
+        if decisive(latest.settings.get("options")) != decisive(settings.get("options")):
             return
         self._known = _known_machines(facts, latest.run_id, appliance)
 

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Protocol
 
 from fleetscan.appliance.ground import encoding, redaction, schema, wire
 from fleetscan.appliance.ground.encoding import encode_rows
-from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.option import from_wire
+from fleetscan.appliance.ground.options import FactOptions
 from fleetscan.appliance.ground.redaction import redact
 from fleetscan.appliance.ground.wire import FrameKind
 from fleetscan.appliance.ground.words import in_words
@@ -72,7 +73,7 @@ class Agent:
         self._stream = stream
         self._machine = machine
         self._tables = tables
-        self._options = ScanOptions()
+        self._options = FactOptions()
 
     def serve(self) -> None:
         """Answer requests until the host goes away."""
@@ -116,21 +117,17 @@ class Agent:
     def discover(
         self,
         disks: list[int],
-        files: str,
-        packages: str = "known",
-        registry: Sequence[str] = (),
+        options: Mapping[str, object],
         keys: Sequence[Mapping[str, str]] = (),
     ) -> object:
         """Find volumes, filesystems and roots on the disks that were plugged.
 
         Args:
             disks: their places on the machine.
-            files: which directory entries the ``files`` table keeps.
-            packages: how far the ``packages`` table looks.
-            registry: keys that the ``registry`` table holds besides.
+            options: those of FactOptions that are not at their defaults, by their names.
             keys: for encrypted volumes: ``selector``, and ``secret`` in hexadecimal digits.
         """
-        self._options = ScanOptions(files, packages, tuple(registry))  # type: ignore[arg-type] # our own host's words
+        self._options = from_wire(FactOptions, options)
         given = [Key(key["selector"], bytes.fromhex(key["secret"])) for key in keys]
         self._machine.discover(disks, self._options, given, self.log)
         roots, warnings = self._machine.roots, list(self._machine.warnings)

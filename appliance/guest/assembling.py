@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from fleetscan.appliance.ground import mounts
-from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.options import FactOptions
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest import drives, mount_table
 from fleetscan.appliance.guest.disks import BlockDevice
@@ -42,7 +42,7 @@ class Assembler:
         self,
         filesystems: Sequence[Filesystem],
         devices: Sequence[BlockDevice],
-        options: ScanOptions,
+        options: FactOptions,
     ) -> None:
         self._by_path = {filesystem.device.path: filesystem for filesystem in filesystems}
         self._devices = devices

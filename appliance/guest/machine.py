@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.options import FactOptions
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.ground.words import in_words
 from fleetscan.appliance.guest import disks, filesystems, systems
@@ -46,7 +46,7 @@ class GuestMachine(Protocol):
     def discover(
         self,
         wanted: Sequence[int],
-        options: ScanOptions,
+        options: FactOptions,
         keys: Sequence[Key],
         log: Callable[[str], None],
     ) -> None:
@@ -93,7 +93,7 @@ class DiskMachine:
     def discover(
         self,
         wanted: Sequence[int],
-        options: ScanOptions,
+        options: FactOptions,
         keys: Sequence[Key],
         log: Callable[[str], None],
     ) -> None:
@@ -189,7 +189,7 @@ class DiskMachine:
             if opened.top and not list(systems.find_roots([opened])) and not live.holds(opened):
                 self.warnings.append(f"{opened.device.path}: no system by itself; not looked at")
 
-    def _assemble_roots(self, options: ScanOptions) -> None:
+    def _assemble_roots(self, options: FactOptions) -> None:
         assembler = Assembler(self.filesystems, self.all_devices(), options)
         candidates: list[systems.Candidate] = []
         for filesystem in self.filesystems:
@@ -254,7 +254,7 @@ class DirectoryMachine:
     def discover(
         self,
         wanted: Sequence[int],
-        options: ScanOptions,
+        options: FactOptions,
         keys: Sequence[Key],
         log: Callable[[str], None],
     ) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, TypeVar, cast, runtime_checkable
 
-from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.options import FactOptions
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.lookups import Lack, Lookups, Lost
 from fleetscan.appliance.guest.resolving import openat2
@@ -97,7 +97,7 @@ class Root:
     name: str
     top: str
     mounts: tuple[Mount, ...] = ()
-    options: ScanOptions = field(default_factory=ScanOptions)
+    options: FactOptions = field(default_factory=FactOptions)
     devices: Mapping[int, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     unknown: str = ""

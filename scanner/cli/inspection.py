@@ -9,33 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleetscan.appliance.confinement import Wanted
 from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.appliance.host.scratch import scratch_directory
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
-from fleetscan.scanner.cli.options import (
-    AllowedDirectories,
-    Confinement,
-    Deadline,
-    Files,
-    FilesMode,
-    Keys,
-    Live,
-    OutputFormat,
-    Packages,
-    PackagesMode,
-    RegistryKeys,
-    Template,
-    UsageDepth,
-    Verbose,
-    absolute,
-    examples,
-)
-from fleetscan.scanner.tables.directory_usage.spec import DEPTH
+from fleetscan.scanner.cli.options import OutputFormat, Verbose, absolute, examples
+from fleetscan.scanner.cli.scan_options import takes_options
+from fleetscan.scanner.options import ScanOptions
 
 if TYPE_CHECKING:
-    from fleetscan.scanner.options import InspectOptions
     from fleetscan.scanner.store.staging import StagedMachine
 
 Row = dict[str, Any]
@@ -50,7 +32,9 @@ _EXAMPLES = examples(
 
 
 @app.command(epilog=_EXAMPLES)
+@takes_options("inspect")
 def inspect(
+    *,
     disks: Annotated[
         list[Path] | None,
         typer.Option(
@@ -71,16 +55,7 @@ def inspect(
             help="A mounted tree instead of disks; this host reads it, without a VM.",
         ),
     ] = None,
-    files: FilesMode = Files.ALL,
-    packages: PackagesMode = Packages.KNOWN,
-    registry: RegistryKeys = None,
-    usage_depth: UsageDepth = DEPTH,
-    deadline: Deadline = 900,
-    live: Live = False,
-    template: Template = True,
-    confinement: Confinement = Wanted.LEAST,
-    allow_dir: AllowedDirectories = None,
-    key: Keys = None,
+    options: ScanOptions,
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
@@ -89,9 +64,7 @@ def inspect(
     JSON output is one object that maps the name of each fact table to the list of its rows.
     """
     from fleetscan.appliance.confinement import layers
-    from fleetscan.scanner.options import InspectOptions
     from fleetscan.scanner.preflight.deciding import FORMATS
-    from fleetscan.scanner.sources.keys import parse_key
 
     if bool(disks) == bool(directory):
         raise UsageError("give either disks with -a or a tree with --directory")
@@ -100,20 +73,8 @@ def inspect(
         raise UsageError(f"format {disk_format} is not supported", hint=f"give one of {known}")
     if directory is not None and not directory.is_dir():
         raise UsageError(f"{str(directory)!r} is not a directory")
-    options = InspectOptions(
-        files=files.value,
-        packages=packages.value,
-        registry=tuple(registry or ()),
-        usage_depth=usage_depth,
-        deadline=deadline,
-        live=live,
-        template=template,
-        confinement=confinement,
-        allowed_directories=tuple(str(folder.absolute()) for folder in allow_dir or ()),
-        keys=tuple(parse_key(text, Path()) for text in key or ()),
-    )
     if directory is None:
-        layers.require(confinement)
+        layers.require(options.appliance.confinement)
     # Rows lie on disk meanwhile: a machine may have millions of files.
     with scratch_directory("inspect") as folder:
         staged = _inspect(folder, disks or [], disk_format, directory, options)
@@ -127,7 +88,7 @@ def _inspect(
     disks: list[Path],
     disk_format: str | None,
     directory: Path | None,
-    options: InspectOptions,
+    options: ScanOptions,
 ) -> StagedMachine:
     from fleetscan.appliance.ground.schema import escape
     from fleetscan.scanner.inspect import inspect_directory, inspect_machine

@@ -10,65 +10,41 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fleetscan.appliance.confinement import Wanted
 from fleetscan.appliance.ground.errors import UsageError
+from fleetscan.appliance.ground.option import OptionField, options_of
 from fleetscan.scanner.cli import output
-from fleetscan.scanner.tables.directory_usage.spec import DEPTH
+from fleetscan.scanner.options import ScanOptions, from_plan, to_plan
 
 if TYPE_CHECKING:
     from fleetscan.scanner.sources import Machine
-    from fleetscan.scanner.sources.keys import KeySource
     from fleetscan.scanner.store.run import Run
 
 
 @dataclass(frozen=True)
-class ScanSettings:
-    """What a run was asked for, as its plan keeps it for whoever resumes it.
-
-    Nothing of it opens a door: of keys only the number is kept, and directories that were allowed
-    must be allowed again.
-    """
-
-    sources: list[str]
-    include: list[str]
-    exclude: list[str]
-    files: str
-    deadline: float
-    live: bool
-    allowed_directories: list[str]
-    template: bool = True
-    keys: int = 0
-    packages: str = "known"
-    registry: list[str] = field(default_factory=list)
-    usage_depth: int = DEPTH
-    bases: str = "leave"
-
-
-@dataclass(frozen=True)
-class Granted:
-    """What the command line itself allows to be read or run; never taken from a plan.
+class Given:
+    """What a scan is asked for: by the command line itself, or by a plan as far as that may.
 
     Attributes:
-        sources: as named, absolute; none on resuming a run whose machines have no keys.
-        allowed_directories: absolute.
-        keys: for all machines.
-        key_commands: whether inventories may name commands.
-        confinement: the layers that must hold.
+        sources: as named, absolute; none on the command line that resumes a run whose machines
+            have no keys.
+        options: how they are scanned.
     """
 
     sources: list[str]
-    allowed_directories: list[str]
-    keys: tuple[KeySource, ...]
-    key_commands: bool
-    confinement: Wanted = Wanted.LEAST
+    options: ScanOptions
 
 
-def resumed(facts: Path, run_id: str, granted: Granted) -> tuple[Run, ScanSettings]:
+def settings_of(asked: Given) -> dict[str, Any]:
+    """What a run's plan keeps, for whoever resumes it: JSON values."""
+    return {"sources": asked.sources, "options": to_plan(asked.options)}
+
+
+def resumed(facts: Path, run_id: str, given: Given) -> tuple[Run, Given]:
     """A run that was interrupted, and what it was asked for.
 
     Raises:
@@ -76,20 +52,23 @@ def resumed(facts: Path, run_id: str, granted: Granted) -> tuple[Run, ScanSettin
             does not grant what the run needs.
         StoreError: there is no such run.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     from fleetscan.scanner.store.runs import Store
 
     run = Store(facts).resume(run_id)
     _check_owner(run)
-    try:
-        settings = TypeAdapter(ScanSettings).validate_python(run.settings)
-    except ValidationError as error:
-        raise _other_version(run_id) from error
-    if run.settings.keys() - {setting.name for setting in fields(ScanSettings)}:
+    plan = run.settings
+    if plan.keys() != {"sources", "options"} or not _are_texts(plan["sources"]):
         raise _other_version(run_id)
-    _check_granted(run_id, settings, granted)
-    return run, settings
+    try:
+        asked = Given(plan["sources"], from_plan(plan["options"], given.options))
+    except ValueError as error:
+        raise _other_version(run_id) from error
+    _check_granted(run_id, asked, plan["options"], given)
+    return run, asked
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _other_version(run_id: str) -> UsageError:
@@ -109,27 +88,40 @@ def _check_owner(run: Run) -> None:
         )
 
 
-def _check_granted(run_id: str, settings: ScanSettings, granted: Granted) -> None:
+def _check_granted(run_id: str, asked: Given, plan: dict[str, Any], given: Given) -> None:
     """Make sure that what the run may read is named again, and is the same."""
-    if granted.sources and granted.sources != settings.sources:
+    if given.sources and given.sources != asked.sources:
         raise UsageError(
-            f"run {run_id} scans other sources: {shlex.join(settings.sources)}",
+            f"run {run_id} scans other sources: {shlex.join(asked.sources)}",
             hint="leave out the sources, or give the same ones",
         )
-    if set(granted.allowed_directories) != set(settings.allowed_directories):
-        folders = [word for name in settings.allowed_directories for word in ("--allow-dir", name)]
+    for one in options_of(type(given.options)):
+        if one.option.planned == "confirmed":
+            _check_confirmed(run_id, one, asked.options.value(one), given.options.value(one))
+        if one.option.planned == "counted":
+            _check_counted(run_id, one, plan[one.group][one.name], given.options.value(one))
+
+
+def _check_confirmed(
+    run_id: str, one: OptionField, planned: Sequence[str], given: Sequence[str]
+) -> None:
+    if set(planned) != set(given):
+        words = [word for text in planned for word in (one.flag, text)]
         raise UsageError(
-            f"run {run_id} was started with other --allow-dir options",
-            hint=f"give the same options again: {shlex.join(folders) or 'none'}",
+            f"run {run_id} was started with other {one.flag} options",
+            hint=f"give the same options again: {shlex.join(words) or 'none'}",
         )
-    if len(granted.keys) != settings.keys:
+
+
+def _check_counted(run_id: str, one: OptionField, planned: object, given: Sequence[object]) -> None:
+    if planned != len(given):
         raise UsageError(
-            f"run {run_id} was started with {settings.keys} --key options",
+            f"run {run_id} was started with {planned} {one.flag} options",
             hint="give the same options again: a run does not store where keys come from",
         )
 
 
-def leave(run: Run, machines: Sequence[Machine], granted: Granted) -> None:
+def leave(run: Run, machines: Sequence[Machine], given: Given) -> None:
     """Say how an unfinished run goes on; one without any finished machine is not worth it."""
     finished = len(run.finished())
     if not finished:
@@ -137,13 +129,28 @@ def leave(run: Run, machines: Sequence[Machine], granted: Granted) -> None:
         output.message("fleetscan: no machine was finished, so nothing was kept")
         return
     words = ["fleetscan", "scan"]
-    words += granted.sources if any(machine.keys for machine in machines) else []
-    words += ["--facts", str(run.facts), "--resume", run.run_id]
-    for folder in granted.allowed_directories:
-        words += ["--allow-dir", folder]
-    words += ["--allow-key-commands"] if granted.key_commands else []
-    keys = " and the same --key options" if granted.keys else ""
+    words += given.sources if any(machine.keys for machine in machines) else []
+    words += ["--facts", str(run.facts), "--resume", run.run_id, *_again(given.options)]
     output.message(
         f"fleetscan: {finished} of {len(run.machine_ids)} machines are finished and kept; resume "
-        f"with: {shlex.join(words)}{keys}"
+        f"with: {shlex.join(words)}{_secrets(given.options)}"
+    )
+
+
+def _again(options: ScanOptions) -> Iterator[str]:
+    """The words of the options that a plan does not grant, and that are not as they are anyway."""
+    for one in options_of(type(options)):
+        value = options.value(one)
+        if one.option.planned not in ("confirmed", "asked") or value == one.default:
+            continue
+        values = value if isinstance(value, tuple) else () if value is True else (value,)
+        yield from [word for text in values for word in (one.flag, str(text))] or [one.flag]
+
+
+def _secrets(options: ScanOptions) -> str:
+    """What is to be said of options whose values nobody is shown."""
+    return "".join(
+        f" and the same {one.flag} options"
+        for one in options_of(type(options))
+        if one.option.planned == "counted" and options.value(one)
     )

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fleetscan.appliance.confinement import Wanted
 from fleetscan.appliance.ground.errors import FleetscanError, UsageError
 from fleetscan.scanner import extras
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
-from fleetscan.scanner.cli.options import (
-    AllowedDirectories,
-    Bases,
-    BasesMode,
-    Confinement,
-    Deadline,
-    Facts,
-    Files,
-    FilesMode,
-    KeyCommands,
-    Keys,
-    Live,
-    OutputFormat,
-    Packages,
-    PackagesMode,
-    RegistryKeys,
-    Template,
-    UsageDepth,
-    Verbose,
-    examples,
-)
-from fleetscan.scanner.cli.resume import Granted, ScanSettings, leave, resumed
-from fleetscan.scanner.tables.directory_usage.spec import DEPTH
+from fleetscan.scanner.cli.options import Facts, OutputFormat, Verbose, examples
+from fleetscan.scanner.cli.resume import Given, leave, resumed, settings_of
+from fleetscan.scanner.cli.scan_options import takes_options
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.tables.machines.spec import Outcome
 
 if TYPE_CHECKING:
@@ -62,7 +42,9 @@ _EXAMPLES = examples(
 
 
 @app.command(epilog=_EXAMPLES)
+@takes_options("scan")
 def scan(
+    *,
     facts: Facts,
     sources: Annotated[
         list[str] | None,
@@ -77,30 +59,11 @@ def scan(
             help="Machines to scan at a time; depends on CPUs and memory if not given.",
         ),
     ] = None,
-    files: FilesMode = Files.ALL,
-    packages: PackagesMode = Packages.KNOWN,
-    registry: RegistryKeys = None,
-    usage_depth: UsageDepth = DEPTH,
-    deadline: Deadline = 900,
-    live: Live = False,
-    allow_dir: AllowedDirectories = None,
-    key: Keys = None,
-    key_commands: KeyCommands = False,
-    bases: BasesMode = Bases.LEAVE,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GLOB", help="Scan only machines whose id matches; may be repeated."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GLOB", help="Skip machines whose id matches; may be repeated."),
-    ] = None,
+    options: ScanOptions,
     rescan: Annotated[
         bool,
         typer.Option("--rescan", help="Scan unchanged machines as well."),
     ] = False,
-    template: Template = True,
-    confinement: Confinement = Wanted.LEAST,
     resume: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="Resume an interrupted run."),
@@ -145,15 +108,8 @@ def scan(
     lists disks is one machine with several disks.
     """
     from fleetscan.scanner.cluster import ClusterOptions, check_options
-    from fleetscan.scanner.sources.keys import parse_key
 
-    granted = Granted(
-        sources=[str(Path(source).absolute()) for source in sources or ()],
-        allowed_directories=[str(folder.absolute()) for folder in allow_dir or ()],
-        keys=tuple(parse_key(text, Path()) for text in key or ()),
-        key_commands=key_commands,
-        confinement=confinement,
-    )
+    given = Given([str(Path(source).absolute()) for source in sources or ()], options)
     cluster = ClusterOptions(
         slots,
         scheduler,
@@ -162,26 +118,8 @@ def scan(
         insecure=insecure,
     )
     check_options(cluster)
-    if resume:
-        run, settings = resumed(facts, resume, granted)
-    else:
-        settings = ScanSettings(
-            sources=granted.sources,
-            include=include or [],
-            exclude=exclude or [],
-            files=files.value,
-            packages=packages.value,
-            registry=list(registry or ()),
-            usage_depth=usage_depth,
-            deadline=deadline,
-            live=live,
-            allowed_directories=granted.allowed_directories,
-            template=template,
-            keys=len(granted.keys),
-            bases=bases.value,
-        )
-        run = None
-    return _scan(facts, settings, granted, run, cluster, output_format, quiet=quiet, rescan=rescan)
+    run, asked = resumed(facts, resume, given) if resume else (None, given)
+    return _scan(facts, asked, given, run, cluster, output_format, quiet=quiet, rescan=rescan)
 
 
 def _certificates(
@@ -198,8 +136,8 @@ def _certificates(
 
 def _scan(
     facts: Path,
-    settings: ScanSettings,
-    granted: Granted,
+    asked: Given,
+    given: Given,
     run: Run | None,
     cluster: ClusterOptions,
     output_format: output.Output,
@@ -210,41 +148,23 @@ def _scan(
     from fleetscan.appliance.confinement import layers
     from fleetscan.scanner.fleet import scan_fleet
     from fleetscan.scanner.fleet_tasks import FleetOptions
-    from fleetscan.scanner.options import InspectOptions
     from fleetscan.scanner.progress import FleetProgress
     from fleetscan.scanner.store.runs import Store
 
     if cluster.scheduler is None:  # workers elsewhere see to it themselves
-        layers.require(granted.confinement)
-    machines = _machines(settings, granted)
+        layers.require(asked.options.appliance.confinement)
+    machines = _machines(asked, given)
     appliance = _appliance(required=cluster.scheduler is None)
+    settings = settings_of(asked)
     earlier = None if rescan or not appliance else _earlier(facts, settings, appliance)
-    run = run or Store(facts).begin(
-        [machine.machine_id for machine in machines], settings=asdict(settings)
-    )
-    options = FleetOptions(
-        machine=InspectOptions(
-            files=settings.files,  # type: ignore[arg-type] # one of the enum's, by the command line
-            packages=settings.packages,  # type: ignore[arg-type] # likewise
-            registry=tuple(settings.registry),
-            usage_depth=settings.usage_depth,
-            deadline=settings.deadline,
-            live=settings.live,
-            allowed_directories=tuple(settings.allowed_directories),
-            run_id=run.run_id,
-            template=settings.template,
-            keys=granted.keys,
-            confinement=granted.confinement,
-        ),
-        earlier=earlier,
-        cluster=cluster,
-    )
+    run = run or Store(facts).begin([machine.machine_id for machine in machines], settings=settings)
+    options = FleetOptions(machine=asked.options, earlier=earlier, cluster=cluster)
     total = len(run.machine_ids) - len(run.finished())
     try:
         with FleetProgress(total, output.stderr(), quiet=quiet) as progress:
             summary = scan_fleet(machines, run, options, progress)
     except FleetscanError:
-        leave(run, machines, granted)
+        leave(run, machines, given)
         raise
     if output_format is output.Output.JSON:
         output.json_object(_as_json(summary, facts))
@@ -252,17 +172,17 @@ def _scan(
         _print_summary(summary, facts)
         _print_left_out(machines)
     if summary.interrupted:
-        leave(run, machines, granted)
+        leave(run, machines, given)
         return exits.INTERRUPTED
     return exits.NOT_SCANNED if summary.outcomes["failed"] else exits.FINE
 
 
-def _earlier(facts: Path, settings: ScanSettings, appliance: str) -> EarlierFacts | None:
+def _earlier(facts: Path, settings: Mapping[str, object], appliance: str) -> EarlierFacts | None:
     """What earlier runs know of machines, as far as this host can read it."""
     from fleetscan.scanner.reuse import EarlierFacts
 
     try:
-        return EarlierFacts(facts, asdict(settings), appliance)
+        return EarlierFacts(facts, settings, appliance)
     except ModuleNotFoundError as error:
         advice = extras.advice(error)
         if advice is None:
@@ -274,29 +194,21 @@ def _earlier(facts: Path, settings: ScanSettings, appliance: str) -> EarlierFact
         return None
 
 
-def _machines(settings: ScanSettings, granted: Granted) -> list[Machine]:
+def _machines(asked: Given, given: Given) -> list[Machine]:
     """The machines of the sources.
 
     Raises:
         UsageError: there are none, or keys of an inventory that only a plan names.
     """
-    from fleetscan.scanner.sources import SourceOptions, find_machines
+    from fleetscan.scanner.sources import find_machines
 
-    if not settings.sources:
+    if not asked.sources:
         raise UsageError("no source was given", hint="give a folder, image or inventory file")
-    options = SourceOptions(
-        include=tuple(settings.include),
-        exclude=tuple(settings.exclude),
-        bases="scan" if settings.bases == "scan" else "leave",
-        allowed_directories=tuple(granted.allowed_directories),
-        live=settings.live,
-        key_commands=granted.key_commands,
-    )
-    machines = find_machines(settings.sources, options)
-    if not granted.sources and any(machine.keys for machine in machines):
+    machines = find_machines(asked.sources, asked.options.sources)
+    if not given.sources and any(machine.keys for machine in machines):
         raise UsageError(
             "machines of this run have keys, and a resumed run does not take keys from its plan",
-            hint=f"give the sources again: {shlex.join(settings.sources)}",
+            hint=f"give the sources again: {shlex.join(asked.sources)}",
         )
     return machines
 

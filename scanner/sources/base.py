@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from fleetscan.appliance.ground.option import option
 from fleetscan.scanner.sources.keys import KeySource
 
 Why = Literal["base", "extent", "alias", "bundle", "unlisted"]
@@ -14,26 +16,68 @@ Bases = Literal["leave", "scan"]
 """What becomes of the files that other images are based on."""
 
 
+def _absolute(text: str) -> str:
+    return str(Path(text).absolute())
+
+
 @dataclass(frozen=True)
 class SourceOptions:
-    """How sources are read.
+    """Which machines sources yield, and what of theirs may be read.
 
     Attributes:
         include: shell patterns; when there are any, only machines whose id matches one are kept.
         exclude: shell patterns; machines whose id matches one are left out.
         bases: whether an image that others of its folder are based on is a machine as well.
-        allowed_directories: where symbolic links may lead and backing files may lie, besides the
-            source and the image's own folder.
+        allowed_directories: absolute; where symbolic links may lead and backing files may lie,
+            besides the source and the image's own folder.
         live: images in use are read.
         key_commands: inventories may name commands that print keys.
     """
 
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    bases: Bases = "leave"
-    allowed_directories: tuple[str, ...] = ()
-    live: bool = False
-    key_commands: bool = False
+    include: tuple[str, ...] = option(
+        (),
+        decides=False,
+        metavar="GLOB",
+        commands=("scan",),
+        help="Scan only machines whose id matches; may be repeated.",
+    )
+    exclude: tuple[str, ...] = option(
+        (),
+        decides=False,
+        metavar="GLOB",
+        commands=("scan",),
+        help="Skip machines whose id matches; may be repeated.",
+    )
+    bases: Bases = option(
+        "leave",
+        decides=False,
+        commands=("scan",),
+        help="Leave out images that others in their folder are based on, or scan them too.",
+    )
+    # A machine for which one was missing was not read whole, and is scanned again anyway.
+    allowed_directories: tuple[str, ...] = option(
+        (),
+        decides=False,
+        planned="confirmed",
+        flag="--allow-dir",
+        metavar="DIR",
+        read=_absolute,
+        help="A directory where backing files may lie besides their image's own, and where links "
+        "in a source may lead; may be repeated.",
+    )
+    live: bool = option(
+        default=False,
+        decides=True,
+        help="Read images even if they are in use; their rows are marked as torn.",
+    )
+    key_commands: bool = option(
+        default=False,
+        decides=False,
+        planned="asked",
+        flag="--allow-key-commands",
+        commands=("scan",),
+        help="Run the commands that inventories give for printing keys.",
+    )
 
 
 @dataclass(frozen=True)

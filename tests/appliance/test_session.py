@@ -130,7 +130,7 @@ def test_the_real_agent_understands_the_session_and_the_session_it(tmp_path: Pat
     with ours, theirs:
         session = Session(ours, Limits())
         assert session.call("hello", soon()) == {"protocol": wire.PROTOCOL}
-        found = session.call("discover", soon(), disks=[], files="none")
+        found = session.call("discover", soon(), disks=[], options={"files": "none"})
         assert found == {"devices": [], "roots": ["/"], "warnings": []}
         got: list[bytes] = []
         session.call("collect", soon(), lambda _, rows: got.append(rows), table="groups", root=0)

@@ -58,7 +58,7 @@ def agent(script: str) -> type[LocalAppliance]:
 def test_the_agent_answers_as_a_local_process(tmp_path: Path) -> None:
     with LocalAppliance(tmp_path, soon(), Limits()) as local:
         assert local.accelerator == "none"
-        assert local.call("discover", soon(), disks=[], files="none")["roots"] == ["/"]
+        assert local.call("discover", soon(), disks=[], options={"files": "none"})["roots"] == ["/"]
 
 
 def test_an_agent_that_ends_at_once_is_told_with_what_it_printed(tmp_path: Path) -> None:

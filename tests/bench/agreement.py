@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from examples.builder.images import EXTRA, FLEET
 from fleetscan.scanner.cli import output
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.store.staging import MemorySink
 from tests.bench import families, guests, inspector
 from tests.bench.findings import FIELDS, Findings, System, names_of, package
@@ -121,7 +121,7 @@ def main() -> int:
 def look(guest: Guest) -> Findings:
     """What fleetscan finds in a machine."""
     sink = MemorySink()
-    summary = inspect_machine(guest.machine(), InspectOptions(files="none"), sink)
+    summary = inspect_machine(guest.machine(), ScanOptions.of(files="none"), sink)
     # A machine without a system is a failure of a scan, and one that could be opened all the same.
     opened = summary.outcome != "failed" or bool(len(sink.table("filesystems")))
     return findings({name: sink.table(name).to_pylist() for name in _TABLES}, opened=opened)

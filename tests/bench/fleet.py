@@ -22,7 +22,7 @@ from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.ground.schema import Origin
 from fleetscan.scanner.cli import output
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.store.staging import MachineWriter
 from fleetscan.scanner.store.views import connect
@@ -221,7 +221,7 @@ def _storing(guest: Guest, staging: Path) -> float:
     """Share of a machine's time that goes into writing its rows, measured in this process."""
     with MachineWriter(staging, guest.name) as writer:
         sink = _TimedWriter(writer)
-        summary = inspect_machine(guest.machine(), InspectOptions(), sink)
+        summary = inspect_machine(guest.machine(), ScanOptions(), sink)
         writer.commit({})
     return sink.seconds / summary.seconds
 

@@ -24,7 +24,7 @@ from examples.builder.images import SETS, Image
 from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.scanner.fleet_tasks import scan_one
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.runs import Store
@@ -87,7 +87,7 @@ def _work(pipe: Connection) -> None:
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc(5)
             begun = time.monotonic()
             try:
-                options = InspectOptions(deadline=DEADLINE, run_id=run.run_id)
+                options = ScanOptions.of(deadline=DEADLINE)
                 scan_one(machine, run, options, inspect_machine, 1)
             except Exception as error:  # whatever it is, it is a finding
                 complaints.texts.append(repr(error))
@@ -289,7 +289,7 @@ class Bench:
     def _give_up(self, run: Run, number: int) -> None:
         """Give a machine without rows those of one that was not looked at."""
         machine = Machine(f"{number:06}", (), "mutations", "given up")
-        scan_one(machine, run, InspectOptions(run_id=run.run_id), inspect_machine, 1)
+        scan_one(machine, run, ScanOptions(), inspect_machine, 1)
 
     def _seen(self, run: Run) -> dict[str, Seen]:
         run.finish()

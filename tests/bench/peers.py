@@ -19,7 +19,7 @@ from typing import Any
 from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.scanner.cli import output
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables.packages.spec import LANGUAGES
 from tests.bench import guests
@@ -145,7 +145,7 @@ def worker(guest: Guest) -> Sample:
     """
     sink = MemorySink()
     begun = time.monotonic()
-    summary = inspect_machine(guest.machine(), InspectOptions(), sink)
+    summary = inspect_machine(guest.machine(), ScanOptions(), sink)
     seconds = time.monotonic() - begun
     if summary.outcome != "ok":
         raise FleetscanError(f"{guest.name} is {summary.outcome}: {summary.error}")

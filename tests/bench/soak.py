@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.staging import MemorySink
 from tests.vm.machines import Host, checksum, image_of, prepared, qemus, small_system
@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> None:
         )
 
         def inspect() -> None:
-            summary = inspect_machine(machine, InspectOptions(), MemorySink())
+            summary = inspect_machine(machine, ScanOptions(), MemorySink())
             if summary.outcome != "ok":
                 raise AssertionError(summary.error)
 

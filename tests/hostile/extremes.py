@@ -25,7 +25,7 @@ from fleetscan.appliance.vm import LocalAppliance
 from fleetscan.scanner import inspect as inspection
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.inspect import inspect_directory
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import RowSink
 from fleetscan.scanner.tables import load_tables
@@ -115,13 +115,13 @@ class ExtremeAppliance(LocalAppliance):
 
 
 def inspect(
-    machine: Machine, options: InspectOptions, sink: RowSink, *, attempt: int
+    machine: Machine, options: ScanOptions, sink: RowSink, *, attempt: int, run_id: str
 ) -> MachineSummary:
     """Read the directory that is a machine's id."""
     directory = Path(machine.machine_id)
     taken_over = directory.name in BEHAVIOURS
     with _appliance(ExtremeAppliance if taken_over else LocalAppliance):
-        return inspect_directory(directory, options, sink)
+        return inspect_directory(directory, options, sink, run_id=run_id)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from fleetscan.scanner.cluster import ClusterOptions
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import FleetSummary
 from fleetscan.scanner.fleet_tasks import FleetOptions
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources import Machine
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.store.views import connect
@@ -83,7 +83,7 @@ def told(machines: list[str], facts: Path) -> Told:
     fleet = [Machine(name, (), "test") for name in machines]
     run = Store(facts).begin(machines, settings={})
     options = FleetOptions(
-        machine=InspectOptions(run_id=run.run_id, deadline=120),
+        machine=ScanOptions.of(deadline=120),
         cluster=ClusterOptions(slots=2),
         inspect=extremes.inspect,
     )

@@ -24,7 +24,7 @@ from fleetscan.appliance.plugging import PluggedLayer, Plugger
 from fleetscan.appliance.qemu_args import ROOT_SET, OpenLayer
 from fleetscan.scanner import isolation
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.preflight import DiskPlan, Policy, examine, layer, qemu_img
 from fleetscan.scanner.preflight.opening import open_disk
 from fleetscan.scanner.sources import Disk, Machine
@@ -186,7 +186,7 @@ class TestAnImageRewrittenAtTheLastMoment:
         monkeypatch.setattr(isolation, "open_disk", opened)
         sink = MemorySink()
         machine = Machine("m", (Disk(str(path)),), "test")
-        assert inspect_machine(machine, InspectOptions(), sink).outcome == "failed"
+        assert inspect_machine(machine, ScanOptions(), sink).outcome == "failed"
         (row,) = sink.table("machines").to_pylist()
         assert (row["error_kind"], row["stage"]) == ("ForeignFileError", "appliance")
 

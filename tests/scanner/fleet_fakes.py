@@ -14,13 +14,13 @@ from pathlib import Path
 
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import RowSink
 
 
 def inspect(
-    machine: Machine, options: InspectOptions, sink: RowSink, *, attempt: int
+    machine: Machine, options: ScanOptions, sink: RowSink, *, attempt: int, run_id: str
 ) -> MachineSummary:
     """Do as the machine's id says, then write the rows of a machine that cannot be read."""
     kind = machine.machine_id.split("/", maxsplit=1)[0]
@@ -37,7 +37,7 @@ def inspect(
     if kind == "slow":
         time.sleep(0.3)
     unreadable = Machine(machine.machine_id, (), machine.source, "made up")
-    return inspect_machine(unreadable, options, sink, attempt=attempt)
+    return inspect_machine(unreadable, options, sink, attempt=attempt, run_id=run_id)
 
 
 def _take_memory() -> None:

@@ -22,7 +22,8 @@ from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.host import writing
 from fleetscan.scanner.cli import exits, output, run
 from fleetscan.scanner.cli.app import app
-from fleetscan.scanner.cli.resume import Granted, leave
+from fleetscan.scanner.cli.resume import Given, leave, settings_of
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.sources.keys import KeySource
 from fleetscan.scanner.store.runs import Store
@@ -693,35 +694,46 @@ class TestInspect:
         assert "operating systems" in capsys.readouterr().out
 
 
+PLANNED = ScanOptions.of(files="none", deadline=60.0)
+
+
 @pytest.mark.usefixtures("ready")
 class TestResume:
     """A plan in the facts directory may have been written by somebody else."""
 
-    def begun(self, tmp_path: Path, **settings: object) -> list[str]:
-        """The command that resumes a run with such a plan."""
-        plan = {
-            "sources": [str(tmp_path / "a.img")],
-            "include": [],
-            "exclude": [],
-            "files": "none",
-            "deadline": 60.0,
-            "live": False,
-            "allowed_directories": [],
-        }
+    def begun(self, tmp_path: Path, sources: object = None, **settings: object) -> list[str]:
+        """The command that resumes a run with such a plan: options as ``group__name``."""
+        plan = settings_of(Given([str(tmp_path / "a.img")], PLANNED))
+        if sources is not None:
+            plan["sources"] = sources
+        for name, value in settings.items():
+            group, _, option = name.partition("__")
+            if option:
+                plan["options"].setdefault(group, {})[option] = value
+            else:
+                plan[name] = value
         (tmp_path / "a.img").touch()
         store = Store(tmp_path / "facts")
-        begun = store.begin(["a.img"], settings=plan | settings)
+        begun = store.begin(["a.img"], settings=plan)
         return ["scan", "--facts", str(store.path), "--resume", begun.run_id, "-q"]
 
     @pytest.mark.parametrize(
         ("settings", "says"),
         [
-            ({"keys": ["all:command:touch owned"]}, "another version"),
-            ({"keys": 1}, "1 --key options"),
-            ({"key_commands": True}, "another version"),
-            ({"allowed_directories": ["/"]}, "--allow-dir /"),
+            ({"secrets__keys": ["all:command:touch owned"]}, "another version"),
+            ({"secrets__keys": 1}, "1 --key options"),
+            ({"sources__key_commands": True}, "another version"),
+            ({"appliance__confinement": "any"}, "another version"),
+            ({"sources__allowed_directories": ["/"]}, "--allow-dir /"),
             ({"sources": 5}, "another version"),
-            ({"files": {}}, "another version"),
+            ({"sources": [5]}, "another version"),
+            ({"facts__files": {}}, "another version"),
+            ({"facts__unheard": 1}, "another version"),
+            ({"unheard__of": 1}, "another version"),
+            ({"unheard": 1}, "another version"),
+            ({"options": 5}, "another version"),
+            ({"options": {}}, "another version"),
+            ({"options": {"facts": 5}}, "another version"),
         ],
     )
     def test_a_plan_grants_nothing(
@@ -755,7 +767,9 @@ class TestResume:
         assert run([*arguments, str(inventory), "--allow-key-commands"]) == exits.NOT_SCANNED
 
     def test_what_was_granted_is_granted_again(self, tmp_path: Path) -> None:
-        arguments = self.begun(tmp_path, keys=1, allowed_directories=["/srv/pool"])
+        arguments = self.begun(
+            tmp_path, secrets__keys=1, sources__allowed_directories=["/srv/pool"]
+        )
         again = ["--key", "all:env:KEY", "--allow-dir", "/srv/pool"]
         assert run([*arguments, *again]) == exits.NOT_SCANNED
 
@@ -765,8 +779,11 @@ class TestResume:
         begun = Store(tmp_path / "facts").begin(["a", "b"], settings={})
         add_machine(begun, "a")
         key = KeySource("all", "env", "HUNTER2")
-        granted = Granted(["/srv/fleet.yaml"], ["/srv/my pool"], (key,), key_commands=True)
-        leave(begun, [Machine("a", (), "/srv/fleet.yaml", keys=(key,))], granted)
+        options = ScanOptions.of(
+            allowed_directories=("/srv/my pool",), keys=(key,), key_commands=True
+        )
+        given = Given(["/srv/fleet.yaml"], options)
+        leave(begun, [Machine("a", (), "/srv/fleet.yaml", keys=(key,))], given)
         told = capsys.readouterr().err
         assert f"scan /srv/fleet.yaml --facts {tmp_path}/facts --resume {begun.run_id}" in told
         assert "--allow-dir '/srv/my pool' --allow-key-commands and the same --key" in told
@@ -812,15 +829,8 @@ class TestScan:
     ) -> None:
         (tmp_path / "a.img").touch()
         (tmp_path / "b.img").touch()
-        settings = {
-            "sources": [str(tmp_path)],
-            "include": ["*.img"],
-            "exclude": [],
-            "files": "none",
-            "deadline": 60.0,
-            "live": False,
-            "allowed_directories": [],
-        }
+        options = ScanOptions.of(include=("*.img",), files="none", deadline=60.0)
+        settings = settings_of(Given([str(tmp_path)], options))
         store = Store(tmp_path / "facts")
         begun = store.begin(["a.img", "b.img"], settings=settings)
         add_machine(begun, "a.img")
@@ -837,7 +847,7 @@ class TestScan:
         keys = ["--key", "all:command:vault -token=hunter2", "--key", "all:file:/hunter2"]
         assert run(["scan", str(tmp_path / "a.img"), "--facts", str(facts), "-q", *keys]) == 3
         (info,) = Store(facts).runs()
-        assert info.settings["keys"] == 2
+        assert info.settings["options"]["secrets"] == {"keys": 2}
         assert [path for path in facts.rglob("*.json") if "hunter2" in path.read_text()] == []
 
     def test_images_that_belong_to_others_are_rows(

@@ -26,7 +26,7 @@ from fleetscan.scanner.cluster import ClusterOptions, open_cluster
 from fleetscan.scanner.cluster_tls import Address, Certificates
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_tasks import FleetOptions
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources import Machine
 from fleetscan.scanner.store.runs import Store
 from tests.conftest import PROJECT
@@ -143,7 +143,7 @@ def test_a_fleet_is_scanned_over_tls_as_the_guide_sets_it_up(
     fleet = [Machine(name, (), "test", "made up") for name in ("a", "b", "c")]
     begun = Store(tmp_path / "facts").begin([one.machine_id for one in fleet], settings={})
     options = FleetOptions(
-        machine=InspectOptions(run_id=begun.run_id),
+        machine=ScanOptions(),
         cluster=running.options(certificates(running.folder)),
         inspect=fleet_fakes.inspect,
     )

@@ -24,7 +24,7 @@ from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import FleetEvent, FleetSummary, MachineFinished, MachineStarted
 from fleetscan.scanner.fleet_tasks import FleetOptions
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources import Disk, Machine
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.runs import Store
@@ -42,7 +42,7 @@ def begin(facts: Path, fleet: list[Machine], batch_size: int = 4) -> Run:
 
 def options(run: Run, slots: int = 2, **more: Any) -> FleetOptions:
     return FleetOptions(
-        machine=InspectOptions(run_id=run.run_id, deadline=more.pop("deadline", 60.0)),
+        machine=ScanOptions.of(deadline=more.pop("deadline", 60.0)),
         cluster=ClusterOptions(slots=slots),
         inspect=fleet_fakes.inspect,
         **more,
@@ -157,7 +157,7 @@ def test_a_resumed_run_scans_only_what_is_not_finished(tmp_path: Path) -> None:
     fleet = machines(["a", "b", "c"])
     run = begin(tmp_path, fleet)
     with run.machine_writer("b") as writer:
-        fleet_fakes.inspect(fleet[1], InspectOptions(run_id=run.run_id), writer, attempt=1)
+        fleet_fakes.inspect(fleet[1], ScanOptions(), writer, attempt=1, run_id=run.run_id)
         writer.commit({})
     events: list[FleetEvent] = []
     again = Store(tmp_path).resume(run.run_id)
@@ -173,7 +173,7 @@ def test_a_run_with_nothing_left_to_do_needs_no_cluster(tmp_path: Path) -> None:
     fleet = machines(["a"])
     run = begin(tmp_path, fleet)
     with run.machine_writer("a") as writer:
-        fleet_fakes.inspect(fleet[0], InspectOptions(run_id=run.run_id), writer, attempt=1)
+        fleet_fakes.inspect(fleet[0], ScanOptions(), writer, attempt=1, run_id=run.run_id)
         writer.commit({})
     nowhere = FleetOptions(cluster=ClusterOptions(scheduler="tcp://127.0.0.1:9"))
     assert scan_fleet(fleet, run, nowhere).resumed == 1

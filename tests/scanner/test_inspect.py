@@ -17,13 +17,13 @@ from fleetscan.appliance.ground.schema import Origin, Scope
 from fleetscan.scanner import isolation
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.inspect import inspect_directory, inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.arrow import arrow_schema
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables
 
-OPTIONS = InspectOptions(deadline=60)
+OPTIONS = ScanOptions.of(deadline=60)
 COVERED_TABLES = {
     name: table
     for name, table in load_tables().items()
@@ -71,9 +71,13 @@ def tree(tmp_path: Path) -> Path:
 class Inspected:
     """A directory's inspection."""
 
-    def __init__(self, directory: Path, options: InspectOptions = OPTIONS) -> None:
+    def __init__(
+        self, directory: Path, options: ScanOptions = OPTIONS, *, run_id: str = ""
+    ) -> None:
         self.sink = MemorySink()
-        self.summary: MachineSummary = inspect_directory(directory, options, self.sink)
+        self.summary: MachineSummary = inspect_directory(
+            directory, options, self.sink, run_id=run_id
+        )
 
     def rows(self, table: str) -> list[Row]:
         rows: list[Row] = self.sink.table(table).to_pylist()
@@ -115,7 +119,7 @@ def test_files_are_those_of_the_tree_with_its_metadata(tree: Path) -> None:
 
 
 def test_the_machines_row_says_how_it_went(tree: Path) -> None:
-    found = Inspected(tree, InspectOptions(deadline=60, run_id="run-1"))
+    found = Inspected(tree, run_id="run-1")
     (row,) = found.rows("machines")
     assert row["machine_id"] == row["source"] == found.summary.machine_id == str(tree)
     assert (row["outcome"], row["error"], row["error_kind"], row["stage"]) == ("ok",) + (None,) * 3
@@ -146,7 +150,7 @@ def test_every_table_has_the_schema_that_the_store_wants(tree: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["notable", "none"])
 def test_files_may_be_few_or_left_out(tree: Path, mode: Any) -> None:
-    found = Inspected(tree, InspectOptions(deadline=60, files=mode))
+    found = Inspected(tree, ScanOptions.of(deadline=60, files=mode))
     paths = {row["path"] for row in found.rows("files")}
     assert found.summary.outcome == "ok"
     assert ("/etc/passwd" in paths) is (mode == "notable")
@@ -157,7 +161,7 @@ def test_files_may_be_few_or_left_out(tree: Path, mode: Any) -> None:
 def test_a_table_that_cannot_be_read_costs_itself_alone(tree: Path) -> None:
     (tree / "etc/group").unlink()
     (tree / "etc/group").mkdir()
-    found = Inspected(tree, InspectOptions(deadline=60, files="none"))
+    found = Inspected(tree, ScanOptions.of(deadline=60, files="none"))
     (row,) = found.rows("machines")
     assert (row["outcome"], row["error_kind"]) == ("partial", "IncompleteFacts")
     assert row["error"].startswith("incomplete: groups (IsADirectoryError: ")
@@ -169,7 +173,7 @@ def test_coverage_names_the_files_that_are_all_that_lacks(tree: Path) -> None:
     (tree / "etc/pam.d").mkdir()
     (tree / "etc/pam.d/caf\udce9").write_text("auth\n")
     (tree / "var/lib/dpkg/status").write_text("no paragraph")
-    found = Inspected(tree, InspectOptions(deadline=60, files="none")).coverage()
+    found = Inspected(tree, ScanOptions.of(deadline=60, files="none")).coverage()
     assert (found["config"]["status"], found["config"]["unread"]) == (
         "failed",
         ["/etc/pam.d/caf\\xe9"],
@@ -188,7 +192,7 @@ def test_a_directory_that_does_not_exist_is_one_failed_machine(tmp_path: Path) -
 
 
 def test_a_deadline_that_has_passed_is_told(tree: Path) -> None:
-    found = Inspected(tree, InspectOptions(deadline=0.001))
+    found = Inspected(tree, ScanOptions.of(deadline=0.001))
     (row,) = found.rows("machines")
     assert (row["outcome"], row["error_kind"]) == ("failed", "DeadlineError")
     assert row["error"] == "the machine's scan did not finish within 0.001 s"
@@ -280,7 +284,7 @@ def test_time_in_which_the_host_makes_its_template_is_not_the_machines(
     monkeypatch.setattr(isolation, "ApplianceVM", clone)
     sink = MemorySink()
     machine = Machine("m", (disk,), "folder")
-    inspect_machine(machine, InspectOptions(deadline=1.0), sink)
+    inspect_machine(machine, ScanOptions.of(deadline=1.0), sink)
     (row,) = sink.table("machines").to_pylist()
     assert row["error"] == error
 

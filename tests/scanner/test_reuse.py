@@ -13,7 +13,7 @@ from fleetscan.scanner.findings import Findings
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import MachineFinished
 from fleetscan.scanner.fleet_tasks import FleetOptions
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions, to_plan
 from fleetscan.scanner.reuse import EarlierFacts
 from fleetscan.scanner.sources.base import Disk, LeftOut, Machine
 from fleetscan.scanner.store import views
@@ -24,7 +24,7 @@ from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.machines.spec import Outcome
 from tests.disk_images import archive
 
-SETTINGS = {"files": "all", "live": False}
+SETTINGS = {"options": to_plan(ScanOptions())}
 LONG_AGO = time.time() - 3600
 
 
@@ -88,7 +88,7 @@ def test_a_fleet_of_unchanged_machines_needs_no_cluster(facts: Path, machine: Ma
     again = Store(facts).begin([machine.machine_id], settings=SETTINGS)
     events: list[object] = []
     options = FleetOptions(
-        machine=InspectOptions(run_id=again.run_id),
+        machine=ScanOptions(),
         earlier=EarlierFacts(facts, SETTINGS, "ours"),
         inspect=None,  # type: ignore[arg-type] # nothing may be inspected
     )
@@ -113,7 +113,7 @@ def test_what_an_unchanged_machine_leaves_out_is_told_by_each_run_anew(
         file = LeftOut(f"/srv/{name}.img", "base", machine.disks[0].path)
         again = Store(facts).begin([machine.machine_id], settings=SETTINGS)
         options = FleetOptions(
-            machine=InspectOptions(run_id=again.run_id),
+            machine=ScanOptions(),
             earlier=EarlierFacts(facts, SETTINGS, "ours"),
             inspect=None,  # type: ignore[arg-type] # nothing may be inspected
         )
@@ -175,8 +175,9 @@ def test_a_missing_backing_file_is_a_change(facts: Path, machine: Machine, tmp_p
 
 def test_other_settings_or_another_appliance_scan_anew(facts: Path, machine: Machine) -> None:
     first_run(facts, machine)
-    assert EarlierFacts(facts, SETTINGS | {"files": "notable"}, "ours").row_of(machine) is None
-    assert EarlierFacts(facts, SETTINGS | {"live": True}, "ours").row_of(machine) is None
+    for other in (ScanOptions.of(files="notable"), ScanOptions.of(live=True)):
+        settings = {"options": to_plan(other)}
+        assert EarlierFacts(facts, settings, "ours").row_of(machine) is None
     assert EarlierFacts(facts, SETTINGS, "theirs").row_of(machine) is None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from fleetscan.appliance.ground.schema import Origin
 from fleetscan.scanner.inspect import inspect_directory, inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables
@@ -27,7 +27,7 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _OWN = ("seconds",)  # how long a table took is no fact about the machine
 
 
-def facts(image: Path, options: InspectOptions) -> Tables:
+def facts(image: Path, options: ScanOptions) -> Tables:
     """The image's rows by table, in an order that does not depend on how they were found."""
     sink = MemorySink()
     machine = Machine("machine", (Disk(str(image), "raw"),), "test")
@@ -63,9 +63,9 @@ def main(arguments: list[str]) -> None:
     user, cache, image = arguments
     os.environ["FLEETSCAN_CACHE"] = cache
     with tempfile.TemporaryDirectory() as empty:
-        inspect_directory(Path(empty), InspectOptions(), MemorySink())  # imports what is left
+        inspect_directory(Path(empty), ScanOptions(), MemorySink())  # imports what is left
     become(int(user))
-    json.dump({"uid": os.geteuid(), "tables": facts(Path(image), InspectOptions())}, sys.stdout)
+    json.dump({"uid": os.geteuid(), "tables": facts(Path(image), ScanOptions())}, sys.stdout)
 
 
 if __name__ == "__main__":

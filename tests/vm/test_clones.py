@@ -23,7 +23,7 @@ from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.plugging import PluggedLayer
 from fleetscan.appliance.vm import ApplianceVM
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Disk, Machine
 from fleetscan.scanner.store.staging import MemorySink
 from tests.vm.machines import (
@@ -144,7 +144,7 @@ def bait(folder: Path, behaviour: str) -> Machine:
 
 def inspected(machine: Machine, **options: Any) -> dict[str, Any]:  # Any: options and columns
     sink = MemorySink()
-    inspect_machine(machine, InspectOptions(deadline=DEADLINE, **options), sink)
+    inspect_machine(machine, ScanOptions.of(deadline=DEADLINE, **options), sink)
     (row,) = sink.table("machines").to_pylist()
     return dict(row)
 
@@ -270,7 +270,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def by_template(image: Path) -> dict[str, list[dict[str, Any]]]:
     prepared()
-    return facts(image, InspectOptions())
+    return facts(image, ScanOptions())
 
 
 def test_a_clone_finds_the_facts(by_template: dict[str, list[dict[str, Any]]]) -> None:
@@ -286,7 +286,7 @@ def test_a_boot_finds_the_same_facts_row_for_row(
         raise AssertionError("no template is to be used")
 
     monkeypatch.setattr(template, "prepare", no_template)
-    assert facts(image, InspectOptions(template=False)) == by_template
+    assert facts(image, ScanOptions.of(template=False)) == by_template
 
 
 def test_an_ordinary_user_finds_the_same_facts_row_for_row(

@@ -16,7 +16,7 @@ from fleetscan.appliance.vm import LocalAppliance
 from fleetscan.scanner import inspect as inspection
 from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.inspect import inspect_directory
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables
 from tests.appliance.hostile import BEHAVIOURS
@@ -142,7 +142,7 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         directory.mkdir()
         sink = MemorySink()
         begun = time.monotonic()
-        summary = inspect_directory(directory, InspectOptions(deadline=DEADLINE), sink)
+        summary = inspect_directory(directory, ScanOptions.of(deadline=DEADLINE), sink)
         seconds = time.monotonic() - begun
         assert agents_left(directory) == []
         return Inspected(summary, sink, seconds)

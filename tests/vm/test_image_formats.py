@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.preflight import Policy, examine
 from fleetscan.scanner.preflight.opening import open_disk
 from fleetscan.scanner.sources import Disk, Machine, find_machines
@@ -78,7 +78,7 @@ def scanned(path: Path, *keys: KeySource) -> Tables:
     """A source's only machine, its disks' own rows aside, which tell of the format."""
     (machine,) = find_machines([str(path)])
     sink = MemorySink()
-    summary = inspect_machine(machine, InspectOptions(keys=keys), sink)
+    summary = inspect_machine(machine, ScanOptions.of(keys=keys), sink)
     assert (summary.outcome, summary.error) == ("ok", None)
     found = tables_of(sink)
     assert {row["error"] for row in found["disks"]} == {"None"}
@@ -111,7 +111,7 @@ def rows_of(path: Path, table: str) -> list[dict[str, Any]]:
     """A source's rows of one table."""
     (machine,) = find_machines([str(path)])
     sink = MemorySink()
-    inspect_machine(machine, InspectOptions(files="none"), sink)
+    inspect_machine(machine, ScanOptions.of(files="none"), sink)
     return sink.table(table).to_pylist()
 
 
@@ -348,7 +348,7 @@ def test_of_several_keys_for_everything_the_one_that_fits_is_taken(encrypted: En
 def inspected_with(path: Path, *keys: KeySource) -> MemorySink:
     sink = MemorySink()
     machine = Machine("machine", (Disk(str(path)),), "test")
-    inspect_machine(machine, InspectOptions(files="none", keys=keys), sink)
+    inspect_machine(machine, ScanOptions.of(files="none", keys=keys), sink)
     return sink
 
 
@@ -380,7 +380,7 @@ def test_a_machine_goes_on_without_a_disk_that_is_locked(
 ) -> None:
     sink = MemorySink()
     machine = Machine("machine", (Disk(str(encrypted.top)), Disk(str(system))), "test")
-    inspect_machine(machine, InspectOptions(files="none"), sink)
+    inspect_machine(machine, ScanOptions.of(files="none"), sink)
     assert [row["hostname"] for row in sink.table("operating_systems").to_pylist()] == ["small"]
     (row,) = sink.table("machines").to_pylist()
     assert (row["outcome"], "no key was given" in row["error"]) == ("partial", True)

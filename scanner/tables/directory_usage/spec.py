@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from fleetscan.appliance.ground.schema import IS_PATH, U32, U64, Origin, column, table
 
-DEPTH = 2
-"""How deep directories have a row of their own, unless a scan says otherwise."""
-
 
 @table(origin=Origin.HOST)
 class DirectoryUsage:

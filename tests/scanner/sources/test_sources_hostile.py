@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fleetscan.appliance.ground.errors import FleetscanError, PreflightError, UsageError
 from fleetscan.scanner import preflight
 from fleetscan.scanner.inspect import inspect_machine
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.preflight import Policy
 from fleetscan.scanner.preflight.plan import open_checked
 from fleetscan.scanner.sources import Disk, Machine, SourceOptions, find_machines, listing
@@ -246,7 +246,7 @@ def test_more_files_left_out_than_one_message_holds_are_all_rows() -> None:
     files = tuple(LeftOut(f"{number}{path}", "unlisted", path) for number in range(9000))
     sink = MemorySink()
     machine = Machine("evil", (), "/srv", "malformed", left_out=files)
-    inspect_machine(machine, InspectOptions(), sink)
+    inspect_machine(machine, ScanOptions(), sink)
     assert sink.table("left_out").num_rows == 9000
 
 
@@ -256,7 +256,7 @@ def test_names_that_are_not_utf8_stand_in_errors_that_can_be_stored(fleet: Path)
     (folder / "machine.yaml").write_text("[")
     (evil,) = (machine for name, machine in machines(fleet).items() if name.startswith("\\xff"))
     sink = MemorySink()
-    inspect_machine(evil, InspectOptions(), sink)
+    inspect_machine(evil, ScanOptions(), sink)
     (row,) = sink.table("machines").to_pylist()
     assert row["machine_id"] == "\\xff\n\x1b"
     assert "not YAML" in row["error"]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fleetscan.appliance.ground import schema
 from fleetscan.appliance.ground.encoding import encode_rows
-from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.options import FactOptions
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables import load_collector
 from tests.scanner.tables.run_case import DEBIAN_PYTHON, ENVIRONMENT, REPOSITORY
@@ -137,7 +137,7 @@ def _outcome(table: str, tree: str, damage: str) -> Damaged:
 
 def _run(table: str, tree: str) -> tuple[int, str]:
     rows = 0
-    with Root("r", tree, options=ScanOptions(packages="all")) as root:
+    with Root("r", tree, options=FactOptions(packages="all")) as root:
         try:
             for _ in encode_rows(load_collector(table)(root)):
                 rows += 1

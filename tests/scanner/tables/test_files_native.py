@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.ground import schema
 from fleetscan.appliance.ground.encoding import encode_rows
-from fleetscan.appliance.ground.options import FilesMode, ScanOptions
+from fleetscan.appliance.ground.options import FactOptions, FilesMode
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.files import capability, collect, native
 
@@ -93,7 +93,7 @@ def assert_same(program: str, root: Root, monkeypatch: pytest.MonkeyPatch) -> Ou
 def opened(
     top: Path, mode: FilesMode = "all", devices: dict[int, str] | None = None
 ) -> Iterator[Root]:
-    with Root("r", str(top), options=ScanOptions(mode), devices=devices or {}) as root:
+    with Root("r", str(top), options=FactOptions(mode), devices=devices or {}) as root:
         yield root
 
 

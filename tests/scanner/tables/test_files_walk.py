@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.encoding import encode_rows
-from fleetscan.appliance.ground.options import FilesMode, ScanOptions
+from fleetscan.appliance.ground.options import FactOptions, FilesMode
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.files import capability
@@ -26,7 +26,7 @@ from fleetscan.scanner.tables.files.spec import File
 
 def _walk(top: Path, mode: FilesMode = "all", devices: dict[int, str] | None = None) -> list[File]:
     rows: list[Any] = []  # Any: encoded rows are possible too, but not from the walk in Python
-    with Root("r", str(top), options=ScanOptions(mode), devices=devices or {}) as root:
+    with Root("r", str(top), options=FactOptions(mode), devices=devices or {}) as root:
         rows.extend(files.collect(root))
     assert all(isinstance(row, File) for row in rows)
     return rows

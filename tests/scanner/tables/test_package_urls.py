@@ -11,7 +11,7 @@ import pytest
 from packageurl import PackageURL
 
 from fleetscan.appliance.ground.encoding import encode_rows
-from fleetscan.appliance.ground.options import ScanOptions
+from fleetscan.appliance.ground.options import FactOptions
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables import load_collector
 from fleetscan.scanner.tables.packages.spec import Manager
@@ -53,7 +53,7 @@ def _further(top: Path) -> Iterator[dict[str, Any]]:
     (top / "commons-io-2.11.0.jar").write_bytes(archive({"A.class": ""}))
     (top / "tool").write_bytes(program(MODULES))
     (top / "tool").chmod(0o755)
-    with Root("r", str(top), options=ScanOptions(packages="all")) as root:
+    with Root("r", str(top), options=FactOptions(packages="all")) as root:
         yield from map(json.loads, encode_rows(load_collector("packages")(root)))
 
 

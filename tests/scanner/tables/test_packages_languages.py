@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetscan.appliance.ground.options import PackagesMode, ScanOptions
+from fleetscan.appliance.ground.options import FactOptions, PackagesMode
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages import language
@@ -24,7 +24,7 @@ from tests.strategies import guest_texts
 
 
 def found(top: Path, mode: PackagesMode) -> tuple[list[Package], list[str]]:
-    with Root("r", str(top), options=ScanOptions(packages=mode)) as root:
+    with Root("r", str(top), options=FactOptions(packages=mode)) as root:
         reader = Reader(root)
         rows = list(language.collect(reader))
         return rows, problems_of(reader)

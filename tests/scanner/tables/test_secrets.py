@@ -20,7 +20,7 @@ from fleetscan.appliance.guest import __main__ as agent
 from fleetscan.appliance.guest.machine import DirectoryMachine
 from fleetscan.scanner import tables
 from fleetscan.scanner.inspect import inspect_directory
-from fleetscan.scanner.options import InspectOptions
+from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.store.arrow import decode_rows
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables
@@ -145,7 +145,7 @@ def test_warnings_and_logs_do_not_quote_secrets(tmp_path: Path) -> None:
         def discover(self, *_: object) -> None:
             self.warnings = [f"cannot mount with password={MARKED}"]
 
-    request = {"op": "discover", "args": {"disks": [], "files": "none"}}
+    request = {"op": "discover", "args": {"disks": [], "options": {"files": "none"}}}
     stream = Stream(encode_json(FrameKind.REQUEST, request))
     told = agent.Agent(stream, Warned(str(tmp_path)), tables)
     told.serve()
@@ -161,7 +161,7 @@ def everything(top: Path, caplog: pytest.LogCaptureFixture) -> dict[str, str]:
     """All that the host has of a tree, as text by table, and its log."""
     caplog.set_level(logging.DEBUG)
     sink = MemorySink()
-    inspect_directory(top, InspectOptions(deadline=120), sink)
+    inspect_directory(top, ScanOptions.of(deadline=120), sink)
     found = {name: str(sink.table(name).to_pylist()) for name in TABLES}
     return {**found, "log": caplog.text}
 
