@@ -102,6 +102,7 @@ class Coordinator:
                 with contextlib.suppress(queue.Empty):
                     self._settle(self._done.get(timeout=_POLL_SECONDS))
                 self._end_overdue()
+                self._run.check_owned()
         finally:
             if self._in_flight:
                 self._cluster.kill()

@@ -51,7 +51,7 @@ def scan_fleet(
     summary = FleetSummary(run.run_id, len(run.machine_ids))
     stop = threading.Event()
     by_id = {machine.machine_id: machine for machine in machines}
-    with _stopping_on_signals(stop):
+    with _stopping_on_signals(stop), run.owned():
         todo = _unfinished(run, by_id)
         summary.resumed = summary.machines - len(todo)
         if options.earlier is not None:

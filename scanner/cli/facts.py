@@ -196,8 +196,19 @@ def _print_runs(store: Store, output_format: output.Output) -> None:
 
     listed = store.runs()
     unfinished = store.unfinished()
+    running = store.running()
+    resumable = [run_id for run_id in unfinished if run_id not in running]
     if output_format is output.Output.JSON:
-        output.json_object({"runs": [info.to_json() for info in listed], "unfinished": unfinished})
+        output.json_object(
+            {
+                "runs": [info.to_json() for info in listed],
+                "running": [
+                    {"run_id": run_id, "host": owner.host, "pid": owner.pid, "since": owner.since}
+                    for run_id, owner in running.items()
+                ],
+                "unfinished": resumable,
+            }
+        )
         return
     rows = [
         (
@@ -208,7 +219,9 @@ def _print_runs(store: Store, output_format: output.Output) -> None:
         for info in listed
     ]
     output.table(("run", "started", "machines", *Outcome, ""), rows)
-    for run_id in unfinished:
+    for run_id, owner in running.items():
+        output.line(f"{run_id} is running {owner}")
+    for run_id in resumable:
         output.line(
             f"{run_id} is unfinished: fleetscan scan --facts {store.path} --resume {run_id}"
         )

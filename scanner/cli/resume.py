@@ -122,7 +122,12 @@ def _check_counted(run_id: str, one: OptionField, planned: object, given: Sequen
 
 
 def leave(run: Run, machines: Sequence[Machine], given: Given) -> None:
-    """Say how an unfinished run goes on; one without any finished machine is not worth it."""
+    """Say how an unfinished run goes on; one without any finished machine is not worth it.
+
+    Raises:
+        StoreError: another process took the run over, or it could not be removed.
+    """
+    run.check_owned()
     finished = len(run.finished())
     if not finished:
         run.abandon()

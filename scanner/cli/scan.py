@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fleetscan.scanner.cluster import ClusterOptions
     from fleetscan.scanner.cluster_tls import Certificates
     from fleetscan.scanner.fleet_events import FleetSummary
+    from fleetscan.scanner.fleet_tasks import FleetOptions
     from fleetscan.scanner.reuse import EarlierFacts
     from fleetscan.scanner.sources import Machine
     from fleetscan.scanner.store.run import Run
@@ -146,9 +147,7 @@ def _scan(
     rescan: bool,
 ) -> int:
     from fleetscan.appliance.confinement import layers
-    from fleetscan.scanner.fleet import scan_fleet
     from fleetscan.scanner.fleet_tasks import FleetOptions
-    from fleetscan.scanner.progress import FleetProgress
     from fleetscan.scanner.store.runs import Store
 
     if cluster.scheduler is None:  # workers elsewhere see to it themselves
@@ -159,20 +158,13 @@ def _scan(
     earlier = None if rescan or not appliance else _earlier(facts, settings, appliance)
     run = run or Store(facts).begin([machine.machine_id for machine in machines], settings=settings)
     options = FleetOptions(machine=asked.options, earlier=earlier, cluster=cluster)
-    total = len(run.machine_ids) - len(run.finished())
-    try:
-        with FleetProgress(total, output.stderr(), quiet=quiet) as progress:
-            summary = scan_fleet(machines, run, options, progress)
-    except FleetscanError:
-        leave(run, machines, given)
-        raise
+    summary = _scanned(run, machines, given, options, quiet=quiet)
     if output_format is output.Output.JSON:
         output.json_object(_as_json(summary, facts))
     else:
         _print_summary(summary, facts)
         _print_left_out(machines)
     if summary.interrupted:
-        leave(run, machines, given)
         return exits.INTERRUPTED
     return exits.NOT_SCANNED if summary.outcomes["failed"] else exits.FINE
 
@@ -192,6 +184,31 @@ def _earlier(facts: Path, settings: Mapping[str, object], appliance: str) -> Ear
             f"runs, is not installed ({advice})"
         )
         return None
+
+
+def _scanned(
+    run: Run,
+    machines: Sequence[Machine],
+    given: Given,
+    options: FleetOptions,
+    *,
+    quiet: bool,
+) -> FleetSummary:
+    """Scan a run's machines; how a run goes on that is not finished then is printed."""
+    from fleetscan.scanner.fleet import scan_fleet
+    from fleetscan.scanner.progress import FleetProgress
+
+    with run.owned():
+        total = len(run.machine_ids) - len(run.finished())
+        try:
+            with FleetProgress(total, output.stderr(), quiet=quiet) as progress:
+                summary = scan_fleet(machines, run, options, progress)
+        except FleetscanError:
+            leave(run, machines, given)
+            raise
+        if summary.interrupted:
+            leave(run, machines, given)
+    return summary
 
 
 def _machines(asked: Given, given: Given) -> list[Machine]:

@@ -1,8 +1,9 @@
 """Every change to the store's directory tree; the rest of the store only reads and names paths.
 
-The store needs no locks. Names are deterministic, files and directories appear under their names
-complete or not at all, by a rename, and whoever writes the same thing twice writes it equally.
-That holds for any number of processes and hosts on one POSIX directory, NFS included.
+A run has one owner at a time (`fleetscan.scanner.store.lease`); nothing else needs a lock. Names
+are deterministic, files and directories appear under their names complete or not at all, by a
+rename, and whoever writes the same thing twice writes it equally. That holds for any number of
+processes and hosts on one POSIX directory, NFS included.
 """
 
 from __future__ import annotations
@@ -72,14 +73,20 @@ def check_writable(directory: Path) -> None:
         trial.unlink()
 
 
-def write_json(path: Path, content: Mapping[str, object]) -> None:
+def write_json(path: Path, content: Mapping[str, object], *, only_there: bool = False) -> None:
     """Write a small file atomically and durably.
+
+    Args:
+        path: the file.
+        content: what goes into it.
+        only_there: its directory must be there, and is not made.
 
     Raises:
         StoreError: it could not be written.
     """
     text = json.dumps(content, indent=1) + "\n"
-    with store_errors(f"writing {path}"), replacing(path) as stream:
+    replaced = writing.replacing if only_there else replacing
+    with store_errors(f"writing {path}"), replaced(path) as stream:
         stream.write(text.encode())
 
 

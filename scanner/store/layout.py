@@ -5,6 +5,7 @@
     <table>/run=<run_id>/part-00000.parquet   rows of a table
     runs/<run_id>.json                        the run file; a run is visible when it is there
     .staging/<run_id>/plan.json               a run that is not finished
+    .staging/<run_id>/owner-00001.json        who works on it
     .staging/<run_id>/machines/<name>/        its finished machines
     .staging/<run_id>/batches/<name>/         some of them as parts
 """
@@ -14,11 +15,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import time
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from fleetscan.appliance.ground.errors import UsageError
+from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.store import files
 
@@ -26,6 +28,10 @@ _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 _RUNS = "runs"
 _STAGING = ".staging"
 _PARTITION = "run="
+_NEW, _GONE = ".new-", ".gone-"
+
+_OLD_SECONDS = 3600
+"""Age at which staging that has no name yet is left over: it gets its name within a second."""
 
 
 def new_run_id(now: datetime) -> str:
@@ -98,6 +104,36 @@ def staged_runs(facts: Path) -> list[str]:
     return sorted(name for name in names if (facts / _STAGING / name / "plan.json").exists())
 
 
+def new_staging(facts: Path) -> Path:
+    """A directory to prepare a run's staging in, before it gets its name."""
+    return facts / _STAGING / f"{_NEW}{secrets.token_hex(8)}"
+
+
+def gone_staging(facts: Path, run_id: str) -> Path:
+    """Another name for the staging of a run that is being removed."""
+    return facts / _STAGING / f"{_GONE}{run_id}-{secrets.token_hex(4)}"
+
+
+def leftover_staging(facts: Path) -> Iterator[Path]:
+    """Directories of the staging area that belong to no run, and never will.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    for name in _names(facts / _STAGING):
+        path = facts / _STAGING / name
+        planless = is_run_id(name) and not (path / "plan.json").exists()
+        if planless or name.startswith(_GONE) or (name.startswith(_NEW) and _is_old(path)):
+            yield path
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _OLD_SECONDS
+    except FileNotFoundError:
+        return False
+
+
 def part(facts: Path, table_name: str, run_id: str, number: int) -> Path:
     """A Parquet file with rows of a table."""
     return part_file(facts, table_name, run_id, part_name(number))
@@ -136,8 +172,10 @@ def remove_parts(facts: Path, run_ids: Collection[str]) -> None:
     """Remove the partitions of runs that are not visible.
 
     Raises:
-        StoreError: one could not be removed.
+        StoreError: one could not be removed, or a run is visible.
     """
     for run_id, directory in list(partitions(facts)):
         if run_id in run_ids:
+            if run_file(facts, run_id).exists():
+                raise StoreError(f"run {run_id} is visible by now, and keeps its parts")
             files.remove_tree(directory)

@@ -8,12 +8,13 @@ that sees the directory.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.appliance.host.printable import printable
-from fleetscan.scanner.store import batches, files, layout
+from fleetscan.scanner.store import batches, files, layout, lease
 from fleetscan.scanner.store.batches import Batch
 from fleetscan.scanner.store.publication import publish_parts
 from fleetscan.scanner.store.run_file import RunInfo
@@ -55,9 +56,50 @@ class Run:
         self._staging = layout.staging(facts, run_id)
         self._machines = self._staging / "machines"
         self._batches = self._staging / "batches"
+        self._lease: lease.Lease | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Run, (self.facts, self.run_id))  # without the plan, which may be long
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the one process that works on the run while the block lasts; blocks may be nested.
+
+        Other processes may write machines and compact batches for the owner.
+
+        Raises:
+            StoreError: another process is, or the run is gone.
+        """
+        if self._lease is not None:
+            yield
+            return
+        self._check_there()
+        with lease.held(self._staging) as self._lease:
+            try:
+                self._check_there()  # somebody may have finished it just before
+                yield
+            finally:
+                self._lease = None
+
+    def check_owned(self) -> None:
+        """Make sure that no other process took over meanwhile; costs next to nothing.
+
+        Raises:
+            StoreError: one did.
+        """
+        if self._lease is not None and self._lease.is_lost:
+            self._lease.check()
+
+    def _check_mine(self) -> None:
+        assert self._lease is not None  # noqa: S101 - all of this runs in owned()
+        self._lease.check()
+
+    def _check_there(self) -> None:
+        if not self.plan_file.exists() or layout.run_file(self.facts, self.run_id).exists():
+            raise StoreError(
+                f"run {self.run_id} is finished or was abandoned meanwhile",
+                hint="`fleetscan runs` lists the runs of a store",
+            )
 
     @property
     def plan_file(self) -> Path:
@@ -134,14 +176,26 @@ class Run:
 
         Raises:
             StoreError: machines are not finished, and ``interrupted`` was not asked for; none
-                is finished; or something could not be read or written.
+                is finished; another process works on the run; or something could not be read or
+                written.
         """
+        with self.owned():
+            self._check_mine()
+            info = self._ready(interrupted)
+            self._publish(info)
+            self._remove_staging()
+        log.info("run %s is visible: %s", self.run_id, info.outcomes)
+        return info
+
+    def _ready(self, interrupted: bool) -> RunInfo:
+        """What the run file will say, when all parts have their places."""
         commits = self._commits()
         self._check_finished(len(commits), interrupted)
         ready = self._compacted(commits)
         outcomes = _total(batch.outcomes for batch in ready)
         facts_runs = _total(batch.facts_runs for batch in ready)
-        info = RunInfo(
+        self._check_mine()
+        return RunInfo(
             run_id=self.run_id,
             started=datetime.fromisoformat(self._plan.started),
             finished=_now(),
@@ -153,19 +207,29 @@ class Run:
             tables=publish_parts(self.facts, self.run_id, ready, self._staging / "merged"),
             facts_runs={run: count for run, count in facts_runs.items() if run != self.run_id},
         )
-        files.write_json(layout.run_file(self.facts, self.run_id), info.to_json())
-        self._remove_staging()
-        log.info("run %s is visible: %s", self.run_id, dict(outcomes))
-        return info
+
+    def _publish(self, info: RunInfo) -> None:
+        """Make the run visible, unless it was taken over or abandoned."""
+        self._check_mine()
+        prepared = self._staging / "run.json"
+        files.write_json(prepared, info.to_json(), only_there=True)
+        # Its name comes from the staging directory: what abandon() took away is never visible.
+        visible = layout.run_file(self.facts, self.run_id)
+        files.move(prepared, visible)
+        files.flush_directory(visible.parent)
 
     def abandon(self) -> None:
         """Remove everything of the run.
 
         Raises:
-            StoreError: something could not be removed.
+            StoreError: another process works on it, or something could not be removed.
         """
-        layout.remove_parts(self.facts, {self.run_id})
-        self._remove_staging()
+        with self.owned():
+            self._check_mine()
+            gone = layout.gone_staging(self.facts, self.run_id)
+            files.move(self._staging, gone)  # from here on nobody can make it visible
+            layout.remove_parts(self.facts, {self.run_id})
+            files.remove_tree(gone)
         log.info("run %s was abandoned", self.run_id)
 
     def _remove_staging(self) -> None:
@@ -225,7 +289,12 @@ def plan_run(
     now = _now()
     run_id = layout.new_run_id(now)
     plan = _Plan(now.isoformat(), tuple(ordered), batch_size, dict(settings))
-    files.write_json(layout.staging(facts, run_id) / "plan.json", asdict(plan))
+    # Under its name it has a plan from the first moment: what has none is left over.
+    new = layout.new_staging(facts)
+    files.write_json(new / "plan.json", asdict(plan))
+    staging = layout.staging(facts, run_id)
+    files.move(new, staging)
+    files.flush_directory(staging.parent)
     log.info("run %s begins: %d machines", run_id, len(ordered))
     return Run(facts, run_id)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.appliance.host.printable import printable
-from fleetscan.scanner.store import files, layout
+from fleetscan.scanner.store import files, layout, lease
 from fleetscan.scanner.store.run import BATCH_SIZE, Run, plan_run
 from fleetscan.scanner.store.run_file import RunInfo
 
@@ -49,17 +49,27 @@ class Store:
 
         Raises:
             UsageError: ``run_id`` has not the form of one.
-            StoreError: there is no such unfinished run.
+            StoreError: there is no such unfinished run, or a process is working on it.
         """
         if layout.check_run_id(run_id) not in self.unfinished():
             raise StoreError(
                 f"run {run_id} cannot be resumed: it is finished, or was never started here",
                 hint="`fleetscan runs` lists the runs of a store",
             )
+        lease.refuse_held(layout.staging(self.path, run_id))
         return Run(self.path, run_id)
 
+    def running(self) -> dict[str, lease.Owner]:
+        """The unfinished runs that a process is working on, oldest first, and which that is.
+
+        Raises:
+            StoreError: the directory cannot be read.
+        """
+        owners = {run: lease.owner(layout.staging(self.path, run)) for run in self.unfinished()}
+        return {run_id: owner for run_id, owner in owners.items() if owner is not None}
+
     def unfinished(self) -> list[str]:
-        """Ids of the runs that can be resumed, oldest first.
+        """Ids of the runs that are running or can be resumed, oldest first.
 
         Raises:
             StoreError: the directory cannot be read.
@@ -185,4 +195,7 @@ class Store:
         visible = set(self.run_ids())
         for run_id in staged & visible:
             files.remove_tree(layout.staging(self.path, run_id))
+        with files.store_errors(f"reading {self.path}"):
+            for path in list(layout.leftover_staging(self.path)):
+                files.remove_tree(path)
         layout.remove_parts(self.path, found - unfinished - visible)

@@ -24,6 +24,7 @@ from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import FleetEvent, FleetSummary, MachineFinished, MachineStarted
 from fleetscan.scanner.fleet_tasks import FleetOptions
+from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources import Disk, Machine
 from fleetscan.scanner.store.run import Run
@@ -301,6 +302,22 @@ class TestStopping:
         (run_id,) = Store(tmp_path / "facts").unfinished()
         assert Store(tmp_path / "facts").resume(run_id).finished() == ["fine/1"]
         assert not list(tmp_path.glob("fleetscan-*"))
+
+    def test_killed_it_leaves_a_run_that_can_be_resumed_at_once(self, tmp_path: Path) -> None:
+        process = self.start(tmp_path)
+        pids = self.wait_hanging(tmp_path)
+        store = Store(tmp_path / "facts")
+        (run_id,) = store.running()
+        with pytest.raises(StoreError, match="is running on"):
+            store.resume(run_id)
+        process.kill()
+        process.communicate(timeout=30)
+        assert store.running() == {}
+        run = store.resume(run_id)
+        refused = [Machine(name, (), "test", "made up") for name in run.machine_ids]
+        summary = scan_fleet(refused, run, replace(options(run), inspect=inspect_machine))
+        assert summary.outcomes["failed"] == 2
+        assert all(wait_gone(pid) for pid in pids)
 
 
 def wait_gone(pid: int) -> bool:
