@@ -14,14 +14,12 @@ from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.host import child
 from fleetscan.appliance.host.child import Child, ChildLostError
 from fleetscan.reports.build import DEFAULT_TITLE
-from fleetscan.reports.html import render_html
-from fleetscan.reports.json_report import render_json
+from fleetscan.reports.formats import load_formats
+from fleetscan.reports.report_format import CheckedRun
 from fleetscan.reports.sections import SectionLostError, Sections
 from fleetscan.reports.states import RuleText, Words
 from fleetscan.rules.results import NoResultsError, read_results
 from fleetscan.scanner.store.views import connect
-
-_RENDERERS = {"html": render_html, "json": render_json}
 
 _SECTION_SECONDS = 300.0
 
@@ -33,7 +31,7 @@ class Wanted:
     Attributes:
         facts: the store's directory.
         run_id: the run.
-        form: ``html`` or ``json``.
+        form: name of a format of :mod:`fleetscan.reports.formats`.
         generated: when the report is made, with its time zone.
         rules: texts of the rules.
         title: the report's heading.
@@ -115,16 +113,11 @@ class _File:
         except NoResultsError:
             results = None
         with connect(wanted.facts, wanted.run_id, memory_limit=child.sql_memory()) as connection:
-            pieces = _RENDERERS[wanted.form](
-                connection,
-                results,
-                rules=wanted.rules,
-                title=wanted.title,
-                generated=wanted.generated,
-                sections=sections,
+            asked = CheckedRun(
+                *(connection, results, wanted.rules, wanted.title, wanted.generated, sections)
             )
-            with self._path.open("w", encoding="utf-8") as stream:
-                stream.writelines(pieces)
+            with self._path.open("wb") as stream:
+                load_formats()[wanted.form].write(asked, stream)
 
 
 def open_file(path: Path) -> _File:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import enum
-import functools
 import inspect
 import typing
-from collections.abc import Callable
-from typing import Annotated, Any, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import typer
 
 from fleetscan.appliance.ground.option import Command, OptionField, options_of
+from fleetscan.scanner.cli.parameters import parameter, standing_for
 from fleetscan.scanner.options import ScanOptions
 
 T = TypeVar("T")
-_Run: TypeAlias = Callable[..., T]
 
 
 def takes_options(
     command: Command, model: type[ScanOptions] = ScanOptions
-) -> Callable[[_Run[T]], _Run[T]]:
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Give a command's function the scan options that the command takes.
 
     The function has a parameter ``options``, of the model. On the command line, the options stand
@@ -28,27 +27,10 @@ def takes_options(
     """
     taken = [one for one in options_of(model) if command in one.option.commands]
 
-    def decorate(function: _Run[T]) -> _Run[T]:
-        @functools.wraps(function)
-        def run(**values: Any) -> T:  # Any: what the command line gives
-            given = {one.name: _read(one, values.pop(one.name)) for one in taken}
-            return function(**values, options=model.of(**given))
+    def make(values: Mapping[str, Any]) -> ScanOptions:  # Any: what the command line gives
+        return model.of(**{one.name: _read(one, values[one.name]) for one in taken})
 
-        signature = _with_options(inspect.signature(function, eval_str=True), taken)
-        run.__signature__ = signature  # type: ignore[attr-defined] # inspect and typer look there
-        parameters = signature.parameters.values()
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
-
-    return decorate
-
-
-def _with_options(signature: inspect.Signature, taken: list[OptionField]) -> inspect.Signature:
-    parameters: list[inspect.Parameter] = []
-    for parameter in signature.parameters.values():
-        parameters += map(_parameter, taken) if parameter.name == "options" else [parameter]
-    by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
-    return signature.replace(parameters=by_name)
+    return standing_for("options", [_parameter(one) for one in taken], make)
 
 
 def _parameter(one: OptionField) -> inspect.Parameter:
@@ -62,12 +44,7 @@ def _parameter(one: OptionField) -> inspect.Parameter:
         envvar=stated.environment or None,
     )
     kind, default = _on_command_line(one)
-    return inspect.Parameter(
-        one.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[kind, typer_option],
-    )
+    return parameter(one.name, kind, typer_option, default)
 
 
 def _is_repeated(one: OptionField) -> bool:

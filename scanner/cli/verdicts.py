@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +16,11 @@ import typer
 
 from fleetscan.appliance.ground.errors import FleetscanError, UsageError
 from fleetscan.appliance.host import writing
+from fleetscan.reports.formats import load_formats
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import Facts, OutputFormat, Packs, RunId, Verbose, examples
+from fleetscan.scanner.cli.parameters import parameter, standing_for
 from fleetscan.scanner.tables.results.spec import ResultState, Severity
 
 if TYPE_CHECKING:
@@ -163,6 +165,11 @@ def _failing_rules(results: Results) -> list[tuple[Severity, str, str, int, str]
     return sorted(found.values(), key=lambda rule: (rule[0].rank, -rule[3], rule[1]))
 
 
+_FORMAT_PARAMETERS = [
+    parameter(name, str | None, typer.Option(f"--{name}", metavar="FILE", help=one.help))
+    for name, one in load_formats().items()
+]
+
 _REPORT_EXAMPLES = examples(
     "fleetscan report --facts facts --html report.html",
     "fleetscan report --facts facts --json - | jq .summary",
@@ -170,16 +177,12 @@ _REPORT_EXAMPLES = examples(
 
 
 @app.command(epilog=_REPORT_EXAMPLES)
+@standing_for("targets", _FORMAT_PARAMETERS, dict)
 def report(
+    *,
     facts: Facts,
     run: RunId = None,
-    html: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write a self-contained HTML page; - prints it."),
-    ] = None,
-    json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write JSON for programs; - prints it.")
-    ] = None,
+    targets: Mapping[str, str | None],
     pack: Packs = None,
     title: Annotated[str, typer.Option(help="Heading of the report.")] = "Fleet report",
     mode: Annotated[
@@ -192,21 +195,22 @@ def report(
     ] = None,
     verbose: Verbose = 0,
 ) -> int:
-    """Write a report on a run as HTML, JSON or both.
+    """Write a report on a run, in one or several formats.
 
     It shows the machines, the results of check, and what went wrong.
     """
     from fleetscan.reports.process import Wanted
     from fleetscan.rules.load import load_packs
 
-    if not html and not json:
-        raise UsageError("no report was requested", hint="give --html FILE, --json FILE or both")
+    if not any(targets.values()):
+        flags = " or ".join(f"--{name} FILE" for name in targets)
+        raise UsageError("no report was requested", hint=f"give {flags}, or several of them")
     permissions = _permissions(mode)
     rules = [rule for one in load_packs(pack or ()) for rule in one.rules]
     run_id = _run_id(facts, run)
     _say_when_unchecked(facts, run_id)
     generated = dt.datetime.now(dt.UTC)
-    for target, form in ((html, "html"), (json, "json")):
+    for form, target in targets.items():
         if target:
             _write(target, Wanted(facts, run_id, form, generated, rules, title), permissions)
     return exits.FINE
@@ -236,9 +240,10 @@ def _permissions(mode: str | None) -> int:
 def _write(target: str, wanted: Wanted, mode: int) -> None:
     """Write a report under its name when it is complete; - is standard output."""
     if target == "-":
-        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as printed:
+        with tempfile.NamedTemporaryFile() as printed:
             _render(wanted, Path(printed.name))
-            shutil.copyfileobj(printed, sys.stdout)
+            sys.stdout.flush()
+            shutil.copyfileobj(printed, sys.stdout.buffer)
         return
     try:
         with writing.replacing(Path(target), mode=mode) as stream:
