@@ -26,8 +26,13 @@ import duckdb
 
 from fleetscan.appliance.ground.mounts import Entry
 from fleetscan.appliance.host import child
+from fleetscan.scanner.tables import load_tables
 
-WALKED = frozenset({"files", "directory_usage"})
+WALKED = frozenset(
+    name
+    for name, table in load_tables().items()
+    if table.walks or (table.derived_from and load_tables()[table.derived_from].walks)
+)
 """Tables made by walking the tree. Other collectors compare each path that they look up."""
 
 _MOST_MOUNTS = 100

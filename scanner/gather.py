@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleetscan.appliance.ground.errors import FleetscanError, GuestError, RowError, WireError
-from fleetscan.appliance.ground.schema import Origin, Scope, Table
+from fleetscan.appliance.ground.schema import NotApplicable, Origin, Scope, Table
 from fleetscan.appliance.session import printable
 from fleetscan.appliance.vm import Agent
-from fleetscan.scanner import usage
 from fleetscan.scanner.attempt import Attempt
+from fleetscan.scanner.derived import Derivation, begin, derived_from
 from fleetscan.scanner.store.arrow import decode_rows
 from fleetscan.scanner.store.staging import RowSink
 from fleetscan.scanner.tables import load_tables
-from fleetscan.scanner.tables.coverage.spec import CoverageStatus
+from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
 from fleetscan.scanner.tables.machines.spec import Stage
 
 log = logging.getLogger(__name__)
 
 _NAME, _TEXT, _DEVICE = 1000, 500, 100  # characters that are kept of what a guest says
 
-# Dear tables come last, so that the others are there when time runs out.
-_LAST = ("files",)
-
-_USAGE = "directory_usage"
 _Taker = Callable[[pa.Table], None]
 
 
@@ -100,47 +96,52 @@ class _Collection:
         for table in tables:
             if table.scope is Scope.MACHINE:
                 self._collect_table(table, None)
-        for last in (False, True):
+        of_roots = [table for table in tables if table.scope is Scope.ROOT]
+        for walks in (False, True):  # last, so that the others are there when time runs out
             for index in range(len(self._found.roots)):
-                for table in tables:
-                    if table.scope is not Scope.ROOT or (table.name in _LAST) is not last:
-                        continue
-                    if table.name == "files":
-                        self._collect_files(table, index)
-                    else:
-                        self._collect_table(table, index)
+                for table in of_roots:
+                    if table.walks is walks:
+                        self._collect_root(table, index)
 
-    def _collect_files(self, table: Table, index: int) -> None:
-        """Gather the files of a root, and what its directories hold along with them."""
-        usages = usage.DirectoryUsages(self._options.facts.usage_depth)
-        complete = self._options.facts.files == "all"
-        self._collect_table(table, index, usages.add if complete else None)
-        files, root = self._found.coverage[-1], self._found.roots[index]
-        if not complete:
-            self._found.cover(
-                _USAGE,
-                root,
-                CoverageStatus.NOT_APPLICABLE,
-                error="not every file was listed (--files)",
-            )
-            return
+    def _collect_root(self, table: Table, index: int) -> None:
+        """Gather a table of a root, and those that are made of its rows along with them."""
+        root = self._found.roots[index]
+        begun = {name: self._begin(name) for name in derived_from(table.name)}
+        made = {name: one for name, one in begun.items() if not isinstance(one, NotApplicable)}
+        self._collect_table(table, index, [derivation.add for derivation in made.values()])
+        source = self._found.coverage[-1]
+        for name, outcome in begun.items():
+            if isinstance(outcome, NotApplicable):
+                self._found.cover(name, root, CoverageStatus.NOT_APPLICABLE, error=str(outcome))
+            else:
+                self._write_derived(name, outcome, root, source)
+
+    def _begin(self, name: str) -> Derivation | NotApplicable:
+        try:
+            return begin(name, self._options.facts)
+        except NotApplicable as outcome:
+            return outcome
+
+    def _write_derived(
+        self, name: str, derivation: Derivation, root: str, source: Coverage
+    ) -> None:
+        """Write what was made of a table's rows; it is as complete as they are."""
         begun, rows = time.monotonic(), 0
-        for some in usages.tables(self._machine_id, root):
+        for some in derivation.tables(self._machine_id, root):
             rows += some.num_rows
-            self._sink.write(_USAGE, some)
-        seconds = time.monotonic() - begun
+            self._sink.write(name, some)
         self._found.cover(
-            _USAGE,
+            name,
             root,
-            files.status,
+            source.status,
             rows=rows,
-            seconds=seconds,
-            error=files.error,
-            unread=usage.unread(files.unread, self._options.facts.usage_depth),
+            seconds=time.monotonic() - begun,
+            error=source.error,
+            unread=derivation.unread(source.unread),
         )
 
-    def _collect_table(self, table: Table, index: int | None, also: _Taker | None = None) -> None:
-        """Gather one table, for the sink and a further taker; a failure is a row of coverage."""
+    def _collect_table(self, table: Table, index: int | None, also: Sequence[_Taker] = ()) -> None:
+        """Gather one table, for the sink and further takers; a failure is a row of coverage."""
         root = None if index is None else self._found.roots[index]
         receiver = _Receiver(table, self._machine_id, root, self._sink, also)
         begun = time.monotonic()
@@ -196,7 +197,7 @@ class _Receiver:
         machine_id: str,
         root: str | None,
         sink: RowSink,
-        also: _Taker | None = None,
+        also: Sequence[_Taker] = (),
     ) -> None:
         self._also = also
         self._table = table
@@ -218,5 +219,5 @@ class _Receiver:
             return
         self.rows += rows.num_rows
         self._sink.write(self._table.name, rows)
-        if self._also is not None:
-            self._also(rows)
+        for take in self._also:
+            take(rows)

@@ -167,6 +167,9 @@ class Table:
         summary: the first line of the row class's docstring.
         description: the docstring's rest.
         columns: the row's columns, without ``machine_id`` and ``root``.
+        walks: it is gathered by a walk through all of a root. That takes long, so it is done after
+            everything else; and it looks up no path that could lie on a filesystem that is missing.
+        derived_from: the table that the host makes its rows of as they arrive; empty for none.
     """
 
     name: str
@@ -176,6 +179,8 @@ class Table:
     summary: str
     description: str
     columns: tuple[Column, ...]
+    walks: bool = False
+    derived_from: str = ""
 
 
 MACHINE_ID = Column(
@@ -233,9 +238,13 @@ T = TypeVar("T")
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(column,))
 def table(
-    *, scope: Scope = Scope.ROOT, origin: Origin = Origin.GUEST
+    *,
+    scope: Scope = Scope.ROOT,
+    origin: Origin = Origin.GUEST,
+    walks: bool = False,
+    derived_from: str = "",
 ) -> Callable[[type[T]], type[T]]:
-    """Make a class the row type of the table whose folder it stands in.
+    """Make a class the row type of the table whose folder it stands in; see :class:`Table`.
 
     Fields are keyword-only; those typed ``X | None`` may be null. The first line of the class
     docstring is the table's summary.
@@ -243,7 +252,8 @@ def table(
 
     def decorate(cls: type[T]) -> type[T]:
         row = dataclass(frozen=True, slots=True, kw_only=True)(cls)
-        row.__fleetscan__ = (scope, origin)  # type: ignore[attr-defined]
+        facts = {"scope": scope, "origin": origin, "walks": walks, "derived_from": derived_from}
+        row.__fleetscan__ = facts  # type: ignore[attr-defined]
         return row
 
     return decorate
@@ -255,12 +265,14 @@ def describe(name: str, row: type) -> Table:
     Raises:
         TypeError: the class has a field that is not a column, or of a type that no column has.
     """
-    scope, origin = row.__fleetscan__  # type: ignore[attr-defined]
+    facts = row.__fleetscan__  # type: ignore[attr-defined]
     hints = typing.get_type_hints(row, include_extras=True)
     columns = tuple(_column(field, hints[field.name]) for field in dataclasses.fields(row))
     summary, _, rest = (row.__doc__ or "").strip().partition("\n")
     description = "\n".join(line.strip() for line in rest.strip().splitlines())
-    return Table(name, row, scope, origin, summary, description, columns)
+    return Table(
+        name=name, row=row, summary=summary, description=description, columns=columns, **facts
+    )
 
 
 def _column(field: dataclasses.Field[Any], hint: object) -> Column:

@@ -30,8 +30,6 @@ from fleetscan.appliance.guest.volumes.encryption import Key
 _RECEIVE = 1 << 16
 _ROOTS, _WARNINGS = 64, 200  # of a machine, that the host is told of; it takes no more
 
-_NOT_REHEARSED = ("files",)  # a program's work, which would walk through /proc as well
-
 
 class Stream(Protocol):
     """Where frames come from and go to."""
@@ -185,7 +183,7 @@ def _rehearse(tables: Tables) -> None:
     with Root("", "/") as root:
         for table in tables.load_tables().values():
             wanted = table.origin is schema.Origin.GUEST and table.scope is schema.Scope.ROOT
-            if wanted and table.name not in _NOT_REHEARSED:
+            if wanted and not table.walks:  # which would go through /proc as well
                 with contextlib.suppress(Exception):  # whatever the appliance lacks
                     for _ in encode_rows(tables.load_collector(table.name)(root)):
                         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleetscan.appliance.ground.schema import IS_PATH, U32, U64, Origin, column, table
 
 
-@table(origin=Origin.HOST)
+@table(origin=Origin.HOST, derived_from="files")
 class DirectoryUsage:
     """Size of directories with everything below them, as du counts it.
 

@@ -18,7 +18,7 @@ from fleetscan.appliance.ground.schema import (
 FileType = Literal["file", "directory", "symlink", "character", "block", "fifo", "socket"]
 
 
-@table()
+@table(walks=True)
 class File:
     """Every entry of a root's tree, including the filesystems that its fstab mounts.
 

@@ -14,7 +14,7 @@ import pytest
 from fleetscan.appliance import built
 from fleetscan.appliance.ground import schema
 from fleetscan.appliance.ground.schema import Kind, Origin, Scope, Table
-from fleetscan.scanner import tables
+from fleetscan.scanner import derived, tables
 from tests.scanner.tables.run_case import REPOSITORY
 
 FOLDER = REPOSITORY / "scanner" / "tables"
@@ -115,6 +115,19 @@ def test_spec_imports_only_the_schema_and_typing(table: Table) -> None:
         "typing",
         "fleetscan.appliance.ground.schema",
     }
+
+
+def test_a_table_made_of_anothers_rows_has_a_module_that_makes_it() -> None:
+    modules = {path.stem for path in Path(derived.__file__).parent.glob("[!_]*.py")}
+    assert modules == {table.name for table in TABLES.values() if table.derived_from}
+
+
+@every_table
+def test_only_the_host_makes_tables_of_a_guests_rows(table: Table) -> None:
+    if table.derived_from:
+        assert table.origin is Origin.HOST
+        assert TABLES[table.derived_from].origin is Origin.GUEST
+        assert table.scope is TABLES[table.derived_from].scope
 
 
 @every_table

@@ -13,12 +13,11 @@ import pytest
 
 from fleetscan.appliance.guest.root import Root
 from fleetscan.rules import facts
-from fleetscan.scanner import usage
+from fleetscan.scanner.derived.directory_usage import DirectoryUsages
 from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.tables import load_collector, load_tables
 from fleetscan.scanner.tables.directory_usage.spec import DirectoryUsage
 from fleetscan.scanner.tables.files.spec import File
-from fleetscan.scanner.usage import DirectoryUsages
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_depth_decides_which_directories_have_a_row(depth: int, paths: int, tree
 
 
 def test_rows_are_written_in_parts(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleetscan.scanner.usage._ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("fleetscan.scanner.derived.directory_usage._ROWS_AT_ONCE", 2)
     assert [part.num_rows for part in _usages(tree, 9).tables("m", "/")] == [2, 2, 2, 1]
 
 
@@ -91,7 +90,7 @@ def test_too_many_directories_are_counted_above(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _usage(tree, 9)["/"]
-    monkeypatch.setattr("fleetscan.scanner.usage._DIRECTORIES", 2)
+    monkeypatch.setattr("fleetscan.scanner.derived.directory_usage._DIRECTORIES", 2)
     found = _usage(tree, 9)
     assert found["/"] == whole
     assert len(found) < 7
@@ -153,8 +152,8 @@ def test_names_of_devices_are_not_kept_however_long() -> None:
 
 
 def test_paths_of_directories_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleetscan.scanner.usage._DIRECTORY_BYTES", 1 << 20)
-    monkeypatch.setattr("fleetscan.scanner.usage._BYTES_AT_ONCE", 1 << 18)
+    monkeypatch.setattr("fleetscan.scanner.derived.directory_usage._DIRECTORY_BYTES", 1 << 20)
+    monkeypatch.setattr("fleetscan.scanner.derived.directory_usage._BYTES_AT_ONCE", 1 << 18)
     usages = DirectoryUsages(1)
     batches = (
         lies(20, path=lambda index, batch=batch: f"/{batch}-{index}".ljust(1 << 17, "x") + "/y")
@@ -179,12 +178,12 @@ def test_paths_of_directories_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyP
 def test_sums_above_what_is_missing_are_short(
     paths: tuple[str, ...] | None, depth: int, short: set[str] | None
 ) -> None:
-    found = usage.unread(paths, depth)
+    found = DirectoryUsages(depth).unread(paths)
     assert (None if found is None else set(found)) == short
 
 
 def test_a_path_that_never_ends_costs_no_more_than_the_depth() -> None:
     (path,) = paths = ("/a" * 30_000 + "/",)
-    found = usage.unread(paths, 2)
+    found = DirectoryUsages(2).unread(paths)
     assert found is not None
     assert set(found) == {path, "/", "/a", "/a/a"}

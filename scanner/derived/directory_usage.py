@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.options import FactOptions
 from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.directory_usage.spec import DirectoryUsage
@@ -41,20 +42,15 @@ class _Sum:
         self.entries += other.entries
 
 
-def unread(paths: tuple[str, ...] | None, depth: int) -> tuple[str, ...] | None:
-    """Directories whose sums are short, when these files, or all below these directories, are.
+def begin(options: FactOptions) -> DirectoryUsages:
+    """Begin with one root.
 
-    Args:
-        paths: as in ``coverage.unread``; None when anything may be missing.
-        depth: how deep directories are told apart.
+    Raises:
+        NotApplicable: not all of its files are listed.
     """
-    if paths is None:
-        return None
-    short = dict.fromkeys(paths)
-    for path in paths:
-        names = path.strip("/").split("/", depth)[:depth]
-        short.update(dict.fromkeys(["/", *itertools.accumulate(f"/{name}" for name in names)]))
-    return tuple(short)
+    if options.files != "all":
+        raise schema.NotApplicable("not every file was listed (--files)")
+    return DirectoryUsages(options.usage_depth)
 
 
 class DirectoryUsages:
@@ -65,6 +61,7 @@ class DirectoryUsages:
     """
 
     def __init__(self, depth: int) -> None:
+        self._depth = depth
         self._pattern = f"^(?P<key>(?:/[^/]+){{0,{depth}}})"
         self._sums: dict[str, _Sum] = {"": _Sum()}
         self._key_bytes = 0
@@ -130,6 +127,20 @@ class DirectoryUsages:
         table = load_tables()["directory_usage"]
         for some in _portions(self.rows()):
             yield rows_to_arrow(table, some, machine_id=machine_id, root=root)
+
+    def unread(self, paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Directories whose sums are short, when these files, or all below these directories, are.
+
+        Args:
+            paths: as in ``coverage.unread``; None when anything may be missing.
+        """
+        if paths is None:
+            return None
+        short = dict.fromkeys(paths)
+        for path in paths:
+            names = path.strip("/").split("/", self._depth)[: self._depth]
+            short.update(dict.fromkeys(["/", *itertools.accumulate(f"/{name}" for name in names)]))
+        return tuple(short)
 
     def rows(self) -> Iterator[DirectoryUsage]:
         """One row a directory, sorted by path; none before any file was added."""
