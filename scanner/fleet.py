@@ -89,7 +89,7 @@ def _reuse(
     changed = []
     for machine in todo:
         row = earlier.row_of(machine)
-        if row is None:
+        if row is None or not run.keep(row.facts_run):
             changed.append(machine)
             continue
         with run.machine_writer(machine.machine_id) as writer:

@@ -56,13 +56,15 @@ class EarlierFacts:
 
     Raises:
         ModuleNotFoundError: DuckDB is not installed, and the store has runs.
+        FleetscanError: the run is damaged.
     """
 
     def __init__(self, facts: Path, settings: Mapping[str, object], appliance: str) -> None:
         self._known: dict[str, _Known] = {}
-        latest = Store(facts).latest() if (facts / "runs").is_dir() else None
-        if latest is None:
+        store = Store(facts)
+        if not facts.is_dir() or not store.run_ids():
             return
+        latest = store.latest()
         if decisive(latest.settings.get("options")) != decisive(settings.get("options")):
             return
         self._known = _known_machines(facts, latest.run_id, appliance)

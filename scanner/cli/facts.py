@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleetscan.appliance.ground.errors import UsageError
+from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import Facts, OutputFormat, RunId, Verbose, examples
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fleetscan.appliance.ground.schema import Table
+    from fleetscan.scanner.store.run_file import RunInfo
     from fleetscan.scanner.store.runs import Store
 
 
@@ -191,10 +192,21 @@ def runs(
     return exits.FINE
 
 
+def _readable_runs(store: Store) -> tuple[list[RunInfo], dict[str, str]]:
+    """The visible runs, and what is wrong with those whose run file cannot be read."""
+    listed, damaged = [], {}
+    for run_id in store.run_ids():
+        try:
+            listed.append(store.run(run_id))
+        except StoreError as error:
+            damaged[run_id] = error.told
+    return listed, damaged
+
+
 def _print_runs(store: Store, output_format: output.Output) -> None:
     from fleetscan.scanner.tables.machines.spec import Outcome
 
-    listed = store.runs()
+    listed, damaged = _readable_runs(store)
     unfinished = store.unfinished()
     running = store.running()
     resumable = [run_id for run_id in unfinished if run_id not in running]
@@ -207,6 +219,9 @@ def _print_runs(store: Store, output_format: output.Output) -> None:
                     for run_id, owner in running.items()
                 ],
                 "unfinished": resumable,
+                "damaged": [
+                    {"run_id": run_id, "error": error} for run_id, error in damaged.items()
+                ],
             }
         )
         return
@@ -219,6 +234,8 @@ def _print_runs(store: Store, output_format: output.Output) -> None:
         for info in listed
     ]
     output.table(("run", "started", "machines", *Outcome, ""), rows)
+    for run_id, error in damaged.items():
+        output.line(f"{run_id} is damaged: {error}")
     for run_id, owner in running.items():
         output.line(f"{run_id} is running {owner}")
     for run_id in resumable:

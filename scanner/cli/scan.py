@@ -175,6 +175,12 @@ def _earlier(facts: Path, settings: Mapping[str, object], appliance: str) -> Ear
 
     try:
         return EarlierFacts(facts, settings, appliance)
+    except FleetscanError as error:
+        output.message(
+            "fleetscan: warning: unchanged machines are scanned again, as the facts of an earlier "
+            f"run cannot be used: {error.told}"
+        )
+        return None
     except ModuleNotFoundError as error:
         advice = extras.advice(error)
         if advice is None:

@@ -6,6 +6,7 @@
     runs/<run_id>.json                        the run file; a run is visible when it is there
     .staging/<run_id>/plan.json               a run that is not finished
     .staging/<run_id>/owner-00001.json        who works on it
+    .staging/<run_id>/needs.json              earlier runs that hold facts of its machines
     .staging/<run_id>/machines/<name>/        its finished machines
     .staging/<run_id>/batches/<name>/         some of them as parts
 """
@@ -28,6 +29,7 @@ _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 _RUNS = "runs"
 _STAGING = ".staging"
 _PARTITION = "run="
+_HIDDEN = ".deleting"
 _NEW, _GONE = ".new-", ".gone-"
 
 _OLD_SECONDS = 3600
@@ -74,6 +76,21 @@ def visible_runs(facts: Path) -> list[str]:
         OSError: the directory cannot be read.
     """
     names = [name.removesuffix(".json") for name in _names(facts / _RUNS) if name.endswith(".json")]
+    return sorted(name for name in names if is_run_id(name))
+
+
+def hidden_run_file(facts: Path, run_id: str) -> Path:
+    """The name of a run file while its run is being deleted."""
+    return facts / _RUNS / f"{run_id}{_HIDDEN}"
+
+
+def hidden_runs(facts: Path) -> list[str]:
+    """Ids of the runs whose deletion began, oldest first.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    names = [name.removesuffix(_HIDDEN) for name in _names(facts / _RUNS) if name.endswith(_HIDDEN)]
     return sorted(name for name in names if is_run_id(name))
 
 

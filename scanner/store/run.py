@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 BATCH_SIZE = 256
 """Machines a batch: at some thousand files each, parts of some ten megabytes."""
 
+_NEEDS = "needs.json"
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -57,6 +59,7 @@ class Run:
         self._machines = self._staging / "machines"
         self._batches = self._staging / "batches"
         self._lease: lease.Lease | None = None
+        self._kept: frozenset[str] | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Run, (self.facts, self.run_id))  # without the plan, which may be long
@@ -154,6 +157,44 @@ class Run:
             StoreError: it cannot be told.
         """
         return [machine_id for machine_id in self.machine_ids if self.is_finished(machine_id)]
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The earlier runs that hold facts of this one's machines.
+
+        Raises:
+            StoreError: it cannot be told.
+        """
+        path = self._staging / _NEEDS
+        if not path.exists():
+            return frozenset()
+        try:
+            return frozenset(map(layout.check_run_id, files.read_json(path)["runs"]))
+        except (KeyError, TypeError, UsageError) as error:
+            raise StoreError(f"{path} is damaged: {printable(repr(error))}") from error
+
+    def keep(self, run_id: str) -> bool:
+        """Keep an earlier run from being deleted, as its facts are used again.
+
+        Returns:
+            False when it is gone already.
+
+        Raises:
+            StoreError: it could not be noted.
+        """
+        before = self._kept if self._kept is not None else self.needed
+        if run_id not in before:
+            # Who deletes hides the run file first and looks here then; one of us sees the other.
+            self._note_needed(before | {run_id})
+            if not layout.run_file(self.facts, run_id).exists():
+                self._note_needed(before)
+                return False
+        return True
+
+    def _note_needed(self, run_ids: frozenset[str]) -> None:
+        content = {"runs": sorted(run_ids)}
+        files.write_json(self._staging / _NEEDS, content, only_there=True)
+        self._kept = run_ids
 
     def compact(self, machine_ids: Sequence[str]) -> None:
         """Make those of some machines that are finished a batch, which is ready to be published.

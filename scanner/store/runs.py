@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -108,20 +109,28 @@ class Store:
             UsageError: ``run_id`` has not the form of one.
             StoreError: there is no such run, or its run file is damaged.
         """
+        path = self._find(run_id)
+        hint = f"restore it from a copy, or delete the run: fleetscan runs --delete {run_id}"
+        try:
+            info = RunInfo.from_json(files.read_json(path))
+        except StoreError as error:
+            error.hint = error.hint or hint
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{path} is not a run file: {printable(repr(error))}"
+            raise StoreError(reason, hint=hint) from error
+        if info.run_id != run_id:
+            raise StoreError(f"{path} is the run file of another run", hint=hint)
+        return info
+
+    def _find(self, run_id: str) -> Path:
         path = layout.run_file(self.path, layout.check_run_id(run_id))
         if not path.exists():
             raise StoreError(
                 f"there is no run {run_id} in {self.path}",
                 hint="`fleetscan runs` lists the runs of a store",
             )
-        content = files.read_json(path)
-        try:
-            info = RunInfo.from_json(content)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(f"{path} is not a run file: {printable(repr(error))}") from error
-        if info.run_id != run_id:
-            raise StoreError(f"{path} is the run file of another run")
-        return info
+        return path
 
     def latest(self) -> RunInfo:
         """The newest visible run.
@@ -144,21 +153,35 @@ class Store:
             UsageError: ``run_id`` has not the form of one.
             StoreError: there is no such run, another one needs it, or it could not be removed.
         """
-        self.run(run_id)
-        needed_by = [info.run_id for info in self.runs() if run_id in info.facts_runs]
+        self._find(run_id)  # and no more: what is damaged can be deleted
+        self._refuse_needed(run_id)
+        others = [other for other in self.run_ids() if other != run_id]
+        needed_by = [other for other in others if run_id in self.run(other).facts_runs]
         if needed_by:
             raise StoreError(
                 f"run {run_id} holds facts of machines that did not change until {needed_by[-1]}",
                 hint=f"delete {', '.join(needed_by)} first",
             )
-        self._remove({run_id})
+        if not self._remove({run_id}):
+            self._refuse_needed(run_id)
+
+    def _refuse_needed(self, run_id: str) -> None:
+        for unfinished, needed in self._needed().items():
+            if run_id in needed:
+                raise StoreError(
+                    f"run {run_id} holds facts that run {unfinished} uses, which is not finished",
+                    hint=f"resume, publish or abandon {unfinished} first",
+                )
+
+    def _needed(self) -> dict[str, frozenset[str]]:
+        """What each unfinished run needs of others."""
+        return {run_id: Run(self.path, run_id).needed for run_id in self.unfinished()}
 
     def prune(self, *, keep: int) -> list[str]:
-        """Delete all but the newest visible runs and those whose facts they need.
+        """Delete all but the newest visible runs and those whose facts are needed.
 
-        What a crash left of deleted, abandoned or finished runs goes as well. Machines of a run
-        that is going on point at no other facts than those of the newest visible run do, so
-        pruning meanwhile is safe.
+        Those are needed by runs that are kept, and by unfinished ones. What a crash left of
+        deleted, abandoned or finished runs goes as well.
 
         Args:
             keep: number of runs to keep, at least 1.
@@ -172,22 +195,52 @@ class Store:
         """
         if keep < 1:
             raise UsageError("the newest run cannot be pruned", hint="keep at least 1")
+        # In this order: a run that is finished meanwhile is found, unfinished or visible.
+        unfinished = self._needed().values()
         runs = self.runs()
         kept = {info.run_id for info in runs[-keep:]}
         kept |= {earlier for info in runs[-keep:] for earlier in info.facts_runs}
-        deleted = [info.run_id for info in runs if info.run_id not in kept]
-        self._remove(set(deleted))
+        kept = kept.union(*unfinished)
+        deleted = self._remove({info.run_id for info in runs if info.run_id not in kept})
         self._sweep()
         return deleted
 
-    def _remove(self, run_ids: set[str]) -> None:
+    def _remove(self, run_ids: set[str]) -> list[str]:
+        """Delete visible runs, save those that a run began to use just now."""
         for run_id in sorted(run_ids, reverse=True):  # newest first: it may need an older one
+            with (
+                files.store_errors(f"deleting run {run_id}"),
+                contextlib.suppress(FileNotFoundError),  # somebody else deletes it as well
+            ):
+                visible = layout.run_file(self.path, run_id)
+                visible.rename(layout.hidden_run_file(self.path, run_id))
+        return self._remove_hidden(run_ids)
+
+    def _remove_hidden(self, run_ids: set[str]) -> list[str]:
+        """Remove runs that are no longer visible; those that are needed become so again."""
+        gone = set(run_ids)
+        while back := gone & self._used():  # which may need others
+            for run_id in back:
+                hidden = layout.hidden_run_file(self.path, run_id)
+                files.move(hidden, layout.run_file(self.path, run_id))
+            gone -= back
+        layout.remove_parts(self.path, gone)
+        for run_id in gone:
             with files.store_errors(f"deleting run {run_id}"):
-                layout.run_file(self.path, run_id).unlink(missing_ok=True)
-        layout.remove_parts(self.path, run_ids)
+                layout.hidden_run_file(self.path, run_id).unlink(missing_ok=True)
+        return sorted(gone)
+
+    def _used(self) -> frozenset[str]:
+        """The runs that hold facts of others, visible and unfinished."""
+        # In this order: a run that is finished meanwhile is found, unfinished or visible.
+        unfinished = frozenset[str]().union(*self._needed().values())
+        return unfinished.union(*(info.facts_runs for info in self.runs()))
 
     def _sweep(self) -> None:
         """Remove what belongs to no visible and no unfinished run."""
+        with files.store_errors(f"reading {self.path}"):
+            hidden = set(layout.hidden_runs(self.path))
+        self._remove_hidden(hidden)
         # In this order: a run that comes to be meanwhile is not found, or found to be one.
         found = {run_id for run_id, _ in layout.partitions(self.path)}
         staged = set(layout.staged_runs(self.path))
@@ -198,4 +251,6 @@ class Store:
         with files.store_errors(f"reading {self.path}"):
             for path in list(layout.leftover_staging(self.path)):
                 files.remove_tree(path)
-        layout.remove_parts(self.path, found - unfinished - visible)
+        # Another process may be deleting runs now; what it hides it removes, or takes back.
+        hidden = set(layout.hidden_runs(self.path))
+        layout.remove_parts(self.path, found - unfinished - visible - hidden)

@@ -899,6 +899,26 @@ class TestScan:
         assert "nothing was kept" in capsys.readouterr().err
         assert not Store(tmp_path / "facts").unfinished()
 
+    @pytest.mark.parametrize("damage", ["run file", "part", "no part"])
+    def test_a_damaged_run_costs_a_full_scan_and_no_more(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+    ) -> None:
+        (tmp_path / "a.img").touch()
+        facts = tmp_path / "facts"
+        command = ["scan", str(tmp_path / "a.img"), "--facts", str(facts), "-q", "-P", "1"]
+        assert run(command) == exits.NOT_SCANNED
+        (part,) = facts.glob("machines/*/*.parquet")
+        (file,) = facts.glob("runs/*.json")
+        if damage == "no part":
+            part.unlink()
+        else:
+            (file if damage == "run file" else part).write_bytes(b"{")
+        capsys.readouterr()
+        assert run(command) == exits.NOT_SCANNED
+        told = capsys.readouterr()
+        assert "warning: unchanged machines are scanned again" in told.err
+        assert "1 failed" in told.out
+
     def test_a_host_without_an_appliance_is_told_before_the_scan(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -207,3 +207,9 @@ def test_a_file_written_to_just_before_its_scan_is_not_trusted(
 
 def test_a_store_without_a_run_knows_no_machine(facts: Path, machine: Machine) -> None:
     assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+
+
+def test_a_store_whose_only_run_was_deleted_knows_no_machine(facts: Path, machine: Machine) -> None:
+    run = first_run(facts, machine)
+    Store(facts).delete(run.run_id)
+    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
