@@ -15,9 +15,12 @@ from fleetscan.scanner import extras
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import Facts, OutputFormat, Verbose, examples
+from fleetscan.scanner.cli.parameters import parameter, standing_for
 from fleetscan.scanner.cli.resume import Given, leave, resumed, settings_of
 from fleetscan.scanner.cli.scan_options import takes_options
 from fleetscan.scanner.options import ScanOptions
+from fleetscan.scanner.sources import absolute
+from fleetscan.scanner.sources.kinds import load_kinds
 from fleetscan.scanner.tables.machines.spec import Outcome
 
 if TYPE_CHECKING:
@@ -28,6 +31,18 @@ if TYPE_CHECKING:
     from fleetscan.scanner.reuse import EarlierFacts
     from fleetscan.scanner.sources import Machine
     from fleetscan.scanner.store.run import Run
+
+
+_KINDS = {kind.flag.lstrip("-").replace("-", "_"): kind for kind in load_kinds() if kind.flag}
+
+_SOURCE_PARAMETERS = [
+    parameter(name, list[str] | None, typer.Option(kind.flag, metavar=kind.metavar, help=kind.help))
+    for name, kind in _KINDS.items()
+]
+
+
+def _named_sources(values: Mapping[str, Sequence[str] | None]) -> list[str]:
+    return [kind.named(value) for name, kind in _KINDS.items() for value in values[name] or ()]
 
 
 _EXAMPLES = examples(
@@ -43,6 +58,7 @@ _EXAMPLES = examples(
 
 
 @app.command(epilog=_EXAMPLES)
+@standing_for("more_sources", _SOURCE_PARAMETERS, _named_sources)
 @takes_options("scan")
 def scan(
     *,
@@ -51,6 +67,7 @@ def scan(
         list[str] | None,
         typer.Argument(metavar="SOURCE", help="Folders, images or inventory files."),
     ] = None,
+    more_sources: Sequence[str],
     slots: Annotated[
         int | None,
         typer.Option(
@@ -110,7 +127,8 @@ def scan(
     """
     from fleetscan.scanner.cluster import ClusterOptions, check_options
 
-    given = Given([str(Path(source).absolute()) for source in sources or ()], options)
+    named = [absolute(source) for source in (*(sources or ()), *more_sources)]
+    given = Given(named, options)
     cluster = ClusterOptions(
         slots,
         scheduler,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -78,6 +80,15 @@ class SourceOptions:
         commands=("scan",),
         help="Run the commands that inventories give for printing keys.",
     )
+
+    def wants(self, machine_id: str) -> bool:
+        """Whether a machine of this id is to be scanned."""
+        included = not self.include or _matches(machine_id, self.include)
+        return included and not _matches(machine_id, self.exclude)
+
+
+def _matches(machine_id: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(machine_id, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""One machine's disk: an image file, an OVA archive or a block device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fleetscan.scanner.sources.base import Disk, Machine, SourceOptions
+from fleetscan.scanner.sources.source_kind import SourceKind, is_there
+
+
+class Image(SourceKind):
+    """Whatever exists and is no other source."""
+
+    name = "image"
+    form = "an image file or a block device"
+    rank = 9
+
+    def accepts(self, source: str) -> bool:
+        """Whether it exists."""
+        return is_there(source)
+
+    def machines(self, source: str, options: SourceOptions) -> list[Machine]:
+        """The one machine, named after its file."""
+        from fleetscan.scanner.sources.archive import machine_of
+
+        path = Path(source)
+        return [machine_of(path.name, (Disk(str(path.absolute())),), source)]
+
+
+KIND = Image()
