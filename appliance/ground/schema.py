@@ -94,7 +94,11 @@ class NotApplicable(Exception):  # noqa: N818 - an outcome, not an error
     """Raised by a collector: this root has nothing that the table could describe."""
 
 
-class UnreadError(ValueError):
+class IncompleteError(Exception):
+    """Raised by a collector after its rows: some are missing."""
+
+
+class UnreadError(IncompleteError):
     """Raised by a collector after its rows: these files were not read, and no other rows lack.
 
     Attributes:
@@ -111,7 +115,7 @@ UNREAD_FILES, UNREAD_LENGTH = 100, 1 << 16
 """Most files, and characters of their paths, that an UnreadError names."""
 
 
-def incomplete(message: str, unread: Iterable[str] | None) -> ValueError:
+def incomplete(message: str, unread: Iterable[str] | None) -> IncompleteError:
     """The error for rows that lack.
 
     Args:
@@ -120,7 +124,7 @@ def incomplete(message: str, unread: Iterable[str] | None) -> ValueError:
     """
     paths = tuple(dict.fromkeys(unread or ()))
     named = 0 < len(paths) <= UNREAD_FILES and sum(map(len, paths)) <= UNREAD_LENGTH
-    return UnreadError(message, paths) if named else ValueError(message)
+    return UnreadError(message, paths) if named else IncompleteError(message)
 
 
 @dataclass(frozen=True)

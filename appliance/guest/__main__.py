@@ -31,6 +31,12 @@ _RECEIVE = 1 << 16
 _ROOTS, _WARNINGS = 64, 200  # of a machine, that the host is told of; it takes no more
 
 
+# What a collector may end by, besides what it states: a file or device that cannot be read, memory
+# or a library that is missing. Anything else is a bug.
+_FAILURES = (OSError, MemoryError, ImportError)
+_TOLD, _FRAMES = 500, 4  # characters and frames of a bug that are told
+
+
 class Stream(Protocol):
     """Where frames come from and go to."""
 
@@ -199,7 +205,7 @@ def _chunks(rows: Iterable[bytes]) -> Iterator[bytes]:
     try:
         for row in rows:
             if len(row) > wire.ROW_LIMIT:
-                raise ValueError(f"a row of {len(row)} bytes is too long to be sent")
+                raise schema.IncompleteError(f"a row of {len(row)} bytes is too long to be sent")
             gathered.append(row)
             size += len(row)
             if size >= wire.ROWS_TARGET:
@@ -214,15 +220,31 @@ def _chunks(rows: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _describe(error: BaseException) -> dict[str, object]:
-    # An outcome needs no traceback, and to make one costs more than most collectors.
-    text = [] if isinstance(error, schema.NotApplicable) else traceback.format_exception(error)
+    # A stated outcome needs no traceback, and to make one costs more than most collectors.
+    stated = isinstance(error, (schema.NotApplicable, schema.IncompleteError))
+    text = [] if stated else traceback.format_exception(error)
     unread = error.unread if isinstance(error, schema.UnreadError) else None
+    told = in_words(error)
+    if not stated and not isinstance(error, _FAILURES):
+        told = f"{told[:_TOLD]} (a bug in fleetscan, at {_place(error)})"
     return {
         "unread": None if unread is None else [schema.escape(path) for path in unread],
         "name": type(error).__name__,
-        "message": _text(in_words(error))[:2000],
+        "message": _text(told)[:2000],
         "traceback": _text("".join(text))[-3000:],
     }
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception was raised, and what led there, nearest first."""
+    frames = traceback.StackSummary.extract(
+        traceback.walk_tb(error.__traceback__), lookup_lines=False
+    )
+    nearest = [
+        f"{'/'.join(frame.filename.split('/')[-2:])}:{frame.lineno} {frame.name}"
+        for frame in frames[-_FRAMES:]
+    ]
+    return " < ".join(reversed(nearest))
 
 
 def _text(text: str) -> str:

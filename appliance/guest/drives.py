@@ -12,6 +12,7 @@ import struct
 import uuid
 from collections.abc import Iterator, Sequence
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
@@ -24,7 +25,7 @@ _MBR_LENGTH = 12
 
 
 def mounts(
-    root: Root, device: str, devices: Sequence[BlockDevice], problems: list[str]
+    root: Root, device: str, devices: Sequence[BlockDevice], problems: Problems
 ) -> Iterator[Mount]:
     """A mount for each drive letter whose disk is there, in alphabetical order.
 

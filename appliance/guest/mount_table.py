@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleetscan.appliance.ground.mounts import Entry
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest import fstab, mdadm_conf
 from fleetscan.appliance.guest.disks import BlockDevice
@@ -45,7 +46,7 @@ class MountTable:
     entries: list[Entry] = field(default_factory=list)
     encrypted: Mapping[str, str] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
     unknown: str = ""
 
     def resolve(self, source: str, devices: Sequence[BlockDevice]) -> BlockDevice | None:
@@ -62,7 +63,7 @@ def read(root: Root) -> MountTable:
     if len(table.entries) > MOST_ENTRIES:
         del table.entries[MOST_ENTRIES:]
         table.unknown = f"{_FSTAB}: only its first {MOST_ENTRIES} entries were heeded"
-        table.problems.append(table.unknown)
+        table.problems.note(table.unknown)
     table.encrypted = fstab.parse_crypttab(_text(root, _CRYPTTAB, table))
     for path in (*mdadm_conf.PATHS, *_drop_ins(root, table)):
         for name, array in mdadm_conf.parse(_text(root, path, table)):
@@ -76,7 +77,7 @@ def _drop_ins(root: Root, table: MountTable) -> list[str]:
         try:
             found += root.glob(folder, "*.conf")[:MOST_ENTRIES]
         except OSError as error:
-            table.problems.append(f"{folder}: {reason(error)}")
+            table.problems.note(f"{folder}: {reason(error)}")
     return found
 
 
@@ -84,10 +85,10 @@ def _text(root: Root, path: str, table: MountTable, *, tells_mounts: bool = Fals
     try:
         text = root.try_text(path, _LIMIT)
     except OSError as error:
-        table.problems.append(f"{path}: {reason(error)}")
+        table.problems.note(f"{path}: {reason(error)}")
         if tells_mounts and error.errno not in _NO_FILE:
             table.unknown = f"what is mounted is not known: {path}: {reason(error)}"
         return ""
     if text is None and root.is_link(path):
-        table.problems.append(f"{path}: a symbolic link that leads nowhere")
+        table.problems.note(f"{path}: a symbolic link that leads nowhere")
     return text or ""

@@ -21,7 +21,7 @@ OWN_ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, ty
 }
 """Kinds of error that say what is wrong with a machine; any other is a bug of ours."""
 
-_DELIBERATE = ("ValueError", "MemoryError")
+_DELIBERATE = ("IncompleteError", "MemoryError")
 BUGS = (
     "error: ",  # struct's
     *(

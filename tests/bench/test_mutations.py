@@ -75,7 +75,7 @@ def test_errors_that_are_none_of_ours_are_bugs() -> None:
     assert kinds(replace(WHOLE, outcome="failed", error_kind="ApplianceError")) == ["ended"]
     covered: dict[tuple[str | None, str], str] = {
         ("/dev/sda", "users"): "KeyError: 'x'",
-        ("/dev/sda", "groups"): "ValueError: y",
+        ("/dev/sda", "groups"): "IncompleteError: y",
     }
     assert kinds(replace(WHOLE, covered=covered)) == ["bug"]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import hivelogs, hivereader
@@ -137,16 +138,16 @@ def user_hives(root: Root) -> Iterator[tuple[str, str]]:
                 yield name, path
 
 
-def read_system(root: Root, name: str, wanted: Sequence[Want], problems: list[str]) -> Key:
+def read_system(root: Root, name: str, wanted: Sequence[Want], problems: Problems) -> Key:
     """As :func:`read`, of a hive in Windows' config directory, which must be there."""
     path = system_hive(root, name)
     key = read(root, path, wanted, problems)
     if key is None:
-        problems.append(f"{path}: there is no such hive")
+        problems.note(f"{path}: there is no such hive")
     return key or Key("")
 
 
-def read(root: Root, path: str, wanted: Sequence[Want], problems: list[str]) -> Key | None:
+def read(root: Root, path: str, wanted: Sequence[Want], problems: Problems) -> Key | None:
     """The hive's root key, with those of the wanted keys that are there.
 
     Args:
@@ -169,7 +170,7 @@ def read(root: Root, path: str, wanted: Sequence[Want], problems: list[str]) -> 
         return None
     except OSError as error:
         found = [reason(error)]
-    problems += [f"{path}: {problem}" for problem in found]
+    problems.extend(f"{path}: {problem}" for problem in found)
     return _key(tree) if tree else Key("")
 
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fleetscan.appliance.ground.schema import UNREAD_FILES, incomplete
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
 
-_PROBLEMS_NAMED = 10
 
-
-class Reader:
-    """Opens a root's files for a collector and keeps what was wrong with them.
+class Reader(Problems):
+    """Opens a root's files for a collector and notes what is wrong with them.
 
     Args:
         root: the system.
@@ -23,27 +21,9 @@ class Reader:
     """
 
     def __init__(self, root: Root, limit: int = 1 << 20) -> None:
+        super().__init__()
         self.root = root
         self._limit = limit
-        self._problems: list[str] = []
-        self._more = 0
-        self._unread: set[str] | None = set()
-
-    def note(self, problem: str, *unread: str) -> None:
-        """Keep a problem for :meth:`finish`; of very many the first ones.
-
-        Args:
-            problem: what is wrong.
-            unread: the files whose rows are all that lacks for it; none when more may lack.
-        """
-        if not unread:
-            self._unread = None
-        elif self._unread is not None and len(self._unread) <= UNREAD_FILES:
-            self._unread.update(unread)
-        if len(self._problems) < _PROBLEMS_NAMED:
-            self._problems.append(problem)
-        else:
-            self._more += 1
 
     def data(self, path: str, *rows_of: str) -> bytes | None:
         """A file's content; None for no file, or one that cannot be read, which is noted.
@@ -74,18 +54,6 @@ class Reader:
         """As :meth:`data`, as text; bytes that are not UTF-8 become surrogates."""
         data = self.data(path, *rows_of)
         return None if data is None else data.decode("utf-8", "surrogateescape")
-
-    def finish(self) -> None:
-        """Report what was noted; for the end of a collector.
-
-        Raises:
-            UnreadError: all of it was about some files' own rows.
-            ValueError: something else was noted.
-        """
-        if self._problems:
-            more = [f"and {self._more} more"] if self._more else []
-            unread = None if self._unread is None else sorted(self._unread)
-            raise incomplete("; ".join(self._problems + more), unread)
 
 
 def drop_ins(folders: Iterable[str], suffix: str, listdir: Callable[[str], list[str]]) -> list[str]:

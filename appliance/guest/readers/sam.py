@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
 from fleetscan.appliance.guest.readers.hives import Key
@@ -112,7 +113,7 @@ class Policy:
     threshold: int
 
 
-def read(root: Root, problems: list[str]) -> Key:
+def read(root: Root, problems: Problems) -> Key:
     """The hive's keys that :func:`accounts` and :func:`aliases` take."""
     wanted = [
         Want(_ACCOUNT),
@@ -123,7 +124,7 @@ def read(root: Root, problems: list[str]) -> Key:
     return hives.read_system(root, "SAM", wanted, problems)
 
 
-def accounts(sam: Key, problems: list[str]) -> Iterator[Account]:
+def accounts(sam: Key, problems: Problems) -> Iterator[Account]:
     """The accounts, by number.
 
     Args:
@@ -135,10 +136,10 @@ def accounts(sam: Key, problems: list[str]) -> Iterator[Account]:
         try:
             yield _account(key, domain)
         except (struct.error, ValueError) as error:
-            problems.append(f"account {key.name}: {error}")
+            problems.note(f"account {key.name}: {error}")
 
 
-def aliases(sam: Key, problems: list[str]) -> Iterator[Alias]:
+def aliases(sam: Key, problems: Problems) -> Iterator[Alias]:
     """The local groups, those that come with Windows first.
 
     Args:
@@ -150,7 +151,7 @@ def aliases(sam: Key, problems: list[str]) -> Iterator[Alias]:
             try:
                 yield _alias(key.data("C"), domain)
             except (struct.error, ValueError) as error:
-                problems.append(f"group {key.name}: {error}")
+                problems.note(f"group {key.name}: {error}")
 
 
 def password_ages(sam: Key) -> tuple[int | None, int | None]:

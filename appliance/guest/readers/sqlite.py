@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
 
@@ -29,7 +30,7 @@ _STEPS = 20_000_000
 _VALUE = 32 << 20  # bytes of a text or blob; headers of rpm take up to 1 MiB
 
 
-def select(root: Root, path: str, query: str, problems: list[str]) -> Iterator[tuple[object, ...]]:
+def select(root: Root, path: str, query: str, problems: Problems) -> Iterator[tuple[object, ...]]:
     """Rows of a query on a database of the root; of a damaged one those before the damage.
 
     Args:
@@ -46,16 +47,16 @@ def select(root: Root, path: str, query: str, problems: list[str]) -> Iterator[t
             address = f"file:/proc/self/fd/{stream.fileno()}?immutable=1"
             missing = _missing(stream)
         except OSError as error:
-            problems.append(f"{path}: {reason(error)}")
+            problems.note(f"{path}: {reason(error)}")
             return
         if missing:
-            problems.append(f"{path}: ends before its last page")
+            problems.note(f"{path}: ends before its last page")
         if missing or _size(root, f"{path}-wal"):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="database-"))
             try:
                 address = _copy(root, path, Path(folder, "copy"), missing)
             except OSError as error:
-                problems.append(f"{path}: read without its last changes: {reason(error)}")
+                problems.note(f"{path}: read without its last changes: {reason(error)}")
         connection = stack.enter_context(contextlib.closing(sqlite3.connect(address, uri=True)))
         connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
         connection.set_progress_handler(lambda: True, _STEPS)
@@ -63,8 +64,9 @@ def select(root: Root, path: str, query: str, problems: list[str]) -> Iterator[t
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
             yield from connection.execute(query)
-        except (sqlite3.Error, OverflowError) as error:
-            problems.append(f"{path}: damaged database: {error}")
+        # The last: of a name that SQLite's own message quotes from a damaged schema.
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
+            problems.note(f"{path}: damaged database: {error}")
 
 
 def _missing(stream: BinaryIO) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.guest.readers import hives, sam
 from fleetscan.appliance.guest.root import Root
@@ -17,18 +18,17 @@ def collect(root: Root) -> Iterator[AccountPolicy]:
 
     Raises:
         NotApplicable: this is no Windows.
-        ValueError: the hive cannot be read, or has no policy; raised after the row.
+        IncompleteError: the hive cannot be read, or has no policy; raised after the row.
     """
     if not root.windows:
         raise NotApplicable("no Windows registry")
-    problems: list[str] = []
+    problems = Problems()
     policy = sam.policy(sam.read(root, problems))
     if policy:
         yield describe(policy)
     elif not problems:
-        problems.append(f"{hives.system_hive(root, 'SAM')}: has no account policy")
-    if problems:
-        raise ValueError("; ".join(problems))
+        problems.note(f"{hives.system_hive(root, 'SAM')}: has no account policy")
+    problems.finish()
 
 
 def describe(policy: sam.Policy) -> AccountPolicy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
@@ -19,17 +20,16 @@ def collect(root: Root) -> Iterator[AuditPolicy]:
 
     Raises:
         NotApplicable: this is no Windows.
-        ValueError: the hive cannot be read, or the policy in it; raised after all rows.
+        IncompleteError: the hive cannot be read, or the policy in it; raised after all rows.
     """
     if not root.windows:
         raise NotApplicable("no Windows registry")
-    problems: list[str] = []
+    problems = Problems()
     security = hives.read_system(root, "SECURITY", [Want(_KEY)], problems)
     key = security.find(_KEY)
     if key:
         try:
             yield from events.parse(key.data(""))
         except ValueError as error:
-            problems.append(f"{hives.system_hive(root, 'SECURITY')}: {_KEY}: {error}")
-    if problems:
-        raise ValueError("; ".join(problems))
+            problems.note(f"{hives.system_hive(root, 'SECURITY')}: {_KEY}: {error}")
+    problems.finish()

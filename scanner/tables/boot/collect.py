@@ -28,7 +28,7 @@ def collect(root: Root) -> Iterator[BootEntry]:
 
     Raises:
         NotApplicable: there is no menu.
-        ValueError: a menu cannot be read; raised after all rows.
+        IncompleteError: a menu cannot be read; raised after all rows.
     """
     reader = Reader(root)
     found = False

@@ -45,7 +45,7 @@ def collect(root: Root) -> Iterator[Certificate]:
 
     Raises:
         NotApplicable: there is no certificate in any of the places.
-        ValueError: files cannot be read or hold malformed certificates; raised after all rows.
+        IncompleteError: files cannot be read or hold malformed certificates; raised after all rows.
     """
     reader = Reader(root, _LIMIT)
     seen: set[tuple[int, int]] = set()

@@ -29,8 +29,8 @@ def collect(root: Root) -> Iterator[Setting]:
 
     Raises:
         NotApplicable: there is none of the files.
-        ValueError: files include each other without end; a file cannot be read, or its lens does
-            not fit it. Raised after all rows.
+        IncompleteError: files include each other without end; a file cannot be read, or its lens
+            does not fit it. Raised after all rows.
     """
     reader = Reader(root)
     applicable = any(map(root.exists, _SSHD))

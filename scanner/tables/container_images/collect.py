@@ -14,7 +14,7 @@ def collect(root: Root) -> Iterator[ContainerImage]:
 
     Raises:
         NotApplicable: there is no store.
-        ValueError: a file of one cannot be read, or is damaged; raised after all rows.
+        IncompleteError: a file of one cannot be read, or is damaged; raised after all rows.
     """
     readers: stores.Readers = {
         "docker": docker.images,

@@ -167,15 +167,12 @@ def _from_bolt(data: bytes) -> Iterator[tuple[str, _Podman]]:
 
 
 def _from_sqlite(reader: Reader, path: str) -> Iterator[tuple[str, _Podman]]:
-    problems: list[str] = []
     query = (
         "SELECT c.ID, c.JSON, s.State FROM ContainerConfig c LEFT JOIN ContainerState s USING (ID)"
     )
-    rows = sqlite.select(reader.root, path, query, problems)
+    rows = sqlite.select(reader.root, path, query, reader)
     for identity, config, state in itertools.islice(rows, stores.ENTRIES):
         try:
             yield sqlite.text(identity), (stores.parse(sqlite.text(config)), state)
         except ValueError as error:
-            problems.append(f"{path}: {error}")
-    for problem in problems:
-        reader.note(problem)
+            reader.note(f"{path}: {error}")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Literal
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.filesystems import Filesystem as Opened
 from fleetscan.appliance.guest.machine import GuestMachine, need_disks
 from fleetscan.scanner.tables.filesystems.spec import Filesystem
@@ -19,16 +20,15 @@ def collect(machine: GuestMachine) -> Iterator[Filesystem]:
     """One row a device with known content.
 
     Raises:
-        OSError: some could not be mounted; their rows are yielded before.
+        IncompleteError: some could not be mounted; their rows are yielded before.
     """
-    closed = []
+    problems = Problems()
     disk_machine = need_disks(machine)
     for opened in disk_machine.filesystems:
         yield _to_row(opened, tuple(disk_machine.stack(opened.device.path)))
         if opened.error:
-            closed.append(f"{opened.device.path}: {opened.error}")
-    if closed:
-        raise OSError("; ".join(closed))
+            problems.note(f"{opened.device.path}: {opened.error}")
+    problems.finish()
 
 
 def _to_row(opened: Opened, stack: tuple[str, ...]) -> Filesystem:

@@ -50,7 +50,7 @@ def collect(root: Root) -> Iterator[FirewallRule]:
     Raises:
         NotApplicable: there is no file of any of them, and this is no Windows.
         UnreadError: some files could not be read or have malformed parts; raised after all rows.
-        ValueError: files of nftables include each other without end; raised after all rows.
+        IncompleteError: files of nftables include each other without end; raised after all rows.
     """
     reader = Reader(root, _FILE_LIMIT)
     if root.windows:

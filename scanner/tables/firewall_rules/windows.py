@@ -52,12 +52,9 @@ def rules(reader: Reader) -> Iterator[tuple[str, Rule, bool]]:
         reader: of a Windows root; gets a note for what cannot be read.
     """
     root = reader.root
-    problems: list[str] = []
     wanted = [Want(_SERVICE, 0, ("start",)), Want(_SERVICE_OF_XP, 0, ("start",)), Want(_LOCAL, 3)]
-    system = hives.read_system(root, "SYSTEM", wanted, problems)
-    software = hives.read_system(root, "SOFTWARE", [Want(_BY_POLICY, 3)], problems)
-    for problem in problems:
-        reader.note(problem)
+    system = hives.read_system(root, "SYSTEM", wanted, reader)
+    software = hives.read_system(root, "SOFTWARE", [Want(_BY_POLICY, 3)], reader)
     local, policy = system.find(_LOCAL), software.find(_BY_POLICY)
     places = [(hives.system_hive(root, "SOFTWARE"), policy)] if policy else []
     places += [(hives.system_hive(root, "SYSTEM"), local)] if local else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import colonfile
@@ -21,7 +22,7 @@ def collect(root: Root) -> Iterator[Group]:
     Raises:
         NotApplicable: there is no /etc/group.
         OSError: /etc/group cannot be read.
-        ValueError: entries are malformed or /etc/gshadow cannot be read; raised after all rows.
+        IncompleteError: malformed entries, or no reading /etc/gshadow; raised after all rows.
     """
     if root.windows:
         yield from windows.collect(root)
@@ -29,19 +30,18 @@ def collect(root: Root) -> Iterator[Group]:
     text = root.try_text(GROUP)
     if text is None:
         raise NotApplicable(f"no {GROUP}")
-    problems: list[str] = []
+    problems = Problems()
     administrators: dict[str, tuple[str, ...]] = {}
     try:
         administrators = parse_gshadow(root.try_text(GSHADOW) or "", problems)
     except OSError as error:
-        problems.append(f"{GSHADOW}: {reason(error)}")
+        problems.note(f"{GSHADOW}: {reason(error)}")
     yield from parse_group(text, administrators, problems)
-    if problems:
-        raise ValueError("; ".join(problems))
+    problems.finish()
 
 
 def parse_group(
-    text: str, administrators: Mapping[str, tuple[str, ...]], problems: list[str]
+    text: str, administrators: Mapping[str, tuple[str, ...]], problems: Problems
 ) -> Iterator[Group]:
     """Rows of group(5) text, in its order.
 
@@ -50,7 +50,7 @@ def parse_group(
         administrators: those of each group that has any, from gshadow(5).
         problems: gets a message when entries are malformed.
     """
-    problems += colonfile.damage(GROUP, text, colons=3)
+    problems.extend(colonfile.damage(GROUP, text, colons=3))
     malformed = []
     for number, fields in colonfile.records(text):
         # glibc takes a group without its last field for one without members.
@@ -65,10 +65,10 @@ def parse_group(
             sid=None,
         )
     if malformed:
-        problems.append(colonfile.malformed(GROUP, malformed))
+        problems.note(colonfile.malformed(GROUP, malformed))
 
 
-def parse_gshadow(text: str, problems: list[str]) -> dict[str, tuple[str, ...]]:
+def parse_gshadow(text: str, problems: Problems) -> dict[str, tuple[str, ...]]:
     """Administrators of each group in gshadow(5) text; the first entry of a name counts.
 
     Args:
@@ -83,7 +83,7 @@ def parse_gshadow(text: str, problems: list[str]) -> dict[str, tuple[str, ...]]:
             continue
         administrators.setdefault(fields[0], _names(fields[2]))
     if malformed:
-        problems.append(colonfile.malformed(GSHADOW, malformed))
+        problems.note(colonfile.malformed(GSHADOW, malformed))
     return administrators
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import sam
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.groups.spec import Group
@@ -15,7 +16,7 @@ def collect(root: Root) -> Iterator[Group]:
     Raises:
         ValueError: the hive, an account or a group cannot be read; raised after all rows.
     """
-    problems: list[str] = []
+    problems = Problems()
     hive = sam.read(root, problems)
     names = {account.sid: account.name for account in sam.accounts(hive, problems)}
     for alias in sam.aliases(hive, problems):
@@ -26,5 +27,4 @@ def collect(root: Root) -> Iterator[Group]:
             administrators=(),
             sid=alias.sid,
         )
-    if problems:
-        raise ValueError("; ".join(problems))
+    problems.finish()

@@ -21,7 +21,7 @@ def collect(root: Root) -> Iterator[KernelSetting]:
 
     Raises:
         NotApplicable: there is none of the files.
-        ValueError: a file could not be read; raised after all rows.
+        IncompleteError: a file could not be read; raised after all rows.
     """
     reader = Reader(root)
     parameters = drop_ins(_folders("sysctl"), ".conf", root.listdir)

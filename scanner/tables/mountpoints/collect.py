@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.schema import IncompleteError
 from fleetscan.appliance.guest.root import Mount, Root
 from fleetscan.scanner.tables.mountpoints.spec import Mountpoint
-
-_NAMED = 10
 
 
 def collect(root: Root) -> Iterator[Mountpoint]:
     """One row a mount of the root, in the order of its mount table.
 
     Raises:
-        ValueError: a file that the mount table is made of cannot be read; raised after the rows.
+        IncompleteError: a file that the mount table is made of cannot be read; raised at last.
     """
     yield from map(from_mount, root.mounts)
     if root.problems:
-        raise ValueError("; ".join(root.problems[:_NAMED]))
+        raise IncompleteError("; ".join(root.problems))
 
 
 def from_mount(mount: Mount) -> Mountpoint:

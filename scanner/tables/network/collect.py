@@ -36,7 +36,7 @@ def collect(root: Root) -> Iterator[Network]:
 
     Raises:
         NotApplicable: there is none of the files, and this is no Windows.
-        ValueError: a file cannot be read; raised after all rows.
+        IncompleteError: a file cannot be read; raised after all rows.
     """
     reader = Reader(root)
     if root.windows:

@@ -33,15 +33,12 @@ def interfaces(reader: Reader) -> Iterator[Interface]:
     Args:
         reader: of a Windows root; gets a note for what cannot be read.
     """
-    problems: list[str] = []
     wanted = [
         Want(_TCPIP, 0, ("nameserver", "searchlist", "domain")),
         Want(_INTERFACES, 1),
         Want(_CONNECTIONS, 2, ("name",)),
     ]
-    system = hives.read_system(reader.root, "SYSTEM", wanted, problems)
-    for problem in problems:
-        reader.note(problem)
+    system = hives.read_system(reader.root, "SYSTEM", wanted, reader)
     for key in system.below(_INTERFACES):
         if "enabledhcp" in key.values or key.texts("IPAddress"):
             yield _interface(key, _name(system, key))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from fleetscan.appliance.ground.schema import incomplete
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import release as release_files
 from fleetscan.appliance.guest.readers.release import Release, parse_assignments, version_numbers
@@ -63,15 +63,13 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
     """Exactly one row.
 
     Raises:
-        OSError: something of it could not be read; raised after the row, where it is null.
-        ValueError: so for a Windows hive.
+        IncompleteError: something of it could not be read; raised after the row, where it is null.
         UnreadError: nothing but kernels may be incomplete, as /boot is not mounted.
     """
-    problems: list[str] = []
+    problems = Problems()
     if root.windows:
         yield windows.read(root, problems)
-        if problems:
-            raise ValueError("; ".join(problems))
+        problems.finish()
         return
 
     def probe(fact: str, look: Callable[[Root], T], otherwise: T) -> T:
@@ -79,7 +77,7 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
             return look(root)
         except OSError as error:
             where = f"/{error.filename}: " if isinstance(error.filename, str) else ""
-            problems.append(f"{fact}: {where}{reason(error)}")
+            problems.note(f"{fact}: {where}{reason(error)}")
             return otherwise
 
     release = probe("release", release_files.find, Release())
@@ -115,10 +113,9 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
         system_root=None,
         hibernated=None,
     )
-    if problems:
-        raise OSError("; ".join([*problems, *([str(lost)] if lost else [])]))
     if lost:
-        raise incomplete(f"kernels: {lost}", lost.unread)
+        problems.note(f"kernels: {lost}", *lost.unread)
+    problems.finish()
 
 
 def _named(release: Release, system: Release) -> Release:

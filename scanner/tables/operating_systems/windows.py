@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import hives
@@ -35,7 +36,7 @@ _NT_KINDS = {"winnt": "Workstation", "servernt": "Server", "lanmannt": "Server"}
 _WINDOWS_11 = 22000  # its first build; ProductName goes on saying Windows 10
 
 
-def read(root: Root, problems: list[str]) -> OperatingSystem:
+def read(root: Root, problems: Problems) -> OperatingSystem:
     """The row of a Windows root.
 
     Args:
@@ -48,7 +49,7 @@ def read(root: Root, problems: list[str]) -> OperatingSystem:
     return dataclasses.replace(describe(software, system), hibernated=is_hibernated(root, problems))
 
 
-def is_hibernated(root: Root, problems: list[str]) -> bool | None:
+def is_hibernated(root: Root, problems: Problems) -> bool | None:
     """Whether the file that memory is saved to says that it is to be resumed; None if unreadable.
 
     Source of the mark: ntfs-3g, ntfs_volume_check_hiberfile(); once resumed, the file begins with
@@ -60,7 +61,7 @@ def is_hibernated(root: Root, problems: list[str]) -> bool | None:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        problems.append(f"{_SLEEP_FILE}: {reason(error)}")
+        problems.note(f"{_SLEEP_FILE}: {reason(error)}")
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import release
@@ -46,8 +47,8 @@ _DATABASES = (
 )
 """Readers: ``is_present`` tells whether a root has their database, ``collect`` gives its rows.
 
-``collect`` takes the root, its distribution, and a list to which it adds a message for whatever
-makes rows be missing.
+``collect`` takes the root, its distribution, and the problems in which it notes whatever makes rows
+be missing.
 """
 
 
@@ -57,13 +58,11 @@ def collect(root: Root) -> Iterator[Package]:
     Raises:
         NotApplicable: the root has no package database, nor packages of languages.
         UnreadError: packages of languages alone cannot be read.
-        ValueError: a database is damaged or cannot be read; raised after the rows it still gave.
+        IncompleteError: a database is damaged or cannot be read; raised after what it gave.
     """
     reader = Reader(root)
     if root.windows:
-        problems: list[str] = []
-        yield from windows.collect(root, problems)
-        _note(reader, problems)
+        yield from windows.collect(root, reader)
     else:
         yield from _unix(reader)
     reader.finish()
@@ -71,13 +70,11 @@ def collect(root: Root) -> Iterator[Package]:
 
 def _unix(reader: Reader) -> Iterator[Package]:
     root = reader.root
-    problems: list[str] = []
     found = [database for database in _DATABASES if database.is_present(root)]
-    distribution = _distribution(root, problems)
+    distribution = _distribution(root, reader)
     for database in found:
-        yield from database.collect(root, distribution, problems)
-    _note(reader, problems)
-    anything = bool(found or problems)
+        yield from database.collect(root, distribution, reader)
+    anything = bool(found or reader)
     with root.lookups.watching() as lost:
         for package in language.collect(reader):
             anything = True
@@ -89,12 +86,7 @@ def _unix(reader: Reader) -> Iterator[Package]:
         raise NotApplicable("no package database")
 
 
-def _note(reader: Reader, problems: list[str]) -> None:
-    for problem in problems:
-        reader.note(problem)
-
-
-def _distribution(root: Root, problems: list[str]) -> Distribution:
+def _distribution(root: Root, problems: Problems) -> Distribution:
     try:
         text = release.read_os_release(root)
         if text is not None:
@@ -103,5 +95,5 @@ def _distribution(root: Root, problems: list[str]) -> Distribution:
         older = release.find(root)
         return Distribution(older.distro or "", older.version or "")
     except OSError as error:
-        problems.append(f"the distribution that purl names cannot be told: {reason(error)}")
+        problems.note(f"the distribution that purl names cannot be told: {reason(error)}")
         return Distribution()

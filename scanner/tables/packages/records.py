@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
 
@@ -27,7 +28,7 @@ Record = dict[str, str]
 """The wanted fields of one record."""
 
 
-def texts(root: Root, path: str, problems: list[str], end: bytes = LINE) -> Iterator[str]:
+def texts(root: Root, path: str, problems: Problems, end: bytes = LINE) -> Iterator[str]:
     """The records of a file as they stand; none of a file that is missing.
 
     Args:
@@ -41,7 +42,7 @@ def texts(root: Root, path: str, problems: list[str], end: bytes = LINE) -> Iter
     try:
         with root.open(path) as stream:
             if os.fstat(stream.fileno()).st_size > LIMIT:
-                problems.append(f"{path}: larger than {LIMIT} bytes")
+                problems.note(f"{path}: larger than {LIMIT} bytes")
                 return
             while len(rest) <= _RECORD_LIMIT and (block := stream.read(_BLOCK)):
                 hollow = hollow or b"\0" in block
@@ -52,16 +53,14 @@ def texts(root: Root, path: str, problems: list[str], end: bytes = LINE) -> Iter
     except FileNotFoundError:
         return
     except OSError as error:
-        problems.append(f"{path}: {reason(error)}")
+        problems.note(f"{path}: {reason(error)}")
     if hollow:  # blocks that a crash left unwritten; the ends of records may be among them
-        problems.append(f"{path}: holds zero bytes")
+        problems.note(f"{path}: holds zero bytes")
     if rest and not rest.isspace():
         if rest.endswith(end):
             yield rest.decode("utf-8", "surrogateescape")
         else:  # the managers themselves refuse such a file
-            problems.append(
-                f"{path}: ends in the middle of a {'line' if end == LINE else 'record'}"
-            )
+            problems.note(f"{path}: ends in the middle of a {'line' if end == LINE else 'record'}")
 
 
 def parse(text: str, field: re.Pattern[str]) -> Record:

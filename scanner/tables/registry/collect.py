@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.redaction import MARKER, is_secret
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.guest.readers import hives
@@ -36,11 +37,11 @@ def collect(root: Root) -> Iterator[RegistryValue]:
 
     Raises:
         NotApplicable: this is no Windows.
-        ValueError: a hive cannot be read, or not to the end; raised after all rows.
+        IncompleteError: a hive cannot be read, or not to the end; raised after all rows.
     """
     if not root.windows:
         raise NotApplicable("no Windows registry")
-    problems: list[str] = []
+    problems = Problems()
     for hive, wanted in keys.MACHINE.items():
         more = tuple(_asked(root.options.registry, f"HKLM\\{hive}"))
         top = hives.read_system(root, hive, (*wanted, *more), problems)
@@ -49,8 +50,7 @@ def collect(root: Root) -> Iterator[RegistryValue]:
     for account, path in hives.user_hives(root):
         top = hives.read(root, path, wanted_of_users, problems) or Key("")
         yield from values(top, f"HKU\\{account}")
-    if problems:
-        raise ValueError("; ".join(problems))
+    problems.finish()
 
 
 def _asked(paths: tuple[str, ...], prefix: str) -> Iterator[Want]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import hives
@@ -29,11 +30,11 @@ def collect(root: Root) -> Iterator[RegistryHive]:
 
     Raises:
         NotApplicable: this is no Windows.
-        ValueError: a file is no hive, or cannot be read; raised after all rows.
+        IncompleteError: a file is no hive, or cannot be read; raised after all rows.
     """
     if not root.windows:
         raise NotApplicable("no Windows registry")
-    problems: list[str] = []
+    problems = Problems()
     paths = [hives.system_hive(root, name) for name in _CONFIG_HIVES]
     paths += [path for _, path in hives.user_hives(root)]
     for path in filter(root.exists, paths):
@@ -43,11 +44,10 @@ def collect(root: Root) -> Iterator[RegistryHive]:
                 _, recovery = root.once(hives.Recoveries).find(path, stream.fileno())
             yield describe(path, root.stat(path).st_size, head, hives.logs(root, path), recovery)
         except OSError as error:
-            problems.append(f"{path}: {reason(error)}")
+            problems.note(f"{path}: {reason(error)}")
         except ValueError as error:
-            problems.append(f"{path}: {error}")
-    if problems:
-        raise ValueError("; ".join(problems))
+            problems.note(f"{path}: {error}")
+    problems.finish()
 
 
 def describe(

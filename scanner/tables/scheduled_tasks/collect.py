@@ -32,7 +32,7 @@ def collect(root: Root) -> Iterator[ScheduledTask]:
 
     Raises:
         NotApplicable: the root has no place for any of them.
-        ValueError: a file could not be read or has malformed lines; raised after all rows.
+        IncompleteError: a file could not be read or has malformed lines; raised after all rows.
     """
     reader = Reader(root)
     if root.windows:

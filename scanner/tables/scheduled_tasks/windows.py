@@ -47,14 +47,11 @@ def tasks(reader: Reader) -> Iterator[ScheduledTask]:
         reader: of a Windows root; gets a note for whatever cannot be read.
     """
     root = reader.root
-    problems: list[str] = []
     wanted = [
         Want(_TREE, _DEPTH_LIMIT, ("id",)),
         Want(_TASKS, 1, ("dynamicinfo", "actions")),
     ]
-    software = hives.read_system(root, "SOFTWARE", wanted, problems)
-    for problem in problems:
-        reader.note(problem)
+    software = hives.read_system(root, "SOFTWARE", wanted, reader)
     known = cached(software)
     folder = f"{root.windows}/System32/Tasks"
     for path in _files(reader, folder, 0):

@@ -25,7 +25,7 @@ def collect(root: Root) -> Iterator[Service]:
 
     Raises:
         NotApplicable: the root has neither.
-        ValueError: a file could not be read; raised after all rows.
+        IncompleteError: a file could not be read; raised after all rows.
     """
     if root.windows:
         yield from windows.collect(root)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
 from fleetscan.appliance.guest.readers.hives import Key
@@ -34,11 +35,10 @@ def collect(root: Root) -> Iterator[Service]:
     Raises:
         ValueError: the hive cannot be read, or not to the end; raised after all rows.
     """
-    problems: list[str] = []
+    problems = Problems()
     system = hives.read_system(root, "SYSTEM", [Want(_SERVICES, 1, _VALUES)], problems)
     yield from services(system.below(_SERVICES))
-    if problems:
-        raise ValueError("; ".join(problems))
+    problems.finish()
 
 
 def services(keys: Iterator[Key]) -> Iterator[Service]:

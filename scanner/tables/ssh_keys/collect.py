@@ -30,7 +30,7 @@ def collect(root: Root) -> Iterator[SshKey]:
 
     Raises:
         NotApplicable: there are neither accounts nor /etc/ssh.
-        ValueError: a file could not be read or has malformed lines; raised after all rows.
+        IncompleteError: a file could not be read or has malformed lines; raised after all rows.
     """
     reader = Reader(root)
     accounts = _accounts(reader)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND, NotApplicable
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import colonfile
@@ -62,7 +63,7 @@ def collect(root: Root) -> Iterator[User]:
     Raises:
         NotApplicable: there is no /etc/passwd.
         OSError: /etc/passwd cannot be read.
-        ValueError: entries are malformed or /etc/shadow cannot be read; raised after all rows.
+        IncompleteError: entries are malformed or /etc/shadow cannot be read; raised after all rows.
     """
     if root.windows:
         yield from windows.collect(root)
@@ -70,23 +71,22 @@ def collect(root: Root) -> Iterator[User]:
     text = root.try_text(ACCOUNTS)
     if text is None:
         raise NotApplicable(f"no {ACCOUNTS}")
-    problems: list[str] = []
+    problems = Problems()
     shadow: dict[str, Shadow] = {}
     try:
         shadow = parse_shadow(root.try_text(SHADOW) or "", problems)
     except OSError as error:
-        problems.append(f"{SHADOW}: {reason(error)}")
+        problems.note(f"{SHADOW}: {reason(error)}")
     accounts = [(fields[0], int(fields[2])) for fields in _accounts(text, [])]
     last = logins.last_logins(root, accounts, problems)
     yield from parse_passwd(text, shadow, problems, last)
-    if problems:
-        raise ValueError("; ".join(problems))
+    problems.finish()
 
 
 def parse_passwd(
     text: str,
     shadow: Mapping[str, Shadow],
-    problems: list[str],
+    problems: Problems,
     last_logins: Mapping[str, logins.Login] = MappingProxyType({}),
 ) -> Iterator[User]:
     """Rows of passwd(5) text, in its order.
@@ -97,12 +97,12 @@ def parse_passwd(
         problems: gets a message when entries are malformed.
         last_logins: last logins by login name.
     """
-    problems += colonfile.damage(ACCOUNTS, text, colons=6)
+    problems.extend(colonfile.damage(ACCOUNTS, text, colons=6))
     malformed: list[int] = []
     for fields in _accounts(text, malformed):
         yield _user(fields, shadow.get(fields[0]), last_logins.get(fields[0]))
     if malformed:
-        problems.append(colonfile.malformed(ACCOUNTS, malformed))
+        problems.note(colonfile.malformed(ACCOUNTS, malformed))
 
 
 def _accounts(text: str, malformed: list[int]) -> Iterator[list[str]]:
@@ -142,14 +142,14 @@ def _user(fields: list[str], shadow: Shadow | None, login: logins.Login | None) 
     )
 
 
-def parse_shadow(text: str, problems: list[str]) -> dict[str, Shadow]:
+def parse_shadow(text: str, problems: Problems) -> dict[str, Shadow]:
     """Entries of shadow(5) text by login name; the first entry of a name counts.
 
     Args:
         text: the file's content.
         problems: gets a message when entries are malformed.
     """
-    problems += colonfile.damage(SHADOW, text, colons=8)
+    problems.extend(colonfile.damage(SHADOW, text, colons=8))
     entries: dict[str, Shadow] = {}
     malformed = []
     for number, fields in colonfile.records(text):
@@ -159,7 +159,7 @@ def parse_shadow(text: str, problems: list[str]) -> dict[str, Shadow]:
             continue
         entries.setdefault(fields[0], Shadow(fields[1], *map(_days, days)))
     if malformed:
-        problems.append(colonfile.malformed(SHADOW, malformed))
+        problems.note(colonfile.malformed(SHADOW, malformed))
     return entries
 
 

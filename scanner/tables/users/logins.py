@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
@@ -34,7 +35,7 @@ class Login:
 
 
 def last_logins(
-    root: Root, accounts: Iterable[tuple[str, int]], problems: list[str]
+    root: Root, accounts: Iterable[tuple[str, int]], problems: Problems
 ) -> dict[str, Login]:
     """Each account's last login, as far as any of the three files tells.
 
@@ -53,7 +54,7 @@ def last_logins(
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            problems.append(f"{path}: {reason(error)}")
+            problems.note(f"{path}: {reason(error)}")
     return found
 
 
@@ -83,7 +84,7 @@ def _from_wtmp(root: Root) -> Iterator[tuple[str, Login]]:
         raise ValueError("its last record is cut off")
 
 
-def _from_lastlog2(root: Root, problems: list[str]) -> Iterator[tuple[str, Login]]:
+def _from_lastlog2(root: Root, problems: Problems) -> Iterator[tuple[str, Login]]:
     if not root.is_file(LASTLOG2):
         return
     for name, seconds, host, line in sqlite.select(root, LASTLOG2, _QUERY, problems):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import sam
 from fleetscan.appliance.guest.readers.sam import Account
 from fleetscan.appliance.guest.root import Root
@@ -16,13 +17,12 @@ def collect(root: Root) -> Iterator[User]:
     Raises:
         ValueError: the hive or an account cannot be read; raised after all rows.
     """
-    problems: list[str] = []
+    problems = Problems()
     hive = sam.read(root, problems)
     ages = sam.password_ages(hive)
     for account in sam.accounts(hive, problems):
         yield _user(account, *ages)
-    if problems:
-        raise ValueError("; ".join(problems))
+    problems.finish()
 
 
 def _user(account: Account, least: int | None, greatest: int | None) -> User:

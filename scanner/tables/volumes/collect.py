@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.machine import GuestMachine, need_disks
 from fleetscan.scanner.tables.volumes.spec import Volume
 
@@ -13,12 +14,11 @@ def collect(machine: GuestMachine) -> Iterator[Volume]:
     """One row a volume.
 
     Raises:
-        OSError: some could not be opened; their rows are yielded before.
+        IncompleteError: some could not be opened; their rows are yielded before.
     """
-    closed = []
+    problems = Problems()
     for volume in need_disks(machine).volumes:
         yield Volume(**dataclasses.asdict(volume))
         if volume.error:
-            closed.append(f"{volume.name}: {volume.error}")
-    if closed:
-        raise OSError("; ".join(closed))
+            problems.note(f"{volume.name}: {volume.error}")
+    problems.finish()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -10,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from fleetscan.appliance.ground import wire
-from fleetscan.appliance.ground.schema import Origin, Scope
+from fleetscan.appliance.ground.schema import IncompleteError, NotApplicable, Origin, Scope
 from fleetscan.appliance.ground.wire import FrameKind
 from fleetscan.appliance.guest.__main__ import Agent
 from fleetscan.appliance.guest.machine import DirectoryMachine
@@ -67,6 +68,50 @@ def test_files_are_all_that_lacks_unless_a_collector_looked_where_nothing_is_mou
     with Root("r", str(tmp_path), mounts) as root:
         Agent(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
     assert (stream.last["name"], stream.last["unread"]) == (name, unread)
+
+
+class Broken:
+    """A table whose collector ends by an error after one row."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def load_collector(self, _: str) -> Any:
+        return self.collect
+
+    def collect(self, _: object) -> Iterator[object]:
+        yield b"{}\n"
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (IncompleteError("/x: odd"), r"/x: odd"),
+        (NotApplicable("no such thing"), r"no such thing"),
+        (FileNotFoundError(2, "No such file", "/x"), r"/x: No such file( or directory)?"),
+        (MemoryError("of this"), r"of this"),
+    ],
+)
+def test_what_a_collector_states_is_told_as_it_is(error: Exception, told: str) -> None:
+    stream = Stream("users")
+    with Root("r", "/") as root:
+        Agent(stream, cast(DirectoryMachine, Machine(root)), cast(Any, Broken(error))).serve()
+    assert re.fullmatch(told, stream.last["message"])
+    assert stream.last["name"] == type(error).__name__
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x" * 900), KeyError("x"), AssertionError(), UnicodeError("x")]
+)
+def test_any_other_error_of_a_collector_is_a_bug_and_says_where(error: Exception) -> None:
+    stream = Stream("users")
+    with Root("r", "/") as root:
+        Agent(stream, cast(DirectoryMachine, Machine(root)), cast(Any, Broken(error))).serve()
+    assert stream.last["name"] == type(error).__name__
+    where = r"\(a bug in fleetscan, at guest/test_agent\.py:[0-9]+ collect < "
+    assert re.search(where, stream.last["message"][:1000])
+    assert "Traceback" in stream.last["traceback"]
 
 
 # -- Filesystems that are not there ----------------------------------------------------------

@@ -66,7 +66,7 @@ def test_what_stands_in_a_files_place_costs_that_file(tree: Path, kind: str, nam
     make(tree / "etc" / name)
     with Root("r", str(tree)) as root:
         table = mount_table.read(root)
-    assert table.problems == [f"/etc/{name}: {why}"]
+    assert list(table.problems) == [f"/etc/{name}: {why}"]
     assert bool(table.entries) is (name != "fstab")
     # Only what hides lines that the system itself reads leaves open what is mounted.
     assert bool(table.unknown) is ((name, kind) == ("fstab", "huge"))
@@ -228,6 +228,6 @@ def test_arrays_are_named_by_whichever_file_there_is(tree: Path) -> None:
         (tree / "etc" / name).write_text(f"ARRAY /dev/md/{name[-6]} UUID={UUID}\n")
     with Root("r", str(tree)) as root:
         table = mount_table.read(root)
-    assert table.problems == []
+    assert list(table.problems) == []
     assert table.arrays.keys() == {"m", "a"}
     assert table.resolve("/dev/md/a", devices()) is not None

@@ -141,7 +141,7 @@ def _run(table: str, tree: str) -> tuple[int, str]:
         try:
             for _ in encode_rows(load_collector(table)(root)):
                 rows += 1
-        except (schema.NotApplicable, OSError, ValueError) as error:
+        except (schema.NotApplicable, schema.IncompleteError, OSError) as error:
             return rows, f"{type(error).__name__}: {error}"
         except Exception as error:  # a fault of the collector's
             return rows, f"unforeseen {type(error).__name__}: {error}"

@@ -53,7 +53,7 @@ def run(table: str, tree: Path) -> Outcome:
     with Root("case", str(tree)) as root:
         try:
             rows.extend(row.decode() for row in encode_rows(load_collector(table)(root)))
-        except (schema.NotApplicable, OSError, ValueError) as error:
+        except (schema.NotApplicable, schema.IncompleteError, OSError) as error:
             return Outcome(rows, f"{type(error).__name__}: {error}")
     return Outcome(rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.scanner.tables.groups.collect import parse_group, parse_gshadow
 from fleetscan.scanner.tables.users.collect import (
@@ -19,7 +20,7 @@ from tests.strategies import guest_texts
 
 def test_shadow_counts_only_for_accounts_that_refer_to_it() -> None:
     shadow = {"a": Shadow("*"), "b": Shadow("*")}
-    rows = list(parse_passwd("a::0:0:::\nb:x:0:0:::\n", shadow, []))
+    rows = list(parse_passwd("a::0:0:::\nb:x:0:0:::\n", shadow, Problems()))
     assert [row.password for row in rows] == ["empty", "none"]
 
 
@@ -47,13 +48,13 @@ def test_hash_of_unknown_algorithm_is_still_a_password() -> None:
 
 
 def test_row_never_holds_the_hash() -> None:
-    (row,) = parse_passwd("a:$6$salt$secrethash:0:0:::\n", {}, [])
+    (row,) = parse_passwd("a:$6$salt$secrethash:0:0:::\n", {}, Problems())
     assert "secrethash" not in repr(row)
 
 
 def test_never_expiring_accounts_end_with_the_year_9999() -> None:
-    (entry,) = parse_shadow("a:*::::::99999999999:\n", []).values()
-    (row,) = parse_passwd("a:x:0:0:::\n", {"a": entry}, [])
+    (entry,) = parse_shadow("a:*::::::99999999999:\n", Problems()).values()
+    (row,) = parse_passwd("a:x:0:0:::\n", {"a": entry}, Problems())
     assert row.expires == 253_402_214_400_000_000
 
 
@@ -68,16 +69,16 @@ def test_never_expiring_accounts_end_with_the_year_9999() -> None:
     ],
 )
 def test_an_entry_of_shadow_counts_where_glibc_reads_it(fields: str, maximum: int) -> None:
-    problems: list[str] = []
+    problems = Problems()
     (entry,) = parse_shadow(f"a:{fields}\n", problems).values()
-    assert (entry.maximum, problems) == (maximum, [])
+    assert (entry.maximum, list(problems)) == (maximum, [])
 
 
 @pytest.mark.parametrize(
     "fields", ["*", "*850:0:99999:7:::", "*:1:2:", "*:1:2:3:4", "*:" + ":" * 8]
 )
 def test_an_entry_of_shadow_that_lost_a_colon_is_malformed(fields: str) -> None:
-    problems: list[str] = []
+    problems = Problems()
     assert parse_shadow(f"a:{fields}\n", problems) == {}
     assert "/etc/shadow: malformed line 1" in problems
 
@@ -89,9 +90,11 @@ def test_control_characters_tell_that_a_file_is_damaged() -> None:
 
 
 def test_malformed_lines_are_named_up_to_a_limit() -> None:
-    problems: list[str] = []
+    problems = Problems()
     assert list(parse_passwd("junk\n" * 12, {}, problems)) == []
-    assert problems == ["/etc/passwd: malformed lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more"]
+    assert list(problems) == [
+        "/etc/passwd: malformed lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more"
+    ]
 
 
 def test_first_name_of_a_number_is_its_name() -> None:
@@ -100,7 +103,7 @@ def test_first_name_of_a_number_is_its_name() -> None:
 
 @given(guest_texts(), guest_texts())
 def test_any_text_gives_rows_or_problems(one: str, other: str) -> None:
-    problems: list[str] = []
+    problems = Problems()
     text = f"{one}:{other}:0:0:{one}:{other}:{one}\n{other}\n{one}"
     entries = parse_shadow(text, problems)
     list(parse_passwd(text, entries, problems))

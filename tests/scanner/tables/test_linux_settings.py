@@ -83,7 +83,7 @@ def test_file_beyond_the_limit_is_a_failure_and_the_others_are_read(tmp_path: Pa
     (folder / "b.conf").write_text("vm.swappiness = 1\n")
     outcome = run("kernel_settings", tmp_path)
     assert len(outcome.rows) == 1
-    assert outcome.error == "ValueError: /etc/sysctl.d/a.conf: larger than 1048576 bytes"
+    assert outcome.error == "IncompleteError: /etc/sysctl.d/a.conf: larger than 1048576 bytes"
 
 
 def test_periodic_script_runs_when_its_mode_and_name_let_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import release
 from fleetscan.appliance.guest.readers.hives import Key, Value
 from fleetscan.appliance.guest.readers.release import Release
@@ -342,12 +343,12 @@ def test_a_windows_that_sleeps_is_told(tmp_path: Path, content: bytes | None, as
     if content is not None:
         (tmp_path / "hiberfil.sys").write_bytes(content)
     with Root("r", str(tmp_path)) as root:
-        assert windows.is_hibernated(root, []) is asleep
+        assert windows.is_hibernated(root, Problems()) is asleep
 
 
 def test_a_sleep_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "hiberfil.sys").mkdir()
-    problems: list[str] = []
+    problems = Problems()
     with Root("r", str(tmp_path)) as root:
         assert windows.is_hibernated(root, problems) is None
-    assert problems == ["/hiberfil.sys: Is a directory"]
+    assert list(problems) == ["/hiberfil.sys: Is a directory"]

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetscan.appliance.ground.problems import Problems
+from fleetscan.appliance.ground.schema import IncompleteError
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.collect import collect
@@ -113,10 +115,10 @@ def test_slackware_records_are_told_by_their_names(tmp_path: Path) -> None:
     )
     os.utime(folder / "aaa_base-15.0-x86_64-3", ns=(0, 7_000))
     (folder / "nonsense").touch()
-    with Root("r", str(tmp_path)) as root, pytest.raises(ValueError, match="nonsense"):
+    with Root("r", str(tmp_path)) as root, pytest.raises(IncompleteError, match="nonsense"):
         list(collect(root))
     with Root("r", str(tmp_path)) as root:
-        (row,) = slackware.collect(root, HERE, [])
+        (row,) = slackware.collect(root, HERE, Problems())
     assert (row.name, row.version, row.release, row.architecture) == (
         "aaa_base", "15.0-3", "3", "x86_64",
     )  # fmt: skip
@@ -132,10 +134,10 @@ def test_a_query_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.Monk
             "CREATE VIEW packages AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1"
             " FROM n) SELECT i FROM n WHERE i < 0"
         )
-    problems: list[str] = []
+    problems = Problems()
     with Root("r", str(tmp_path)) as root:
         assert list(sqlite.select(root, "/db", "SELECT * FROM packages", problems)) == []
-    assert problems == ["/db: damaged database: interrupted"]
+    assert list(problems) == ["/db: damaged database: interrupted"]
 
 
 def _database(path: Path) -> sqlite3.Connection:
@@ -163,7 +165,7 @@ def test_what_stands_in_a_databases_log_counts(
     problem: str | None,
 ) -> None:
     monkeypatch.setattr(sqlite, "COPY_LIMIT", limit)
-    problems: list[str] = []
+    problems = Problems()
     connection = _database(tmp_path / "db")
     with Root("r", str(tmp_path)) as root:
         rows = list(sqlite.select(root, "/db", "SELECT name FROM packages", problems))
@@ -201,6 +203,6 @@ def test_any_text_gives_rows_or_none(one: str, other: str) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_property_list_is_read_or_told_to_be_damaged(data: bytes) -> None:
-    problems: list[str] = []
+    problems = Problems()
     found = xbps.parse(data, problems)
     assert problems or isinstance(found, dict)

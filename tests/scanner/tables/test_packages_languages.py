@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.options import FactOptions, PackagesMode
+from fleetscan.appliance.ground.schema import IncompleteError
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages import language
@@ -33,7 +34,7 @@ def found(top: Path, mode: PackagesMode) -> tuple[list[Package], list[str]]:
 def problems_of(reader: Reader) -> list[str]:
     try:
         reader.finish()
-    except ValueError as error:
+    except IncompleteError as error:
         return str(error).split("; ")
     return []
 

@@ -20,6 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetscan.appliance.ground.problems import Problems
+from fleetscan.appliance.ground.schema import IncompleteError
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.collect import collect
@@ -82,7 +84,7 @@ def _collect(top: Path) -> tuple[list[str], str]:
     with Root("r", str(top)) as root:
         try:
             names.extend(row.name for row in collect(root))
-        except ValueError as error:
+        except IncompleteError as error:
             return names, str(error)
     return names, ""
 
@@ -220,8 +222,8 @@ WHOLE = NDB_HEADER + _slots((1, 256, 4), (7, 260, 4)) + _blob(1, b"one") + _blob
 
 
 def _blobs(content: bytes) -> tuple[list[bytes], list[str]]:
-    problems: list[str] = []
-    return list(rpmdb.ndb_blobs(io.BytesIO(content), problems)), problems
+    problems = Problems()
+    return list(rpmdb.ndb_blobs(io.BytesIO(content), problems)), list(problems)
 
 
 def test_an_ndb_database_gives_its_headers() -> None:
@@ -263,8 +265,8 @@ BERKELEY = (
 
 def _berkeley(content: bytes) -> tuple[list[int], list[str]]:
     """Lengths of the headers, and problems."""
-    problems: list[str] = []
-    return [len(blob) for blob in rpmdb.bdb_blobs(io.BytesIO(content), problems)], problems
+    problems = Problems()
+    return [len(blob) for blob in rpmdb.bdb_blobs(io.BytesIO(content), problems)], list(problems)
 
 
 def _with(offset: int, content: bytes) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.users import logins
 from tests.scanner.tables.run_case import run
@@ -79,7 +80,7 @@ def test_damaged_record_file_is_a_failure_and_accounts_are_told(path: str, tree:
     (tree / path.lstrip("/")).write_bytes(b"damaged")
     outcome = run("users", tree)
     assert len(outcome.rows) == len(ACCOUNTS)
-    assert outcome.error.startswith(f"ValueError: {path}: ")
+    assert outcome.error.startswith(f"IncompleteError: {path}: ")
 
 
 @settings(deadline=None)  # writes files, which is as slow as the machine is busy
@@ -90,5 +91,5 @@ def test_any_bytes_give_logins_or_problems(data: bytes) -> None:
         for name in ("lastlog", "wtmp"):
             (Path(folder) / "var/log" / name).write_bytes(data)
         with Root("test", folder) as root:
-            found = logins.last_logins(root, ACCOUNTS, [])
+            found = logins.last_logins(root, ACCOUNTS, Problems())
     assert all(login.seconds > 0 for login in found.values())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages import records
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
@@ -32,7 +33,7 @@ def _find(root: Root) -> str | None:
     return next(filter(root.is_file, DATABASES), None)
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package.
 
     Args:
@@ -49,7 +50,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
         else:
             unsound += 1
     if unsound:
-        problems.append(f"{path}: {unsound} records without a name or a version")
+        problems.note(f"{path}: {unsound} records without a name or a version")
 
 
 def parse(text: str) -> Record:

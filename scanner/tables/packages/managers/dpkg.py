@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages import records
@@ -47,7 +48,7 @@ def is_present(root: Root) -> bool:
     return root.exists(STATUS) or root.is_dir(STATUS_D)
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package that dpkg-query lists: all but those on record as not installed.
 
     Args:
@@ -62,10 +63,10 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
             rows += 1
             yield package
     if times and not rows and not problems:
-        problems.append(f"{STATUS}: lists no package, but {INFO} has files of {len(times)}")
+        problems.note(f"{STATUS}: lists no package, but {INFO} has files of {len(times)}")
 
 
-def _records(root: Root, problems: list[str]) -> Iterator[Record]:
+def _records(root: Root, problems: Problems) -> Iterator[Record]:
     merged: dict[tuple[str, str], Record] = {}
     updates = [f"{UPDATES}/{name}" for name in root.listdir(UPDATES) if name.isdigit()]
     for path in (STATUS, *updates):
@@ -77,7 +78,7 @@ def _records(root: Root, problems: list[str]) -> Iterator[Record]:
             yield from _sound(root, path, problems, default="install ok installed")
 
 
-def _sound(root: Root, path: str, problems: list[str], default: str | None) -> Iterator[Record]:
+def _sound(root: Root, path: str, problems: Problems, default: str | None) -> Iterator[Record]:
     unsound = []
     end = records.LINE if default is None else b""  # status.d's are written by other tools
     for number, record in enumerate(read(root, path, problems, end), start=1):
@@ -89,10 +90,10 @@ def _sound(root: Root, path: str, problems: list[str], default: str | None) -> I
             unsound.append(number)
     if unsound:
         count = f"{len(unsound)} malformed record{'s' if len(unsound) > 1 else ''}"
-        problems.append(f"{path}: {count}, the first being number {unsound[0]}")
+        problems.note(f"{path}: {count}, the first being number {unsound[0]}")
 
 
-def read(root: Root, path: str, problems: list[str], end: bytes = records.LINE) -> Iterator[Record]:
+def read(root: Root, path: str, problems: Problems, end: bytes = records.LINE) -> Iterator[Record]:
     """The wanted fields of each record of a status file; empty ones for malformed records."""
     return map(parse, records.texts(root, path, problems, end))
 
@@ -171,7 +172,7 @@ def split_version(version: str) -> tuple[int | None, str, str | None]:
     return int(epoch) if epoch else None, upstream if dash else rest, revision if dash else None
 
 
-def _install_times(root: Root, problems: list[str]) -> dict[str, int]:
+def _install_times(root: Root, problems: Problems) -> dict[str, int]:
     # dpkg writes a package's list of files anew with every unpacking.
     times: dict[str, int] = {}
     try:
@@ -179,7 +180,7 @@ def _install_times(root: Root, problems: list[str]) -> dict[str, int]:
     except (FileNotFoundError, NotADirectoryError):
         return times
     except OSError as error:
-        problems.append(f"{INFO}: {reason(error)}")
+        problems.note(f"{INFO}: {reason(error)}")
         return times
     try:
         with os.scandir(fd) as entries:
@@ -188,7 +189,7 @@ def _install_times(root: Root, problems: list[str]) -> dict[str, int]:
                     modified = entry.stat(follow_symlinks=False).st_mtime_ns
                     times[entry.name[: -len(".list")]] = schema.microseconds(modified)
     except OSError as error:
-        problems.append(f"{INFO}: {reason(error)}")
+        problems.note(f"{INFO}: {reason(error)}")
     finally:
         os.close(fd)
     return times

@@ -10,6 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
@@ -29,7 +30,7 @@ def is_present(root: Root) -> bool:
     return root.is_dir(INSTALLATION)
 
 
-def collect(root: Root, _: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, _: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a deployed application or runtime; arguments as of every reader here."""
     for kind in ("app", "runtime"):
         for identifier in root.glob(f"{INSTALLATION}/{kind}"):
@@ -39,7 +40,7 @@ def collect(root: Root, _: Distribution, problems: list[str]) -> Iterator[Packag
                         yield _deployed(root, kind, branch, problems)
 
 
-def _deployed(root: Root, kind: str, branch: str, problems: list[str]) -> Package:
+def _deployed(root: Root, kind: str, branch: str, problems: Problems) -> Package:
     commit = ""
     with contextlib.suppress(OSError):
         commit = root.readlink(f"{branch}/active")
@@ -48,7 +49,7 @@ def _deployed(root: Root, kind: str, branch: str, problems: list[str]) -> Packag
         found = _VERSION.search(root.read_bytes(f"{branch}/active/deploy", LIMIT))
         version = found[1].decode("utf-8", "surrogateescape") if found else ""
     except OSError as error:
-        problems.append(f"{branch}/active/deploy: {reason(error)}")
+        problems.note(f"{branch}/active/deploy: {reason(error)}")
     name, architecture, release = branch.split("/")[-3:]
     return package(
         "flatpak",

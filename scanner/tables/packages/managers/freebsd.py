@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
@@ -30,7 +31,7 @@ def is_present(root: Root) -> bool:
     return root.is_file(DATABASE)
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package; arguments as of every reader here."""
     unsound = 0
     for values in sqlite.select(root, DATABASE, _QUERY, problems):
@@ -39,7 +40,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
         else:
             unsound += 1
     if unsound:
-        problems.append(f"{DATABASE}: {unsound} packages without a name or a version")
+        problems.note(f"{DATABASE}: {unsound} packages without a name or a version")
 
 
 def from_values(values: tuple[object, ...], distribution: Distribution) -> Package:

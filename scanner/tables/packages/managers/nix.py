@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
@@ -28,7 +29,7 @@ def is_present(root: Root) -> bool:
     return root.is_file(DATABASE)
 
 
-def collect(root: Root, _: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, _: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a store path with a version in its name; arguments as of every reader here."""
     for path, registered, size in sqlite.select(root, DATABASE, _QUERY, problems):
         match = _PATH.fullmatch(sqlite.text(path))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.managers import dpkg
@@ -27,7 +28,7 @@ def is_present(root: Root) -> bool:
     return any(map(root.is_file, DATABASES))
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package; arguments as of every reader here."""
     for path in filter(root.is_file, DATABASES):
         unsound = 0
@@ -39,7 +40,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
             elif len(words) != 3 or not named or words[2] not in _OTHER:
                 unsound += 1
         if unsound:
-            problems.append(f"{path}: {unsound} malformed records")
+            problems.note(f"{path}: {unsound} malformed records")
 
 
 def from_record(record: Record, distribution: Distribution) -> Package:

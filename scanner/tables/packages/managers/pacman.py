@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
@@ -30,7 +31,7 @@ def is_present(root: Root) -> bool:
     return root.is_dir(LOCAL)
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package.
 
     Args:
@@ -55,7 +56,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
             unsound.append(f"{name}/desc: ends in the middle of a line")
         yield from_fields(fields, distribution)
     if unsound:
-        problems.append(f"{LOCAL}: {len(unsound)} damaged packages, the first: {unsound[0]}")
+        problems.note(f"{LOCAL}: {len(unsound)} damaged packages, the first: {unsound[0]}")
 
 
 def parse_desc(text: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
@@ -39,7 +40,7 @@ def _packages(root: Root) -> Iterator[str]:
                 yield f"{directory}/{name}"
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package; arguments as of every reader here."""
     for path in _packages(root):
         facts = {}
@@ -51,13 +52,13 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
         yield from_facts(path.rpartition("/")[2], facts, distribution)
 
 
-def _read(root: Root, path: str, problems: list[str]) -> str:
+def _read(root: Root, path: str, problems: Problems) -> str:
     try:
         return root.read_text(path, LIMIT)
     except FileNotFoundError:
         raise
     except OSError as error:
-        problems.append(f"{path}: {reason(error)}")
+        problems.note(f"{path}: {reason(error)}")
         return ""
 
 

@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
 from fleetscan.scanner.tables.packages.row import number, package
@@ -40,7 +41,7 @@ def _packages(root: Root) -> Iterator[tuple[str, str]]:
                     yield category, name
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package; arguments as of every reader here."""
     unsound = []
     for category, name in _packages(root):
@@ -56,7 +57,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
                 facts[fact] = root.read_text(f"{directory}/{fact}", LIMIT).strip()
         yield from_facts(category, name, facts, distribution)
     if unsound:
-        problems.append(f"{DATABASE}: {len(unsound)} damaged packages, the first: {unsound[0]}")
+        problems.note(f"{DATABASE}: {len(unsound)} damaged packages, the first: {unsound[0]}")
 
 
 def from_facts(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import sqlite
@@ -89,7 +90,7 @@ class Format:
     name: str
     main: str
     magic: Callable[[bytes], bool]
-    headers: Callable[[Root, str, list[str]], Iterator[Header]]
+    headers: Callable[[Root, str, Problems], Iterator[Header]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Database:
         return f"{self.directory}/{self.format.main}"
 
 
-def sqlite_headers(root: Root, path: str, problems: list[str]) -> Iterator[Header]:
+def sqlite_headers(root: Root, path: str, problems: Problems) -> Iterator[Header]:
     """Headers in an rpmdb.sqlite."""
     blobs = (
         blob if isinstance(blob, bytes) else b""
@@ -114,25 +115,25 @@ def sqlite_headers(root: Root, path: str, problems: list[str]) -> Iterator[Heade
     yield from _parsed(blobs, problems)
 
 
-def ndb_headers(root: Root, path: str, problems: list[str]) -> Iterator[Header]:
+def ndb_headers(root: Root, path: str, problems: Problems) -> Iterator[Header]:
     """Headers in a Packages.db."""
     with root.open(path) as stream:
         yield from _parsed(ndb_blobs(stream, problems), problems)
 
 
-def ndb_blobs(stream: BinaryIO, problems: list[str]) -> Iterator[bytes]:
+def ndb_blobs(stream: BinaryIO, problems: Problems) -> Iterator[bytes]:
     """Headers of packages as they lie in a Packages.db; empty ones for those that are damaged."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     (pages,) = struct.unpack_from("<12xI", stream.read(_NDB_BLOCK).ljust(_NDB_BLOCK, b"\0"))
     known = min(pages, _NDB_PAGES, size // _NDB_PAGE)
     if not 0 < pages == known:
-        problems.append("damaged database: it ends within its table of packages")
+        problems.note("damaged database: it ends within its table of packages")
     stream.seek(0)
     table = stream.read(known * _NDB_PAGE)
     slots = list(_NDB_SLOT.iter_unpack(table))[_NDB_HEADER_SLOTS:]
     if any(magic != b"Slot" for magic, *_ in slots):
-        problems.append("damaged database: bad entry in its table of packages")
+        problems.note("damaged database: bad entry in its table of packages")
     for magic, number, first, blocks in slots:
         if magic == b"Slot" and number:
             yield _ndb_blob(stream, number, first, blocks)
@@ -155,7 +156,7 @@ def _ndb_blob(stream: BinaryIO, number: int, first: int, blocks: int) -> bytes:
     return data[_NDB_BLOB.size : _NDB_BLOB.size + length]
 
 
-def _parsed(blobs: Iterator[bytes], problems: list[str]) -> Iterator[Header]:
+def _parsed(blobs: Iterator[bytes], problems: Problems) -> Iterator[Header]:
     """What librpm reads in headers; how many it cannot is a problem.
 
     Raises:
@@ -173,16 +174,16 @@ def _parsed(blobs: Iterator[bytes], problems: list[str]) -> Iterator[Header]:
         else:
             yield {tag: header[tag] for tag in TAGS}
     if unreadable:
-        problems.append(f"damaged database: {unreadable} of {total} packages unreadable")
+        problems.note(f"damaged database: {unreadable} of {total} packages unreadable")
 
 
-def bdb_headers(root: Root, path: str, problems: list[str]) -> Iterator[Header]:
+def bdb_headers(root: Root, path: str, problems: Problems) -> Iterator[Header]:
     """Headers in a Packages file of Berkeley DB."""
     with root.open(path) as stream:
         yield from _parsed(bdb_blobs(stream, problems), problems)
 
 
-def bdb_blobs(stream: BinaryIO, problems: list[str]) -> Iterator[bytes]:
+def bdb_blobs(stream: BinaryIO, problems: Problems) -> Iterator[bytes]:
     """Headers of packages as they lie in a hash database; empty ones for those that are damaged.
 
     Records stand under the package's number, and under 0 the last number.
@@ -193,12 +194,12 @@ def bdb_blobs(stream: BinaryIO, problems: list[str]) -> Iterator[bytes]:
     order = _BDB_ORDERS.get(head[_BDB_MAGIC_OFFSET : _BDB_MAGIC_OFFSET + 4], "<")
     length, last, last_bucket, *spares = struct.unpack(order + _BDB_META, head)
     if not 512 <= length <= 1 << 16:
-        problems.append("damaged database: its pages have no size")
+        problems.note("damaged database: its pages have no size")
         return
     if (last + 1) * length > size:
-        problems.append("damaged database: it ends before its last page")
+        problems.note("damaged database: it ends before its last page")
     if size > _BDB_LIMIT:
-        problems.append(f"of a database larger than {_BDB_LIMIT} bytes the beginning alone is read")
+        problems.note(f"of a database larger than {_BDB_LIMIT} bytes the beginning alone is read")
     pages = min(last + 1, min(size, _BDB_LIMIT) // length)
     buckets = range(min(last_bucket + 1, pages))
     wanted = {bucket + spares[bucket.bit_length()] for bucket in buckets}
@@ -213,7 +214,7 @@ def bdb_blobs(stream: BinaryIO, problems: list[str]) -> Iterator[bytes]:
                 if key != bytes(4):
                     yield _bdb_value(stream, data, order, length)
     if lost := len(wanted - seen):
-        problems.append(f"damaged database: {lost} of its pages are lost")
+        problems.note(f"damaged database: {lost} of its pages are lost")
 
 
 def _bdb_records(page: bytes, order: str) -> Iterator[tuple[bytes, bytes]]:
@@ -274,7 +275,7 @@ def is_present(root: Root) -> bool:
     return find(root) is not None
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package, public keys that rpm keeps as packages included.
 
     Args:
@@ -285,23 +286,23 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
     database = find(root)
     if database is None:
         return
-    found: list[str] = []
+    found = Problems()
     try:
         yield from _rows(root, database, distribution, found)
     except ImportError as error:
-        found.append(f"no librpm here to read it with ({error})")
+        found.note(f"no librpm here to read it with ({error})")
     except OSError as error:
-        found.append(reason(error))
+        found.note(reason(error))
     path = f"{database.path}: "
-    problems += [problem if problem.startswith(path) else path + problem for problem in found]
+    problems.extend(problem if problem.startswith(path) else path + problem for problem in found)
 
 
 def _rows(
-    root: Root, database: Database, distribution: Distribution, problems: list[str]
+    root: Root, database: Database, distribution: Distribution, problems: Problems
 ) -> Iterator[Package]:
     with root.open(database.path) as stream:
         if not database.format.magic(stream.read(64)):
-            problems.append(f"not an rpm database of the {database.format.name} format")
+            problems.note(f"not an rpm database of the {database.format.name} format")
             return
     nameless = 0
     for header in database.format.headers(root, database.path, problems):
@@ -310,7 +311,7 @@ def _rows(
         else:
             nameless += 1
     if nameless:
-        problems.append(f"damaged database: {nameless} packages without a name or a version")
+        problems.note(f"damaged database: {nameless} packages without a name or a version")
 
 
 def from_header(header: Header, distribution: Distribution) -> Package:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
@@ -33,7 +34,7 @@ def _find(root: Root) -> str | None:
     return next(filter(root.is_dir, DIRECTORIES), None)
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package; arguments as of every reader here."""
     directory = _find(root) or DIRECTORIES[0]
     unsound = []
@@ -52,7 +53,7 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
         at = None if modified is None else schema.microseconds(modified)
         yield from_record(parts, head, distribution, at)
     if unsound:
-        problems.append(f"{directory}: {len(unsound)} damaged records, the first: {unsound[0]}")
+        problems.note(f"{directory}: {len(unsound)} damaged records, the first: {unsound[0]}")
 
 
 def from_record(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
@@ -22,22 +23,22 @@ def is_present(root: Root) -> bool:
     return root.is_file(STATE)
 
 
-def collect(root: Root, _: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, _: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a snap; arguments as of every reader here."""
     try:
         state = json.loads(root.read_bytes(STATE))
         snaps = state["data"].get("snaps", {}).items()
     except OSError as error:
-        problems.append(f"{STATE}: {reason(error)}")
+        problems.note(f"{STATE}: {reason(error)}")
         return
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        problems.append(f"{STATE}: damaged: {type(error).__name__}")
+        problems.note(f"{STATE}: damaged: {type(error).__name__}")
         return
     for name, snap in snaps:
         if isinstance(snap, dict) and isinstance(snap.get("current"), str | int):
             yield from_state(name, snap)
         else:
-            problems.append(f"{STATE}: {name} has no revision")
+            problems.note(f"{STATE}: {name} has no revision")
 
 
 def from_state(name: str, snap: dict[str, object]) -> Package:

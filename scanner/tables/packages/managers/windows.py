@@ -12,6 +12,7 @@ import datetime as dt
 import re
 from collections.abc import Iterator, Sequence
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
@@ -35,7 +36,7 @@ _INSTALLED = 0x70
 _DAY = re.compile("([0-9]{4})([0-9]{2})([0-9]{2})")
 
 
-def collect(root: Root, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, problems: Problems) -> Iterator[Package]:
     """One row a program, then one an update, then one a program of a user.
 
     Args:
@@ -55,7 +56,7 @@ def collect(root: Root, problems: list[str]) -> Iterator[Package]:
         yield from _of_user(root, account, path, problems)
 
 
-def _of_user(root: Root, account: str, path: str, problems: list[str]) -> Iterator[Package]:
+def _of_user(root: Root, account: str, path: str, problems: Problems) -> Iterator[Package]:
     places: Sequence[tuple[str, str | None]] = ((_UNINSTALL, None), (_UNINSTALL_32, "x86"))
     wanted = [Want(_OF_USER + place, 1, _PROGRAM_VALUES) for place, _ in places]
     hive = hives.read(root, path, wanted, problems)

@@ -10,6 +10,7 @@ import plistlib
 from collections.abc import Iterator, Mapping
 from xml.parsers.expat import ExpatError
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
@@ -36,12 +37,12 @@ def is_present(root: Root) -> bool:
     return root.is_file(DATABASE)
 
 
-def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iterator[Package]:
+def collect(root: Root, distribution: Distribution, problems: Problems) -> Iterator[Package]:
     """One row a package; arguments as of every reader here."""
     try:
         content = root.read_bytes(DATABASE, LIMIT)
     except OSError as error:
-        problems.append(f"{DATABASE}: {reason(error)}")
+        problems.note(f"{DATABASE}: {reason(error)}")
         return
     unsound = 0
     for name, record in parse(content, problems).items():
@@ -52,15 +53,15 @@ def collect(root: Root, distribution: Distribution, problems: list[str]) -> Iter
         else:
             unsound += 1
     if unsound:
-        problems.append(f"{DATABASE}: {unsound} malformed records")
+        problems.note(f"{DATABASE}: {unsound} malformed records")
 
 
-def parse(content: bytes, problems: list[str]) -> dict[str, object]:
+def parse(content: bytes, problems: Problems) -> dict[str, object]:
     """Records by package name; of a damaged database those before the damage."""
     try:
         return _load(content)
     except (ExpatError, ValueError, LookupError, RecursionError) as error:
-        problems.append(f"{DATABASE}: damaged: {error}")
+        problems.note(f"{DATABASE}: damaged: {error}")
     whole, end, _ = content.rpartition(_RECORD_END)
     try:
         return _load(whole + end + _END)

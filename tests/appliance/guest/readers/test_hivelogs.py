@@ -231,10 +231,11 @@ import sys
 from fleetscan.appliance.guest.root import Root
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
-problems = []
+from fleetscan.appliance.ground.problems import Problems
+problems = Problems()
 with Root("r", sys.argv[1]) as root:
     top = hives.read_system(root, "SOFTWARE", [Want("Software", 1)], problems)
-print(len(top.keys["software"].keys), problems)
+print(len(top.keys["software"].keys), list(problems))
 """
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import hivenames, hivereader, hives, sam
 from fleetscan.appliance.guest.readers.hives import Key, Value
 from fleetscan.appliance.guest.root import Root
@@ -33,8 +34,9 @@ import dataclasses, json, sys
 from fleetscan.appliance.guest.root import Root
 from fleetscan.appliance.guest.readers import hivereader, hives
 from fleetscan.appliance.guest.readers.hivereader import Want
+from fleetscan.appliance.ground.problems import Problems
 
-problems = []
+problems = Problems()
 for limit in sys.argv[3:]:
     name, _, value = limit.partition("=")
     setattr(hivereader, name, int(value))
@@ -42,7 +44,7 @@ with Root("r", sys.argv[1]) as root:
     wanted = [Want(path, 9) for path in sys.argv[2].split()]
     key = hives.read(root, "HIVE", wanted, problems)
 names = sorted(key.keys["software"].keys) if key and "software" in key.keys else []
-print(json.dumps([names, problems, key is None]))
+print(json.dumps([names, list(problems), key is None]))
 """
 
 _BASE_BLOCK = 4096
@@ -179,11 +181,11 @@ def test_a_crash_of_the_reader_is_a_failure(
 
     (tmp_path / "HIVE").write_bytes(b"regf")
     monkeypatch.setattr(hivereader, "_parts", crash)
-    problems: list[str] = []
+    problems = Problems()
     with Root("r", str(tmp_path)) as root:
         key = hives.read(root, "HIVE", [], problems)
     assert key == Key("")
-    assert problems == ["HIVE: its reader ended with status -9"]
+    assert list(problems) == ["HIVE: its reader ended with status -9"]
 
 
 @pytest.mark.parametrize(
@@ -225,12 +227,12 @@ def tell(monkeypatch: pytest.MonkeyPatch, top: Path, parts: Callable[[], object]
 
     (top / "HIVE").write_bytes(b"regf")
     monkeypatch.setattr(hivereader, "_parts", told)
-    problems: list[str] = []
+    problems = Problems()
     with Root("r", str(top)) as root:
         key = hives.read(root, "HIVE", [], problems)
     assert key
     assert key.find("Kept")
-    return problems
+    return list(problems)
 
 
 @pytest.mark.timeout(60)
@@ -252,13 +254,13 @@ def test_what_was_told_before_a_crash_is_kept(
 
 
 def test_a_hive_that_is_not_there_is_told_from_one_that_cannot_be_read(tmp_path: Path) -> None:
-    problems: list[str] = []
+    problems = Problems()
     (tmp_path / "folder").mkdir()
     with Root("r", str(tmp_path)) as root:
         assert hives.read(root, "HIVE", [], problems) is None
-        assert problems == []
+        assert list(problems) == []
         assert hives.read(root, "folder", [], problems) == Key("")
-        assert problems == ["folder: Is a directory"]
+        assert list(problems) == ["folder: Is a directory"]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +316,7 @@ def test_account_values_of_any_content_give_rows_or_problems(
     account.keys["aliases"] = Key("Aliases", keys={"2": key("000003EB", C=first + second)})
     domains = Key("Domains", keys={"account": account})
     hive = Key("", keys={"sam": Key("SAM", keys={"domains": domains})})
-    problems: list[str] = []
+    problems = Problems()
     rows = [*sam.accounts(hive, problems), *sam.aliases(hive, problems)]
     assert len(rows) + len(problems) == 2
 

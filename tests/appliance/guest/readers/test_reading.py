@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance.ground.schema import UNREAD_FILES, UNREAD_LENGTH, UnreadError, incomplete
+from fleetscan.appliance.ground.schema import (
+    UNREAD_FILES,
+    UNREAD_LENGTH,
+    IncompleteError,
+    UnreadError,
+    incomplete,
+)
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables import load_collector
@@ -21,7 +27,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 def unread(reader: Reader) -> tuple[str, ...] | None:
-    with pytest.raises(ValueError, match=r".") as caught:
+    with pytest.raises(IncompleteError, match=r".") as caught:
         reader.finish()
     return caught.value.unread if isinstance(caught.value, UnreadError) else None
 
@@ -126,7 +132,7 @@ def test_collectors_name_files_only_when_nothing_else_lacks(
             path.symlink_to(text[3:])
         elif not name.endswith("/"):
             path.write_text(text)
-    with Root("r", str(tmp_path)) as root, pytest.raises(ValueError, match=r".") as caught:
+    with Root("r", str(tmp_path)) as root, pytest.raises(IncompleteError, match=r".") as caught:
         list(load_collector(table)(root))
     named = caught.value.unread if isinstance(caught.value, UnreadError) else None
     assert named == expected
