@@ -192,6 +192,7 @@ class Findings:
             disks=len(self.machine.disks),
             roots=len(self.roots),
             started=int(started * MICROSECOND),
+            gathered=int(started * MICROSECOND),
             seconds=seconds,
             seconds_preflight=self.seconds.get(Stage.PREFLIGHT),
             seconds_appliance=self.seconds.get(Stage.APPLIANCE),

@@ -13,17 +13,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from types import FrameType
+
+import pyarrow as pa
 
 from fleetscan.scanner.cluster import open_cluster
 from fleetscan.scanner.coordinator import Coordinator
 from fleetscan.scanner.findings import Findings
 from fleetscan.scanner.fleet_events import FleetEvent, FleetSummary, MachineFinished
-from fleetscan.scanner.fleet_tasks import FleetOptions, write_rows
-from fleetscan.scanner.reuse import EarlierFacts, summary_of
+from fleetscan.scanner.fleet_tasks import FleetOptions
+from fleetscan.scanner.reuse import EarlierFacts
 from fleetscan.scanner.sources.base import Machine
+from fleetscan.scanner.store.arrow import arrow_schema, host_rows
 from fleetscan.scanner.store.run import Run
+from fleetscan.scanner.tables import load_tables
 
 
 def scan_fleet(
@@ -69,12 +72,13 @@ def scan_fleet(
 
 
 def _unfinished(run: Run, by_id: dict[str, Machine]) -> list[Machine]:
-    """The machines to scan, in the order of the run's batches, so that these complete early."""
+    """The machines to scan, in the order of their ids, so that batches complete early."""
     missing = "no source names it any more"
+    finished = set(run.finished())
     return [
         by_id.get(machine_id) or Machine(machine_id, (), "", missing)
         for machine_id in run.machine_ids
-        if not run.is_finished(machine_id)
+        if machine_id not in finished
     ]
 
 
@@ -86,21 +90,28 @@ def _reuse(
     on_event: Callable[[FleetEvent], None],
 ) -> list[Machine]:
     """Finish the machines that have not changed; the others are returned."""
-    changed = []
-    for machine in todo:
-        row = earlier.row_of(machine)
-        if row is None or not run.keep(row.facts_run):
-            changed.append(machine)
-            continue
-        with run.machine_writer(machine.machine_id) as writer:
-            left_out = Findings(machine).left_out_rows()
-            write_rows(writer, {"machines": [row], "left_out": left_out}, machine.machine_id)
-            reused = summary_of(machine.machine_id, row)
-            writer.commit(asdict(reused))
-        summary.unchanged += 1
-        summary.outcomes[reused.outcome] += 1
-        on_event(MachineFinished(reused))
-    return changed
+    reused: set[str] = set()
+    for found in earlier.unchanged(todo, run.keep):
+        run.add_unchanged({"machines": found.rows, "left_out": _left_out(found.machines)})
+        for machine in found.summaries:
+            reused.add(machine.machine_id)
+            summary.unchanged += 1
+            summary.outcomes[machine.outcome] += 1
+            on_event(MachineFinished(machine))
+    return [machine for machine in todo if machine.machine_id not in reused]
+
+
+def _left_out(machines: Sequence[Machine]) -> pa.Table:
+    """The files that are no machines because of these: each run says so anew."""
+    table = load_tables()["left_out"]
+    rows = [
+        some
+        for machine in machines
+        for some in host_rows(
+            table, Findings(machine).left_out_rows(), machine_id=machine.machine_id
+        )
+    ]
+    return pa.concat_tables([arrow_schema(table).empty_table(), *rows])
 
 
 @contextlib.contextmanager

@@ -176,9 +176,13 @@ def _is_counted(one: OptionField) -> bool:
 
 
 def _planned(plan: Any, one: OptionField) -> Any:
+    return planned(plan, one.group, one.name)
+
+
+def planned(plan: Any, group: str, name: str) -> Any:
     """A plan's value of an option; None if it has none, as those of other versions may."""
-    group = plan.get(one.group) if isinstance(plan, Mapping) else None
-    return group.get(one.name) if isinstance(group, Mapping) else None
+    options = plan.get(group) if isinstance(plan, Mapping) else None
+    return options.get(name) if isinstance(options, Mapping) else None
 
 
 def _names(plan: Mapping[str, Any]) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Machines that have not changed since the last run: their facts serve again.
+"""Machines that have not changed since they were scanned: their facts serve again.
 
 A night's cost follows what changed. A machine is unchanged when every file of its backing chains
 is what it was, and the appliance, its agent and what the scan asks for are the same; its row then
@@ -7,34 +7,47 @@ points at the run that holds its facts, and every view joins through that.
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fleetscan.appliance.ground.errors import PreflightError
+import pyarrow as pa
+
+from fleetscan.appliance.ground.errors import PreflightError, StoreError
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.scanner.findings import MachineSummary
-from fleetscan.scanner.options import decisive
+from fleetscan.scanner.options import decisive, planned
 from fleetscan.scanner.preflight.bounds import resolved
 from fleetscan.scanner.preflight.plan import identity_of
 from fleetscan.scanner.sources.base import Machine
+from fleetscan.scanner.store.known import KnownMachines, known_machines
+from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
-from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
+from fleetscan.scanner.tables.machines.spec import Outcome
+
+log = logging.getLogger(__name__)
 
 # A file that was written to this shortly before its scan may have been written to once more within
 # the same tick of its filesystem's clock, without its time showing it.
 _SETTLED_NS = 2_000_000_000
 
 
+# What becomes of a machine whatever is done again with the same files and no key: ``error_kind``.
+_FINAL = frozenset({"NoOperatingSystem"})
+
+_NOT_TAKEN = ("seconds_preflight", "seconds_appliance", "seconds_discover", "seconds_collect")
+
+
 @dataclass(frozen=True)
 class _KnownDisk:
     path: str
-    format: str
+    format: str | None
     member: str | None
     files: tuple[str, ...]  # backing files, nearest first, and extents
 
@@ -46,89 +59,152 @@ class _Known:
     disks: tuple[_KnownDisk, ...]
 
 
+@dataclass(frozen=True)
+class Unchanged:
+    """Machines whose earlier facts serve again.
+
+    Attributes:
+        rows: their rows of ``machines`` in the new run, in the order of their ids.
+        machines: they themselves, in the same order.
+        summaries: what became of them, likewise.
+    """
+
+    rows: pa.Table
+    machines: list[Machine]
+    summaries: list[MachineSummary]
+
+
 class EarlierFacts:
-    """What the last visible run of a store says of the machines that it could read whole.
+    """What the visible runs of a store say of machines.
+
+    The newest scan of a machine that could be used counts, whichever run it lies in: one of a
+    single machine, of another inventory, or from before an evening on which nothing was there.
 
     Args:
         facts: the store's directory.
-        settings: what the new run is asked for: its plan's ``options`` by group and name.
+        settings: what the new run is asked for.
         appliance: content address of the appliance and agent that it will use.
-
-    Raises:
-        ModuleNotFoundError: DuckDB is not installed, and the store has runs.
-        FleetscanError: the run is damaged.
     """
 
     def __init__(self, facts: Path, settings: Mapping[str, object], appliance: str) -> None:
-        self._known: dict[str, _Known] = {}
-        store = Store(facts)
-        if not facts.is_dir() or not store.run_ids():
-            return
-        latest = store.latest()
-        if decisive(latest.settings.get("options")) != decisive(settings.get("options")):
-            return
-        self._known = _known_machines(facts, latest.run_id, appliance)
+        self._facts = facts
+        self._decisive = decisive(settings.get("options"))
+        self._has_keys = planned(settings.get("options"), "secrets", "keys") != 0
+        self._appliance = appliance
 
-    def row_of(self, machine: Machine) -> MachineRow | None:
-        """The row of a machine whose earlier facts serve again; None when it must be scanned."""
-        begun = time.monotonic()
-        known = self._known.get(machine.machine_id)
-        if known is None or machine.error or not _is_unchanged(machine, known):
-            return None
-        columns = {field.name for field in dataclasses.fields(MachineRow)}
-        values = {name: value for name, value in known.row.items() if name in columns} | {
-            "source": machine.source,
-            "started": int(time.time() * MICROSECOND),
-            "seconds": time.monotonic() - begun,
-            "attempts": 1,
-            "seconds_preflight": None,
-            "seconds_appliance": None,
-            "seconds_discover": None,
-            "seconds_collect": None,
-            # Runs of fleetscan before it was recorded have none.
-            "confinement": tuple(known.row["confinement"] or ()),
-        }
-        return MachineRow(**values)
+    def unchanged(
+        self, machines: Sequence[Machine], keep: Callable[[str], bool]
+    ) -> Iterator[Unchanged]:
+        """Those of some machines that need not be scanned, some at a time.
+
+        A run that cannot be read is passed over with a warning: its machines are looked for in
+        those before it, or scanned.
+
+        Args:
+            machines: the machines.
+            keep: keeps a run from being deleted whose facts are used; false when it is gone.
+        """
+        wanted = {machine.machine_id: machine for machine in machines if not machine.error}
+        runs = self._runs()
+        for run_id in sorted(runs, reverse=True):
+            if not wanted:
+                return
+            if decisive(runs[run_id].settings.get("options")) != self._decisive:
+                continue
+            try:
+                for known in known_machines(self._facts, runs, run_id, wanted):
+                    yield from self._settled(known, wanted, keep)
+            except StoreError as error:
+                log.warning("run %s cannot be used for unchanged machines: %s", run_id, error)
+
+    def _runs(self) -> dict[str, RunInfo]:
+        """The visible runs that can be read, by id."""
+        store = Store(self._facts)
+        found = {}
+        for run_id in store.run_ids() if self._facts.is_dir() else ():
+            try:
+                found[run_id] = store.run(run_id)
+            except StoreError as error:
+                log.warning("run %s cannot be used for unchanged machines: %s", run_id, error)
+        return found
+
+    def _settled(
+        self, known: KnownMachines, wanted: dict[str, Machine], keep: Callable[[str], bool]
+    ) -> Iterator[Unchanged]:
+        """Take those that a run says enough of out of the wanted machines; give the unchanged."""
+        places: list[int] = []
+        machines: list[Machine] = []
+        summaries: list[MachineSummary] = []
+        for place, row in enumerate(known.rows.select(_LOOKED_AT).to_pylist()):
+            machine = wanted[row["machine_id"]]
+            if not self._is_usable(row, machine) or not keep(row["facts_run"]):
+                continue
+            del wanted[machine.machine_id]
+            begun = time.monotonic()
+            if _is_unchanged(machine, _known(row, known.disks.get(machine.machine_id, ()))):
+                places.append(place)
+                machines.append(machine)
+                summaries.append(_summary(row, time.monotonic() - begun))
+        if machines:
+            rows = known.rows.take(pa.array(places, pa.int64()))
+            seconds = [summary.seconds for summary in summaries]
+            yield Unchanged(_renewed(rows, machines, seconds), machines, summaries)
+
+    def _is_usable(self, row: Mapping[str, Any], machine: Machine) -> bool:
+        if row["identity"] is None or row["appliance"] != self._appliance:
+            return False
+        if row["outcome"] == Outcome.OK:
+            return True
+        # What stands after a colon is what else was wrong, which may be the host's fault.
+        clean = row["error_kind"] in _FINAL and ":" not in row["error"]
+        return clean and not machine.keys and not self._has_keys
 
 
-def summary_of(machine_id: str, row: MachineRow) -> MachineSummary:
-    """What became of a machine whose facts serve again."""
-    return MachineSummary(machine_id, row.outcome, row.error, row.roots, row.seconds)
+_LOOKED_AT = [
+    *("machine_id", "outcome", "error", "error_kind", "roots"),
+    *("started", "gathered", "appliance", "identity", "facts_run"),
+]
 
 
-def _known_machines(facts: Path, run_id: str, appliance: str) -> dict[str, _Known]:
-    from fleetscan.scanner.store import views  # DuckDB, which not every host has that scans
-
-    with views.connect(facts, run_id) as connection:
-        read = _reader(connection)
-        machines = read(
-            "SELECT * REPLACE (epoch_us(started) AS started) FROM machines "
-            "WHERE outcome = 'ok' AND identity IS NOT NULL AND appliance = $appliance",
-            {"appliance": appliance},
+def _known(row: dict[str, Any], disks: Sequence[Mapping[str, Any]]) -> _Known:
+    found = (
+        _KnownDisk(
+            disk["path"],
+            disk["format"],
+            disk.get("member"),
+            (*disk["backing_chain"], *(disk.get("extents") or ())),
         )
-        disks: dict[str, list[_KnownDisk]] = {}
-        for row in read(
-            "SELECT machine_id, path, format, member, backing_chain, extents "
-            "FROM disks ORDER BY disk"
-        ):
-            files = (*row["backing_chain"], *(row["extents"] or ()))
-            disk = _KnownDisk(row["path"], row["format"], row["member"], files)
-            disks.setdefault(row["machine_id"], []).append(disk)
-    known = {}
-    for row in machines:
-        machine_id = row["machine_id"]
-        known[machine_id] = _Known(row, row["started"] * 1000, tuple(disks.get(machine_id, ())))
-    return known
+        for disk in disks
+    )
+    since = row["gathered"] or row["started"]
+    return _Known(row, int(since.timestamp() * MICROSECOND) * 1000, tuple(found))
 
 
-def _reader(connection: Any) -> Callable[..., list[dict[str, Any]]]:
-    from fleetscan.scanner.store import views
+def _renewed(
+    rows: pa.RecordBatch, machines: Sequence[Machine], seconds: Sequence[float]
+) -> pa.Table:
+    """Rows of machines as a run has them that finds them unchanged."""
+    count = len(machines)
+    values: dict[str, list[Any]] = {
+        "source": [machine.source for machine in machines],
+        "started": [datetime.now(UTC)] * count,
+        "seconds": list(seconds),
+        "attempts": [1] * count,
+        **{name: [None] * count for name in _NOT_TAKEN},
+    }
+    arrays: list[Any] = [
+        pa.array(values[field.name], field.type)
+        if field.name in values
+        else rows.column(field.name)
+        for field in rows.schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=rows.schema)
 
-    def read(sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = views.query(connection, sql, parameters or ()).to_pylist()
-        return rows
 
-    return read
+def _summary(row: Mapping[str, Any], seconds: float) -> MachineSummary:
+    return MachineSummary(
+        row["machine_id"], Outcome(row["outcome"]), row["error"], row["roots"], seconds
+    )
 
 
 def _is_unchanged(machine: Machine, known: _Known) -> bool:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetscan.appliance.ground.errors import FleetscanError, UsageError
-from fleetscan.scanner import extras
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import Facts, OutputFormat, Verbose, examples
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from fleetscan.scanner.cluster_tls import Certificates
     from fleetscan.scanner.fleet_events import FleetSummary
     from fleetscan.scanner.fleet_tasks import FleetOptions
-    from fleetscan.scanner.reuse import EarlierFacts
     from fleetscan.scanner.sources import Machine
     from fleetscan.scanner.store.run import Run
 
@@ -166,6 +164,7 @@ def _scan(
 ) -> int:
     from fleetscan.appliance.confinement import layers
     from fleetscan.scanner.fleet_tasks import FleetOptions
+    from fleetscan.scanner.reuse import EarlierFacts
     from fleetscan.scanner.store.runs import Store
 
     if cluster.scheduler is None:  # workers elsewhere see to it themselves
@@ -173,7 +172,7 @@ def _scan(
     machines = _machines(asked, given)
     appliance = _appliance(required=cluster.scheduler is None)
     settings = settings_of(asked)
-    earlier = None if rescan or not appliance else _earlier(facts, settings, appliance)
+    earlier = None if rescan or not appliance else EarlierFacts(facts, settings, appliance)
     run = run or Store(facts).begin([machine.machine_id for machine in machines], settings=settings)
     options = FleetOptions(machine=asked.options, earlier=earlier, cluster=cluster)
     summary = _scanned(run, machines, given, options, quiet=quiet)
@@ -185,29 +184,6 @@ def _scan(
     if summary.interrupted:
         return exits.INTERRUPTED
     return exits.NOT_SCANNED if summary.outcomes["failed"] else exits.FINE
-
-
-def _earlier(facts: Path, settings: Mapping[str, object], appliance: str) -> EarlierFacts | None:
-    """What earlier runs know of machines, as far as this host can read it."""
-    from fleetscan.scanner.reuse import EarlierFacts
-
-    try:
-        return EarlierFacts(facts, settings, appliance)
-    except FleetscanError as error:
-        output.message(
-            "fleetscan: warning: unchanged machines are scanned again, as the facts of an earlier "
-            f"run cannot be used: {error.told}"
-        )
-        return None
-    except ModuleNotFoundError as error:
-        advice = extras.advice(error)
-        if advice is None:
-            raise
-        output.message(
-            f"fleetscan: unchanged machines are scanned again: {error.name}, which reads earlier "
-            f"runs, is not installed ({advice})"
-        )
-        return None
 
 
 def _scanned(

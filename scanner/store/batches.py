@@ -10,8 +10,8 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,25 +74,46 @@ def compact(directory: Path, machines: Sequence[StagedMachine]) -> Batch:
         StoreError: a machine's file is damaged, or a part could not be written.
     """
     commits = {machine.machine_id: machine.commit for machine in machines}
+
+    def rows(table_name: str) -> Iterator[pa.RecordBatch]:
+        for machine in machines:
+            yield from machine.batches(table_name)
+
+    return _load(directory / _name(commits)) or write_batch(directory, commits, rows)
+
+
+def write_batch(
+    directory: Path,
+    commits: dict[str, str],
+    rows: Callable[[str], Iterable[pa.RecordBatch]],
+) -> Batch:
+    """Write a batch, whole or not at all.
+
+    Args:
+        directory: holds a run's batches.
+        commits: the version of each of its machines, by id; sorted.
+        rows: gives the rows of a table, sorted by machine.
+
+    Raises:
+        StoreError: something could not be read or written.
+    """
     target = directory / _name(commits)
-    known = _load(target)
-    if known is not None:
-        return known
     scratch = writing.temporary_beside(target)
-    batch = _write(scratch, machines, commits)
+    batch = _write(scratch, commits, rows)
     content = asdict(batch)
     del content["directory"]
     files.write_json(scratch / _CONTENT, content)
     with files.store_errors(f"writing {target}"):
         files.replace_tree(scratch, target)
-    return Batch(target, batch.machines, batch.tables, batch.outcomes, batch.facts_runs)
+    return replace(batch, directory=target)
 
 
-def _write(scratch: Path, machines: Sequence[StagedMachine], commits: dict[str, str]) -> Batch:
+def _write(
+    scratch: Path, commits: dict[str, str], rows: Callable[[str], Iterable[pa.RecordBatch]]
+) -> Batch:
     tables = {}
     for name, table in load_tables().items():
-        rows = _rows(machines, name)
-        written = parts.write_parts(parts.numbered(scratch / name), arrow_schema(table), rows)
+        written = parts.write_parts(parts.numbered(scratch / name), arrow_schema(table), rows(name))
         if written:
             tables[name] = tuple(written)
     paths = [scratch / "machines" / file.name for file in tables["machines"]]
@@ -103,17 +124,12 @@ def _write(scratch: Path, machines: Sequence[StagedMachine], commits: dict[str, 
     return Batch(scratch, commits, tables, outcomes, facts_runs)
 
 
-def _rows(machines: Sequence[StagedMachine], table_name: str) -> Iterator[pa.RecordBatch]:
-    for machine in machines:
-        yield from machine.batches(table_name)
-
-
-def ready(directory: Path, commits: Mapping[str, str]) -> list[Batch]:
+def ready(directory: Path, commits: Mapping[str, str] | None) -> list[Batch]:
     """The batches that serve: whole, of machines that are what they were, and none twice.
 
     Args:
         directory: holds a run's batches.
-        commits: the version of each finished machine.
+        commits: the version of each finished machine; None for whatever the batches have.
 
     Raises:
         StoreError: they cannot be read.
@@ -123,7 +139,7 @@ def ready(directory: Path, commits: Mapping[str, str]) -> list[Batch]:
     with files.store_errors(f"reading {directory}"):
         found = sorted(directory.iterdir()) if directory.exists() else []
         for batch in filter(None, map(_load, found)):
-            current = all(commits.get(name) == commit for name, commit in batch.machines.items())
+            current = commits is None or batch.machines.items() <= commits.items()
             if current and covered.isdisjoint(batch.machines):
                 chosen.append(batch)
                 covered |= batch.machines.keys()

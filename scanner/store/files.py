@@ -116,6 +116,23 @@ def move(source: Path, target: Path) -> None:
         source.replace(target)
 
 
+def give_name(source: Path, target: Path) -> None:
+    """Give a file that is on disk a second name, which nothing has; or a copy, where it has to be.
+
+    The new name is on disk after :func:`flush_directory`.
+
+    Raises:
+        StoreError: it could not be done.
+    """
+    with store_errors(f"writing {target}"):
+        writing.make_directory(target.parent, durable=True)
+        try:
+            target.hardlink_to(source)
+        except OSError:  # not every filesystem has links
+            with source.open("rb") as content, replacing(target) as stream:
+                shutil.copyfileobj(content, stream)
+
+
 def flush_directory(path: Path) -> None:
     """Force the names in a directory to disk.
 

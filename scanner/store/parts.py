@@ -8,7 +8,7 @@ import heapq
 import io
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -142,14 +142,21 @@ def read_schema(path: Path) -> pa.Schema:
     return schema
 
 
-def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a part, some at a time.
+
+    Args:
+        path: the part.
+        columns: those wanted, as far as the part has them; None for all.
 
     Raises:
         StoreError: it is missing or damaged.
     """
     with files.store_errors(f"reading {path}"), _parquet_file(path) as part:
-        yield from part.iter_batches(batch_size=_READ_ROWS)
+        # Not in threads: those would read ahead without end.
+        yield from part.iter_batches(
+            batch_size=_READ_ROWS, columns=list(columns) if columns else None, use_threads=False
+        )
 
 
 def merged(streams: Iterable[Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:

@@ -27,10 +27,10 @@ class _Waiting:
 def publish_parts(
     facts: Path, run_id: str, batches: Sequence[Batch], scratch: Path
 ) -> dict[str, TableInfo]:
-    """Move the rows of a run's batches to where its parts belong.
+    """Put the rows of a run's batches where its parts belong.
 
-    The run is not visible yet. Parts that an attempt left there before are removed, and batches
-    that it took apart must have been compacted again.
+    The run is not visible yet. Parts that an attempt left there before are removed; the batches
+    stay as they are, for one that comes after.
 
     Args:
         facts: the store's directory.
@@ -59,7 +59,7 @@ def _publish_table(
     published: list[PartFile] = []
     for one in _sized(table, waiting, scratch / table.name):
         target = layout.part(facts, table.name, run_id, len(published))
-        files.move(one.path, target)
+        files.give_name(one.path, target)
         published.append(replace(one.file, name=target.name))
     if published:
         files.flush_directory(layout.part(facts, table.name, run_id, 0).parent)

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.store import batches, files, layout, lease
@@ -34,6 +36,7 @@ BATCH_SIZE = 256
 """Machines a batch: at some thousand files each, parts of some ten megabytes."""
 
 _NEEDS = "needs.json"
+_UNCHANGED = "unchanged"  # instead of a version
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Run:
         self._staging = layout.staging(facts, run_id)
         self._machines = self._staging / "machines"
         self._batches = self._staging / "batches"
+        self._unchanged = self._staging / "unchanged"
         self._lease: lease.Lease | None = None
         self._kept: frozenset[str] | None = None
 
@@ -148,7 +152,7 @@ class Run:
         Raises:
             StoreError: it cannot be told.
         """
-        return self.staged(machine_id) is not None
+        return self.staged(machine_id) is not None or machine_id in self._unchanged_commits()
 
     def finished(self) -> list[str]:
         """The machines that are finished, sorted.
@@ -156,7 +160,26 @@ class Run:
         Raises:
             StoreError: it cannot be told.
         """
-        return [machine_id for machine_id in self.machine_ids if self.is_finished(machine_id)]
+        commits = self._commits()
+        return [machine_id for machine_id in self.machine_ids if machine_id in commits]
+
+    def add_unchanged(self, tables: Mapping[str, pa.Table]) -> None:
+        """Make machines finished whose facts another run holds; all of them or none.
+
+        Args:
+            tables: their rows of the tables that each run writes anew, sorted by machine. Each
+                has one row in ``machines``.
+
+        Raises:
+            StoreError: something could not be written.
+        """
+        ids = map(str, tables["machines"].column("machine_id").to_pylist())
+        empty: list[pa.RecordBatch] = []
+        batches.write_batch(
+            self._unchanged,
+            dict.fromkeys(ids, _UNCHANGED),
+            lambda name: tables[name].to_batches() if name in tables else empty,
+        )
 
     @property
     def needed(self) -> frozenset[str]:
@@ -294,11 +317,16 @@ class Run:
     def _commits(self) -> dict[str, str]:
         """The version of each finished machine."""
         found = ((machine_id, self.staged(machine_id)) for machine_id in self.machine_ids)
-        return {machine_id: staged.commit for machine_id, staged in found if staged}
+        staged = {machine_id: one.commit for machine_id, one in found if one}
+        return staged | self._unchanged_commits()
+
+    def _unchanged_commits(self) -> dict[str, str]:
+        known = batches.ready(self._unchanged, None)
+        return {machine_id: _UNCHANGED for batch in known for machine_id in batch.machines}
 
     def _compacted(self, commits: Mapping[str, str]) -> list[Batch]:
         """All finished machines in batches, sorted by their first machine."""
-        ready = batches.ready(self._batches, commits)
+        ready = batches.ready(self._batches, commits) + batches.ready(self._unchanged, commits)
         covered = {machine_id for batch in ready for machine_id in batch.machines}
         left = [machine_id for machine_id in commits if machine_id not in covered]
         for some in self.in_batches(left):

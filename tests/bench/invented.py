@@ -306,6 +306,7 @@ _MACHINE = Machine(
     disks=1,
     roots=1,
     started=_BEGUN * MICROSECOND,
+    gathered=_BEGUN * MICROSECOND,
     seconds=1.0,
     seconds_preflight=0.01,
     seconds_appliance=0.1,

@@ -916,7 +916,7 @@ class TestScan:
         capsys.readouterr()
         assert run(command) == exits.NOT_SCANNED
         told = capsys.readouterr()
-        assert "warning: unchanged machines are scanned again" in told.err
+        assert "cannot be used for unchanged machines" in told.err
         assert "1 failed" in told.out
 
     def test_a_host_without_an_appliance_is_told_before_the_scan(

@@ -1,22 +1,27 @@
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fleetscan.scanner import preflight
+from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner import fleet, preflight
 from fleetscan.scanner.findings import Findings
 from fleetscan.scanner.fleet import scan_fleet
-from fleetscan.scanner.fleet_events import MachineFinished
-from fleetscan.scanner.fleet_tasks import FleetOptions
+from fleetscan.scanner.fleet_events import FleetSummary, MachineFinished
+from fleetscan.scanner.fleet_tasks import FleetOptions, record_failure
 from fleetscan.scanner.options import ScanOptions, to_plan
 from fleetscan.scanner.reuse import EarlierFacts
 from fleetscan.scanner.sources.base import Disk, LeftOut, Machine
-from fleetscan.scanner.store import views
+from fleetscan.scanner.sources.keys import parse_key
+from fleetscan.scanner.store import layout, views
 from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.runs import Store
@@ -26,6 +31,14 @@ from tests.disk_images import archive
 
 SETTINGS = {"options": to_plan(ScanOptions())}
 LONG_AGO = time.time() - 3600
+
+
+@pytest.fixture(autouse=True)
+def runs_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that begin in the same second sort as they began."""
+    tails = itertools.count(1)
+    name = "fleetscan.scanner.store.layout.new_run_id"
+    monkeypatch.setattr(name, lambda now: f"{now:%Y%m%dT%H%M%SZ}-{next(tails):06x}")
 
 
 def image(folder: Path, name: str = "a.qcow2") -> Machine:
@@ -39,11 +52,19 @@ def image(folder: Path, name: str = "a.qcow2") -> Machine:
     return Machine(name, (Disk(str(top)),), str(folder))
 
 
-def scanned(machine: Machine, run: Run, *, roots: int = 1, started: float | None = None) -> Outcome:
+def scanned(
+    machine: Machine,
+    run: Run,
+    *,
+    roots: int = 1,
+    started: float | None = None,
+    warnings: Sequence[str] = (),
+) -> Outcome:
     """Leave the rows that a scan of the machine would leave."""
     found = Findings(machine, roots=["/dev/sda"] * roots, ran_by="tcg", appliance="ours")
     for disk in machine.disks:
         found.add_disk(disk, preflight.examine(disk, preflight.Policy()))
+    found.warnings += warnings
     row = found.machine_row(
         started=started or time.time(), seconds=1.0, attempt=1, run_id=run.run_id
     )
@@ -53,6 +74,17 @@ def scanned(machine: Machine, run: Run, *, roots: int = 1, started: float | None
             writer.write(name, rows_to_arrow(tables[name], rows, machine_id=machine.machine_id))
         writer.commit({})
     return row.outcome
+
+
+def row_of(earlier: EarlierFacts, machine: Machine) -> dict[str, Any] | None:
+    """The new row of a machine that need not be scanned again."""
+    rows = [
+        row
+        for found in earlier.unchanged([machine], lambda _: True)
+        for row in found.rows.to_pylist()
+    ]
+    assert len(rows) <= 1
+    return rows[0] if rows else None
 
 
 @pytest.fixture
@@ -76,11 +108,13 @@ def test_an_unchanged_machine_points_at_the_run_that_holds_its_facts(
     facts: Path, machine: Machine
 ) -> None:
     run = first_run(facts, machine)
-    row = EarlierFacts(facts, SETTINGS, "ours").row_of(machine)
+    row = row_of(EarlierFacts(facts, SETTINGS, "ours"), machine)
     assert row is not None
-    assert (row.facts_run, row.outcome, row.roots, row.attempts) == (run.run_id, "ok", 1, 1)
-    assert row.seconds < 0.1
-    assert row.seconds_collect is None
+    assert (row["facts_run"], row["outcome"], row["roots"]) == (run.run_id, "ok", 1)
+    assert row["attempts"] == 1
+    assert row["seconds"] < 0.1
+    assert row["seconds_collect"] is None
+    assert row["gathered"] < row["started"]
 
 
 def test_a_fleet_of_unchanged_machines_needs_no_cluster(facts: Path, machine: Machine) -> None:
@@ -99,9 +133,9 @@ def test_a_fleet_of_unchanged_machines_needs_no_cluster(facts: Path, machine: Ma
     with views.connect(facts, again.run_id) as connection:
         rows = views.query(connection, "SELECT machine_id, path FROM disks").to_pylist()
     assert rows == [{"machine_id": "a.qcow2", "path": machine.disks[0].path}]
-    third = EarlierFacts(facts, SETTINGS, "ours").row_of(machine)
+    third = row_of(EarlierFacts(facts, SETTINGS, "ours"), machine)
     assert third is not None
-    assert third.facts_run == first.run_id
+    assert third["facts_run"] == first.run_id
 
 
 @pytest.mark.parametrize("history", [False, True])
@@ -131,7 +165,7 @@ def test_a_change_anywhere_in_the_backing_chain_is_seen(
 ) -> None:
     first_run(facts, machine)
     os.utime(tmp_path / name, (LONG_AGO, LONG_AGO + 1))
-    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
 
 
 @pytest.fixture
@@ -157,43 +191,177 @@ def test_a_change_in_any_piece_of_a_disk_is_seen(
     first_run(facts, in_pieces)
     if name is not None:
         os.utime(tmp_path / name, (LONG_AGO, LONG_AGO + 1))
-    assert (EarlierFacts(facts, SETTINGS, "ours").row_of(in_pieces) is None) == (name is not None)
+    assert (row_of(EarlierFacts(facts, SETTINGS, "ours"), in_pieces) is None) == (name is not None)
 
 
 def test_another_member_of_an_archive_scans_anew(facts: Path, in_pieces: Machine) -> None:
     first_run(facts, in_pieces)
     descriptor, member = in_pieces.disks
     other = replace(in_pieces, disks=(descriptor, replace(member, member="other.img")))
-    assert EarlierFacts(facts, SETTINGS, "ours").row_of(other) is None
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), other) is None
 
 
 def test_a_missing_backing_file_is_a_change(facts: Path, machine: Machine, tmp_path: Path) -> None:
     first_run(facts, machine)
     (tmp_path / "base-a.qcow2").unlink()
-    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
 
 
 def test_other_settings_or_another_appliance_scan_anew(facts: Path, machine: Machine) -> None:
     first_run(facts, machine)
     for other in (ScanOptions.of(files="notable"), ScanOptions.of(live=True)):
         settings = {"options": to_plan(other)}
-        assert EarlierFacts(facts, settings, "ours").row_of(machine) is None
-    assert EarlierFacts(facts, SETTINGS, "theirs").row_of(machine) is None
+        assert row_of(EarlierFacts(facts, settings, "ours"), machine) is None
+    assert row_of(EarlierFacts(facts, SETTINGS, "theirs"), machine) is None
 
 
 def test_another_stated_format_or_disk_scans_anew(facts: Path, machine: Machine) -> None:
     first_run(facts, machine)
     earlier = EarlierFacts(facts, SETTINGS, "ours")
     path = machine.disks[0].path
-    assert earlier.row_of(replace(machine, disks=(Disk(path, "qcow2"),))) is not None
-    assert earlier.row_of(replace(machine, disks=(Disk(path, "raw"),))) is None
-    assert earlier.row_of(replace(machine, disks=(Disk(path), Disk(path)))) is None
-    assert earlier.row_of(replace(machine, error="refused by its source")) is None
+    assert row_of(earlier, replace(machine, disks=(Disk(path, "qcow2"),))) is not None
+    assert row_of(earlier, replace(machine, disks=(Disk(path, "raw"),))) is None
+    assert row_of(earlier, replace(machine, disks=(Disk(path), Disk(path)))) is None
+    assert row_of(earlier, replace(machine, error="refused by its source")) is None
 
 
-def test_a_machine_that_failed_is_tried_again(facts: Path, machine: Machine) -> None:
+def test_a_disk_without_a_system_is_not_opened_again_unless_a_key_is_given(
+    facts: Path, machine: Machine
+) -> None:
     first_run(facts, machine, roots=0)
-    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+    row = row_of(EarlierFacts(facts, SETTINGS, "ours"), machine)
+    assert row is not None
+    assert (row["outcome"], row["error_kind"]) == ("failed", "NoOperatingSystem")
+    with_key = {"options": to_plan(ScanOptions()) | {"secrets": {"keys": 1}}}
+    assert row_of(EarlierFacts(facts, with_key, "ours"), machine) is None
+    keyed = replace(machine, keys=(parse_key("all:file:/etc/key", Path()),))
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), keyed) is None
+
+
+@pytest.mark.parametrize("warning", ["a volume is locked", "an input/output error"])
+def test_a_machine_that_failed_for_another_reason_is_tried_again(
+    facts: Path, machine: Machine, warning: str
+) -> None:
+    run = Store(facts).begin([machine.machine_id], settings=SETTINGS)
+    scanned(machine, run, roots=0, warnings=[warning])
+    run.finish()
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
+
+
+# -- which of the visible runs counts -----------------------------------------------------------
+
+
+def night(facts: Path, machines: Sequence[Machine], *, away: bool = False) -> FleetSummary:
+    """Scan machines as a fleet; what would be scanned is recorded, or fails when it is away."""
+    run = Store(facts).begin([one.machine_id for one in machines], settings=SETTINGS)
+    summary = FleetSummary(run.run_id, len(machines))
+    earlier = EarlierFacts(facts, SETTINGS, "ours")
+    for machine in fleet._reuse(machines, run, earlier, summary, lambda _: None):
+        if away:
+            record_failure(run, machine, 1, PreflightError("it cannot be opened"), 0.1)
+        else:
+            scanned(machine, run)
+        summary.scanned += 1
+    run.finish()
+    return summary
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> list[Machine]:
+    return [image(tmp_path, f"{name}.qcow2") for name in "abc"]
+
+
+def test_two_inventories_in_one_directory_use_their_own_facts_again(
+    facts: Path, machines: list[Machine]
+) -> None:
+    some, others = machines[:2], machines[2:]
+    assert [night(facts, one).scanned for one in (some, others, some, others)] == [2, 1, 0, 0]
+
+
+def test_a_scan_of_one_machine_makes_no_other_one_be_scanned(
+    facts: Path, machines: list[Machine]
+) -> None:
+    night(facts, machines)
+    assert night(facts, machines[:1]).scanned == 0
+    assert night(facts, machines).unchanged == 3
+
+
+def test_an_evening_without_the_images_costs_no_scan_later(
+    facts: Path, machines: list[Machine], tmp_path: Path
+) -> None:
+    night(facts, machines)
+    away = tmp_path / "away"
+    away.mkdir()
+    images = list(tmp_path.glob("*.qcow2"))
+    for path in images:
+        path.rename(away / path.name)
+    assert night(facts, machines, away=True).scanned == 3
+    for path in images:
+        (away / path.name).rename(path)
+    summary = night(facts, machines)
+    assert (summary.unchanged, summary.scanned) == (3, 0)
+    with views.connect(facts) as connection:
+        found = views.query(connection, "SELECT machine_id FROM disks ORDER BY 1").to_pylist()
+    assert [row["machine_id"] for row in found] == ["a.qcow2", "b.qcow2", "c.qcow2"]
+
+
+def test_only_the_newest_usable_scan_counts(facts: Path, machines: list[Machine]) -> None:
+    path = Path(machines[0].disks[0].path)
+    night(facts, machines)
+    os.utime(path, (LONG_AGO, LONG_AGO + 1))
+    assert night(facts, machines).scanned == 1
+    os.utime(path, (LONG_AGO, LONG_AGO))
+    assert night(facts, machines).scanned == 1
+
+
+@pytest.mark.parametrize("damage", ["run file", "part"])
+def test_a_damaged_newest_run_is_passed_over(
+    facts: Path, machines: list[Machine], damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = night(facts, machines)
+    second = night(facts, machines)
+    if damage == "run file":
+        layout.run_file(facts, second.run_id).write_text("{")
+    else:
+        layout.part(facts, "machines", second.run_id, 0).write_bytes(b"torn")
+    rows = [row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) for machine in machines]
+    assert {row and row["facts_run"] for row in rows} == {first.run_id}
+    assert f"run {second.run_id} cannot be used" in caplog.text
+
+
+def test_a_run_whose_holder_is_gone_is_not_used(facts: Path, machines: list[Machine]) -> None:
+    first = night(facts, machines)
+    night(facts, machines)
+    layout.run_file(facts, first.run_id).unlink()
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machines[0]) is None
+
+
+def test_what_was_found_unchanged_is_kept_by_an_interrupted_run(
+    facts: Path, machines: list[Machine]
+) -> None:
+    night(facts, machines[:2])
+    run = Store(facts).begin([one.machine_id for one in machines], settings=SETTINGS)
+    summary = FleetSummary(run.run_id, 3)
+    earlier = EarlierFacts(facts, SETTINGS, "ours")
+    left = fleet._reuse(machines, run, earlier, summary, lambda _: None)
+    again = Store(facts).resume(run.run_id)
+    assert again.finished() == ["a.qcow2", "b.qcow2"]
+    assert again.is_finished("a.qcow2")
+    assert not again.is_finished("c.qcow2")
+    scanned(left[0], again)
+    info = again.finish()
+    assert (info.held, sum(info.facts_runs.values()), info.interrupted) == (1, 2, False)
+    assert [file.rows for file in info.tables["machines"].files] == [3]
+
+
+def test_a_night_without_change_writes_a_handful_of_files(
+    facts: Path, machines: list[Machine]
+) -> None:
+    night(facts, machines)
+    before = set(facts.rglob("*.parquet"))
+    night(facts, machines)
+    new = set(facts.rglob("*.parquet")) - before
+    assert {path.parent.parent.name for path in new} == {"machines"}
 
 
 def test_a_file_written_to_just_before_its_scan_is_not_trusted(
@@ -202,14 +370,20 @@ def test_a_file_written_to_just_before_its_scan_is_not_trusted(
     run = Store(facts).begin([machine.machine_id], settings=SETTINGS)
     scanned(machine, run, started=LONG_AGO + 1)
     run.finish()
-    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
 
 
 def test_a_store_without_a_run_knows_no_machine(facts: Path, machine: Machine) -> None:
-    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
 
 
 def test_a_store_whose_only_run_was_deleted_knows_no_machine(facts: Path, machine: Machine) -> None:
     run = first_run(facts, machine)
     Store(facts).delete(run.run_id)
-    assert EarlierFacts(facts, SETTINGS, "ours").row_of(machine) is None
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
+
+
+def test_a_run_that_is_deleted_meanwhile_is_not_used(facts: Path, machine: Machine) -> None:
+    first_run(facts, machine)
+    earlier = EarlierFacts(facts, SETTINGS, "ours")
+    assert list(earlier.unchanged([machine], lambda _: False)) == []

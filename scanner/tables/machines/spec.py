@@ -56,7 +56,10 @@ class Machine:
     source: str = column("The source that named the machine.", example="/srv/images")
     disks: U16 = column("Number of disks the machine has.")
     roots: U16 = column("Number of operating systems found on them.")
-    started: Timestamp = column("When its scan began.")
+    started: Timestamp = column("When its scan began, or when it was found to be unchanged.")
+    gathered: Timestamp | None = column(
+        "When the scan began that gathered its facts: before `started` for an unchanged machine."
+    )
     seconds: F64 = column("Total time of its scan.", unit="seconds")
     seconds_preflight: F64 | None = column("Time for preflight of its disks.", unit="seconds")
     seconds_appliance: F64 | None = column("Time until its appliance was ready.", unit="seconds")
@@ -87,6 +90,7 @@ class Machine:
         unredacted=IS_DIGEST,
     )
     facts_run: str = column(
-        "The run whose tables hold this machine's facts: this one, or an earlier one.",
+        "The run whose tables hold this machine's facts: this one or, if it did not change, an "
+        "earlier one; or a later one, which took over the facts of a run that was deleted.",
         unredacted="made by us",
     )

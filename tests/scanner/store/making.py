@@ -28,6 +28,7 @@ def machine_rows(machine_id: str, facts_run: str, outcome: Outcome = Outcome.OK)
         disks=1,
         roots=1,
         started=0,
+        gathered=0,
         seconds=1.5,
         seconds_preflight=None,
         seconds_appliance=None,

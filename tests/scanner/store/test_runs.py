@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import pickle
@@ -346,6 +347,7 @@ STEPS: list[tuple[Any, str]] = [
     (files, "replace_tree"),
     (parts, "write_parts"),
     (parts, "count_values"),
+    (files, "give_name"),
     (files, "move"),
     (files, "flush_directory"),
     (files, "write_json"),
@@ -417,6 +419,29 @@ def test_a_publication_that_was_cut_off_leaves_nothing_to_the_next(
     names = [row["name"] for row in part_rows(tmp_path, "groups", run.run_id, 0)]
     assert names == expected[change]
     assert len(tree(tmp_path)) == 1 + len(list(info.files()))
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_machines_found_unchanged_survive_a_publication_that_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", no_links)
+    first = finished_run(tmp_path, {"a": ["a1"], "b": ["b1"]})
+    run = Store(tmp_path).begin(["a", "b"], settings={})
+    rows = [machine_rows(machine_id, first.run_id) for machine_id in "ab"]
+    run.add_unchanged({"machines": pa.concat_tables(rows)})
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "move", crash)
+        with pytest.raises(Crash):
+            run.finish()
+    info = Store(tmp_path).resume(run.run_id).finish(interrupted=True)
+    assert (info.outcomes, info.facts_runs, info.held) == ({"ok": 2}, {first.run_id: 2}, 0)
+    assert info.interrupted is False
+
+
+def no_links(*_: object) -> None:
+    raise OSError(errno.EPERM, "no links here")
 
 
 def test_a_part_is_there_whole_or_not_at_all(
