@@ -6,17 +6,18 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
 import tarfile
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fleetscan.appliance import built, initrd, placing
 from fleetscan.appliance.built import Appliance
-from fleetscan.appliance.ground.errors import ApplianceError, CommandError
+from fleetscan.appliance.ground.errors import ApplianceError
+from fleetscan.appliance.host import command
+from fleetscan.appliance.host.command import Surroundings
 
 _BUILD_SECONDS = 1800
+_GRACE_SECONDS = 20.0  # mmdebstrap needs it to take its mounts and its directory away
 
 
 def build(*, force: bool = False, log: Callable[[str], None] = lambda line: None) -> Appliance:
@@ -56,7 +57,7 @@ def _require_tools() -> None:
 
 def _bootstrap(work: Path, log: Callable[[str], None]) -> None:
     outputs = ("vmlinuz", "root.erofs", "busybox", "modules.tar", "versions", "release")
-    command = [
+    argv = [
         "mmdebstrap",
         "--mode=auto",
         "--variant=essential",
@@ -79,37 +80,22 @@ def _bootstrap(work: Path, log: Callable[[str], None]) -> None:
         "/dev/null",
     ]
     if mirror := os.environ.get("FLEETSCAN_DEBIAN_MIRROR"):
-        command.append(mirror)
-    _run("building the appliance's root", command, log)
+        argv.append(mirror)
+    _run("building the appliance's root", argv, log)
 
 
-def _run(doing: str, command: Sequence[str], log: Callable[[str], None]) -> None:
-    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
-    tail: list[str] = []
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment,
-        umask=0o022,  # which the modes in the appliance's root follow
-    ) as process:
-        assert process.stdout is not None  # noqa: S101 - PIPE was asked for
-        watchdog = threading.Timer(_BUILD_SECONDS, process.terminate)
-        watchdog.start()
-        try:
-            for line in process.stdout:
-                log(line.rstrip())
-                tail = [*tail[-30:], line]
-            returncode = process.wait()
-        finally:
-            watchdog.cancel()
-    if returncode != 0:
-        raise CommandError(
-            doing, command, returncode, stdout="".join(tail), hint="run fleetscan doctor"
-        )
+def _run(doing: str, argv: Sequence[str], log: Callable[[str], None]) -> None:
+    command.run(
+        doing,
+        argv,
+        seconds=_BUILD_SECONDS,
+        surroundings=Surroundings(
+            environment={"LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"},
+            umask=0o022,  # which the modes in the appliance's root follow
+        ),
+        on_line=log,
+        grace=_GRACE_SECONDS,
+    )
 
 
 def _write_initrd(work: Path) -> None:

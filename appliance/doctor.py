@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +14,8 @@ from pathlib import Path
 from fleetscan.appliance import accelerator, built, cache
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.ground.deadline import Deadline
-from fleetscan.appliance.ground.errors import ApplianceError, FleetscanError
-from fleetscan.appliance.host import writing
+from fleetscan.appliance.ground.errors import ApplianceError, CommandError, FleetscanError
+from fleetscan.appliance.host import command, writing
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.session import Limits
 from fleetscan.appliance.vm import ApplianceVM
@@ -157,27 +156,9 @@ _CHECKS: dict[str, Callable[[str], Check]] = {
 }
 
 
-def _output(command: list[str], package: str) -> str:
+def _output(argv: list[str], package: str) -> str:
     try:
-        result = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_COMMAND_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise ApplianceError(
-            f"{command[0]} is not installed", hint=f"on Debian: apt-get install {package}"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise ApplianceError(f"{command[0]} does not finish", hint="see the host's log") from None
-    if result.returncode != 0:
-        words = (result.stderr or result.stdout).strip().splitlines()
-        raise ApplianceError(
-            f"{command[0]} ended with {result.returncode}: {words[-1] if words else 'no output'}",
-            hint=f"on Debian: apt-get install --reinstall {package}",
-        )
-    return result.stdout
+        return command.run("a check", argv, seconds=_COMMAND_SECONDS, package=package)
+    except CommandError as error:
+        hint = error.hint or f"on Debian: apt-get install --reinstall {package}"
+        raise ApplianceError(error.in_short, hint=hint) from None

@@ -7,7 +7,6 @@ without only where the user insists.
 from __future__ import annotations
 
 import ipaddress
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ import dask
 import distributed as typed_in_part
 from distributed.comm.addressing import parse_host_port
 
-from fleetscan.appliance.ground.errors import CommandError, FleetscanError, UsageError
+from fleetscan.appliance.ground.errors import FleetscanError, UsageError
+from fleetscan.appliance.host import command
+from fleetscan.appliance.host.command import Surroundings
 
 # Any: distributed has types for some of its functions, and none for those used here.
 distributed: Any = typed_in_part
@@ -163,8 +164,10 @@ def refuse_plain_workers(addresses: Iterable[str]) -> None:
 def of_our_own(scratch: Path) -> Any:
     """Keys for a cluster of our own: without them any user of this host could run code as us.
 
-    ``distributed.Security.temporary()`` would make them with cryptography, which takes 17 MB and
-    110 ms to import and to find an RSA key (measured); openssl makes one in 10 ms.
+    ``distributed.Security.temporary()`` would do, but it needs cryptography: 17 MB more on every
+    host, and 110 ms at each start to import it and find an RSA key, 500 ms on a busy host.
+    ``openssl req`` makes a key on a curve in 10 ms, 20 ms on the same busy host. Certificates that
+    users give take another way in any case (:func:`of_existing`).
 
     Raises:
         FleetscanError: openssl is missing or fails; there is no cluster without keys.
@@ -173,30 +176,16 @@ def of_our_own(scratch: Path) -> Any:
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     files = ("-keyout", str(key), "-out", str(certificate))
     argv = ["openssl", "req", "-x509", *curve, *files, "-subj", "/CN=fleetscan", "-days", "30"]
-    _run(argv)
+    command.run(
+        "making keys for the workers",
+        argv,
+        seconds=_OPENSSL_SECONDS,
+        package="openssl",
+        surroundings=Surroundings(umask=0o077),
+    )
     pair = {
         f"tls_{role}_{part}": str(path)
         for role in ("scheduler", "worker", "client")
         for part, path in (("cert", certificate), ("key", key))
     }
     return distributed.Security(tls_ca_file=str(certificate), require_encryption=True, **pair)
-
-
-def _run(argv: list[str]) -> None:
-    doing = "making keys for the workers"
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=_OPENSSL_SECONDS,
-            umask=0o077,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FleetscanError(
-            f"{doing} failed: {error}", hint="install openssl; on Debian: apt-get install openssl"
-        ) from error
-    if done.returncode != 0:
-        output = done.stderr.decode("utf-8", "backslashreplace")
-        raise CommandError(doing, argv, done.returncode, stderr=output)

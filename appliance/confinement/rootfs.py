@@ -11,12 +11,12 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetscan.appliance.ground.errors import ApplianceError
+from fleetscan.appliance.ground.errors import ApplianceError, CommandError
+from fleetscan.appliance.host import command
 
 QEMU, QEMU_IMG = "qemu-system-x86_64", "qemu-img"
 _SECONDS = 20
@@ -111,16 +111,8 @@ def _data(path: str) -> list[str]:
 
 
 def _output(argv: list[str]) -> str:
+    doing = f"finding out what {argv[-1]} needs"
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            timeout=_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ApplianceError(f"cannot find out what {argv[-1]} needs: {error}") from error
-    return done.stdout
+        return command.run(doing, argv, seconds=_SECONDS)
+    except CommandError as error:
+        raise ApplianceError(f"{doing} failed: {error.in_short}", hint=error.hint) from error

@@ -118,6 +118,7 @@ class CommandError(FleetscanError):
         argv: its arguments.
         returncode: its exit status; negative for a signal.
         stdout, stderr: what it printed, already shortened.
+        reason: why it failed, when that is not told by its exit status.
     """
 
     def __init__(
@@ -128,12 +129,22 @@ class CommandError(FleetscanError):
         stdout: str = "",
         stderr: str = "",
         *,
+        reason: str = "",
         hint: str = "",
     ) -> None:
-        lines = [f"{doing} failed with status {returncode}: {shlex.join(argv)}"]
+        why = f": {reason}" if reason else f" with status {returncode}"
+        lines = [f"{doing} failed{why}: {shlex.join(argv)}"]
         lines += [text.strip() for text in (stdout, stderr) if text.strip()]
         super().__init__("\n".join(lines), hint=hint)
         self.argv = tuple(argv)
         self.returncode = returncode
         self.stdout = stdout
         self.stderr = stderr
+        self._reason = reason
+
+    @property
+    def in_short(self) -> str:
+        """Why it failed, in one line: with its last words, where it ended by itself."""
+        words = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        ended = f"{self.argv[0]} ended with {self.returncode}"
+        return self._reason or f"{ended}: {words[-1] if words else 'no output'}"

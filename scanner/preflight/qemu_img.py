@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import stat
 import subprocess
 import time
@@ -13,6 +12,7 @@ from typing import Any
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.process import Needs, Process, confined
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.appliance.host.command import OutputTooLongError, Printed
 from fleetscan.scanner.preflight.image import SECTOR
 from fleetscan.scanner.preflight.plan import Limits
 
@@ -151,27 +151,16 @@ def run_limited(argv: list[str], limits: Limits, *fds: int, writes: int = 0) -> 
 def _collect(process: Process, limits: Limits) -> tuple[bytes, bytes]:
     """Both outputs of a helper that has ended in time."""
     deadline = time.monotonic() + limits.wall_seconds
-    output, errors = bytearray(), bytearray()
-    with selectors.DefaultSelector() as selector:
-        for pipe, kept in ((process.popen.stdout, output), (process.popen.stderr, errors)):
-            if pipe is not None:
-                selector.register(pipe, selectors.EVENT_READ, kept)
-        while selector.get_map():
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise PreflightError(f"qemu-img took more than {limits.wall_seconds:g} seconds")
-            for key, _ in ready:
-                block = os.read(key.fd, 1 << 16)
-                if not block:
-                    selector.unregister(key.fileobj)
-                key.data.extend(block)
-                if len(key.data) > limits.output_bytes:
-                    raise PreflightError(f"qemu-img printed more than {limits.output_bytes} bytes")
+    printed = Printed(limits.output_bytes)
     try:
+        for _ in printed.read(process.popen, deadline):
+            pass
         process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired as error:
+    except OutputTooLongError as error:
+        raise PreflightError(f"qemu-img printed more than {limits.output_bytes} bytes") from error
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
         raise PreflightError(f"qemu-img took more than {limits.wall_seconds:g} seconds") from error
-    return bytes(output), bytes(errors)
+    return bytes(printed.output), bytes(printed.errors)
 
 
 def _reason(errors: bytes, status: int, fd: int) -> str:

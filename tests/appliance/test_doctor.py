@@ -93,7 +93,7 @@ def test_a_tool_that_does_not_work_is_told_with_its_last_words(programs: Path) -
 def test_a_tool_that_hangs_is_told(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_COMMAND_SECONDS", 0.2)
     program(programs, QEMU, "exec /bin/sleep 60")
-    assert check("QEMU").detail == f"{QEMU} does not finish"
+    assert check("QEMU").detail == f"{QEMU} does not finish within 0.2 s"
 
 
 def test_confinement_is_tried_by_confining(cache: Path) -> None:
