@@ -19,7 +19,7 @@ from fleetscan.appliance import privileges, qemu_args
 from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.cache import cache_directory
 from fleetscan.appliance.confinement import layers
-from fleetscan.appliance.confinement.process import Needs, Process, confined
+from fleetscan.appliance.confinement.confined_process import Needs, Process, confined
 from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.host import trust, writing
 from fleetscan.appliance.open_files import memory_copy

@@ -17,7 +17,7 @@ from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError, CommandError, FleetscanError
 from fleetscan.appliance.host import command, writing
 from fleetscan.appliance.qemu_args import VMOptions
-from fleetscan.appliance.session import Limits
+from fleetscan.appliance.session import SessionLimits
 from fleetscan.appliance.vm import ApplianceVM
 
 SLOT_MIB = 700
@@ -29,7 +29,7 @@ _CACHE_MIB = 2000
 
 
 @dataclass(frozen=True)
-class Check:
+class HostCheck:
     """The outcome of one check.
 
     Attributes:
@@ -45,49 +45,49 @@ class Check:
     hint: str = ""
 
 
-def run_checks() -> Iterator[Check]:
+def run_checks() -> Iterator[HostCheck]:
     """All checks, in the order in which a scan would need their subjects."""
     for name, check in _CHECKS.items():
         try:
             yield check(name)
         except FleetscanError as error:
-            yield Check(name, False, str(error).splitlines()[0], error.hint)
+            yield HostCheck(name, False, str(error).splitlines()[0], error.hint)
         except OSError as error:
-            yield Check(name, False, str(error), "install what is missing and try again")
+            yield HostCheck(name, False, str(error), "install what is missing and try again")
 
 
-def _qemu(name: str) -> Check:
+def _qemu(name: str) -> HostCheck:
     text = _output(["qemu-system-x86_64", "--version"], "qemu-system-x86")
     found = re.search(r"version (\d+)\.(\d+)", text)
     version = (int(found[1]), int(found[2])) if found else (0, 0)
     if version < _MIN_QEMU:
-        return Check(name, False, text.splitlines()[0], "install QEMU 6.2 or newer")
-    return Check(name, True, text.splitlines()[0])
+        return HostCheck(name, False, text.splitlines()[0], "install QEMU 6.2 or newer")
+    return HostCheck(name, True, text.splitlines()[0])
 
 
-def _qemu_img(name: str) -> Check:
+def _qemu_img(name: str) -> HostCheck:
     with tempfile.TemporaryDirectory() as folder:
         image = f"{folder}/probe.qcow2"
         _output(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], "qemu-utils")
         _output(["qemu-img", "check", "-q", "-f", "qcow2", image], "qemu-utils")
-    return Check(name, True, "makes and reads a qcow2 image")
+    return HostCheck(name, True, "makes and reads a qcow2 image")
 
 
-def _confinement(name: str) -> Check:
+def _confinement(name: str) -> HostCheck:
     found = layers.listed(layers.renewed())
     missing = [layer for layer in found if not layer.holds]
     holding = ", ".join(layer.name for layer in found if layer.holds) or "nothing"
     lacking = ", ".join(layer.name for layer in missing) or "nothing"
     detail = f"holds: {holding}; missing: {lacking}"
     hint = "; ".join(f"{layer.name}: {layer.hint}" for layer in missing)
-    return Check(name, not any(layer.name in layers.LEAST for layer in missing), detail, hint)
+    return HostCheck(name, not any(layer.name in layers.LEAST for layer in missing), detail, hint)
 
 
-def _worker_keys(name: str) -> Check:
-    return Check(name, True, f"made by {_output(['openssl', 'version'], 'openssl').strip()}")
+def _worker_keys(name: str) -> HostCheck:
+    return HostCheck(name, True, f"made by {_output(['openssl', 'version'], 'openssl').strip()}")
 
 
-def _memory(name: str) -> Check:
+def _memory(name: str) -> HostCheck:
     fields = dict(
         line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
     )
@@ -95,27 +95,27 @@ def _memory(name: str) -> Check:
     slots = available // SLOT_MIB
     detail = f"{available} MiB available: enough for {slots} machines at a time"
     hint = "" if slots else f"a scan needs {SLOT_MIB} MiB; free some"
-    return Check(name, slots > 0, detail, hint)
+    return HostCheck(name, slots > 0, detail, hint)
 
 
-def _space(name: str) -> Check:
+def _space(name: str) -> HostCheck:
     place = cache.cache_directory()
     with cache.trusted(place):
         writing.make_directory(place)
     with tempfile.TemporaryFile(dir=place):
         free = shutil.disk_usage(place).free >> 20
     hint = "" if free >= _CACHE_MIB else f"free {_CACHE_MIB} MiB, or set FLEETSCAN_CACHE elsewhere"
-    return Check(name, free >= _CACHE_MIB, f"{free} MiB free in {place}", hint)
+    return HostCheck(name, free >= _CACHE_MIB, f"{free} MiB free in {place}", hint)
 
 
-def _appliance(name: str) -> Check:
+def _appliance(name: str) -> HostCheck:
     appliance = built.find()
     built.verify(appliance)
     made_of = f"{appliance.suite}, kernel {appliance.kernel_release}"
-    return Check(name, True, f"{appliance.content} ({made_of}) in {appliance.directory}")
+    return HostCheck(name, True, f"{appliance.content} ({made_of}) in {appliance.directory}")
 
 
-def _acceleration(name: str) -> Check:
+def _acceleration(name: str) -> HostCheck:
     appliance = built.find()
     if not Path(accelerator.KVM).exists():
         why = f"there is no {accelerator.KVM}"
@@ -124,26 +124,28 @@ def _acceleration(name: str) -> Check:
     else:
         kvm = accelerator.probe(appliance, "kvm")
         if kvm.works:
-            return Check(name, True, f"kvm boots a kernel in {kvm.seconds:.1f} s")
+            return HostCheck(name, True, f"kvm boots a kernel in {kvm.seconds:.1f} s")
         why = f"kvm does not work here ({kvm.detail})"
     tcg = accelerator.probe(appliance, "tcg")
     if not tcg.works:
-        return Check(name, False, f"{why}; tcg: {tcg.detail}", "see the QEMU check above")
+        return HostCheck(name, False, f"{why}; tcg: {tcg.detail}", "see the QEMU check above")
     detail = f"tcg boots a kernel in {tcg.seconds:.1f} s; {why}"
-    return Check(name, True, detail, "scans are faster if /dev/kvm works and this user may use it")
+    return HostCheck(
+        name, True, detail, "scans are faster if /dev/kvm works and this user may use it"
+    )
 
 
-def _whole(name: str) -> Check:
+def _whole(name: str) -> HostCheck:
     appliance = built.find()
     chosen = accelerator.choose(appliance)
     begun = time.monotonic()
     deadline = Deadline(accelerator.BOOT_SECONDS[chosen], "the appliance's start")
-    with ApplianceVM(appliance, VMOptions(chosen), deadline, Limits()):
+    with ApplianceVM(appliance, VMOptions(chosen), deadline, SessionLimits()):
         seconds = time.monotonic() - begun
-    return Check(name, True, f"the agent was ready after {seconds:.1f} s under {chosen}")
+    return HostCheck(name, True, f"the agent was ready after {seconds:.1f} s under {chosen}")
 
 
-_CHECKS: dict[str, Callable[[str], Check]] = {
+_CHECKS: dict[str, Callable[[str], HostCheck]] = {
     "QEMU": _qemu,
     "qemu-img": _qemu_img,
     "confinement": _confinement,

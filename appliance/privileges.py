@@ -28,7 +28,7 @@ _WITH_PARENT = 'test "$PPID" = "$0" || exit 1; '
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProcessLimits:
     """What a process may use.
 
     Attributes:
@@ -46,7 +46,7 @@ class Limits:
 
 def limited(
     argv: list[str],
-    limits: Limits,
+    limits: ProcessLimits,
     become: tuple[int, int, tuple[int, ...]] | None = None,
     *,
     keep: bool = False,

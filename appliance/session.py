@@ -29,7 +29,7 @@ _UNREAD_ESCAPED = 4 * UNREAD_LENGTH  # schema.escape makes four characters of a 
 
 
 @dataclass
-class Limits:
+class SessionLimits:
     """What one machine's guest may send in all.
 
     Attributes:
@@ -64,7 +64,7 @@ class Session:
     """
 
     def __init__(
-        self, sock: socket.socket, limits: Limits, gone: Callable[[], str] = lambda: ""
+        self, sock: socket.socket, limits: SessionLimits, gone: Callable[[], str] = lambda: ""
     ) -> None:
         self._sock = sock
         self._limits = limits

@@ -37,7 +37,7 @@ from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.host import trust, writing
 from fleetscan.appliance.initrd import agent_id
 from fleetscan.appliance.qemu_args import VMOptions
-from fleetscan.appliance.session import Limits
+from fleetscan.appliance.session import SessionLimits
 from fleetscan.appliance.verified import identity
 from fleetscan.appliance.vm import ApplianceVM
 
@@ -182,7 +182,7 @@ def _boot_and_save(
 ) -> None:
     seconds = accelerator.BOOT_SECONDS[options.accelerator]
     deadline = Deadline(seconds, "the template's boot")
-    with ApplianceVM(appliance, options, deadline, Limits(), memory=memory) as vm:
+    with ApplianceVM(appliance, options, deadline, SessionLimits(), memory=memory) as vm:
         vm.call("warm_up", Deadline(seconds, "the template's warm-up"))
         vm.save(state.fileno(), Deadline(_SAVE_SECONDS, "saving the template"))
 
@@ -301,7 +301,7 @@ def clone(
     template: Template,
     options: VMOptions,
     deadline: Deadline,
-    limits: Limits,
+    limits: SessionLimits,
 ) -> Iterator[ApplianceVM]:
     """A fresh clone of a template, its agent ready.
 

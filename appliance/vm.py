@@ -25,7 +25,7 @@ from fleetscan.appliance import initrd, qemu_args
 from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.cgroup import memory_group
 from fleetscan.appliance.confinement import layers
-from fleetscan.appliance.confinement.process import Needs, confined
+from fleetscan.appliance.confinement.confined_process import Needs, confined
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError, WireError
 from fleetscan.appliance.ground.wire import PROTOCOL
@@ -34,7 +34,7 @@ from fleetscan.appliance.open_files import memory_copy, memory_file, reopened
 from fleetscan.appliance.plugging import PluggedLayer, Plugger
 from fleetscan.appliance.privileges import CONSOLE_BYTES, bound_to_us, running
 from fleetscan.appliance.qemu_args import Descriptors, RanBy, VMOptions
-from fleetscan.appliance.session import Limits, RowsHandler, Session, printable
+from fleetscan.appliance.session import RowsHandler, Session, SessionLimits, printable
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ApplianceVM:
         appliance: Appliance,
         options: VMOptions,
         deadline: Deadline,
-        limits: Limits,
+        limits: SessionLimits,
         *,
         state: int | None = None,
         memory: int | None = None,
@@ -278,7 +278,7 @@ class LocalAppliance:
     agent: Sequence[str] | None = None
     """Command of another agent than ours; it gets the directory and the socket's descriptor."""
 
-    def __init__(self, directory: Path, deadline: Deadline, limits: Limits) -> None:
+    def __init__(self, directory: Path, deadline: Deadline, limits: SessionLimits) -> None:
         self._directory = directory
         self._deadline = deadline
         self._limits = limits

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import altair as alt
 import vl_convert
 
-from fleetscan.reports.model import Report
+from fleetscan.reports.contents import Report
 from fleetscan.reports.sections import Sections
 from fleetscan.reports.text import chart_text, count, percent
 from fleetscan.scanner.tables.results.spec import UNDECIDED, ResultState

@@ -19,7 +19,7 @@ _BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Database:
+class ReportDatabase:
     """One run's fact views, with the results as :data:`RESULTS`."""
 
     connection: duckdb.DuckDBPyConnection
@@ -51,7 +51,9 @@ def sql_list(values: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def attached(connection: duckdb.DuckDBPyConnection, results: pa.Table | None) -> Iterator[Database]:
+def attached(
+    connection: duckdb.DuckDBPyConnection, results: pa.Table | None
+) -> Iterator[ReportDatabase]:
     """Put results beside the fact views for as long as the block runs.
 
     Args:
@@ -66,7 +68,7 @@ def attached(connection: duckdb.DuckDBPyConnection, results: pa.Table | None) ->
     table = AS_TEXT.empty_table() if results is None else _normalised(results)
     connection.register(RESULTS, table)
     try:
-        yield Database(connection)
+        yield ReportDatabase(connection)
     finally:
         connection.unregister(RESULTS)
 

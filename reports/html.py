@@ -13,16 +13,16 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from fleetscan.reports import states, text
-from fleetscan.reports.build import DEFAULT_TITLE, build_report
 from fleetscan.reports.charts import draw_charts
+from fleetscan.reports.compose import DEFAULT_TITLE, build_report
+from fleetscan.reports.contents import Report, ReportLimits
 from fleetscan.reports.database import attached
-from fleetscan.reports.model import Limits, Report
 from fleetscan.reports.sections import Sections
 from fleetscan.reports.states import RuleText
 from fleetscan.scanner.tables.machines.spec import Outcome
 from fleetscan.scanner.tables.results.spec import DECIDED, UNDECIDED, ResultState, Severity
 
-_ROW_CHARACTERS = 300  # of one offending row; with model.Limits this bounds the file's size
+_ROW_CHARACTERS = 300  # of one offending row; with ReportLimits this bounds the file's size
 _MACHINE_COLUMNS = ("run_id", "machine_id", "root")
 _WEB = ("https://", "http://")
 
@@ -55,7 +55,7 @@ def render_html(
     rules: Iterable[RuleText] = (),
     title: str = DEFAULT_TITLE,
     generated: datetime,
-    limits: Limits | None = None,
+    limits: ReportLimits | None = None,
     sections: Sections | None = None,
 ) -> Iterator[str]:
     """The report as pieces of HTML; encode them as UTF-8.

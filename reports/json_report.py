@@ -12,10 +12,10 @@ import duckdb
 import pyarrow as pa
 
 from fleetscan.appliance.ground.schema import Kind, Scope
-from fleetscan.reports.build import DEFAULT_TITLE, build_report
-from fleetscan.reports.database import RESULTS, Database, attached
-from fleetscan.reports.facts import MACHINES_SQL
-from fleetscan.reports.model import Limits, Report, RuleRow
+from fleetscan.reports.compose import DEFAULT_TITLE, build_report
+from fleetscan.reports.contents import Report, ReportLimits, RuleLine
+from fleetscan.reports.database import RESULTS, ReportDatabase, attached
+from fleetscan.reports.fact_sections import MACHINES_SQL
 from fleetscan.reports.sections import SectionLostError, Sections, why
 from fleetscan.reports.states import RuleText, Tally
 from fleetscan.reports.text import from_epoch, iso
@@ -35,7 +35,7 @@ _TEXT_CHARACTERS, _LIST_ITEMS = 4096, 1000
 
 _ROWS_A_SIGN = 10_000  # rows after which the section is told of again, as a sign of life
 
-_NO_LISTS = Limits(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+_NO_LISTS = ReportLimits(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def render_json(
@@ -167,7 +167,7 @@ def _checks(tally: Tally) -> Object:
     }
 
 
-def _rule(row: RuleRow) -> Object:
+def _rule(row: RuleLine) -> Object:
     return {
         "id": row.id,
         "pack": row.pack,
@@ -184,7 +184,7 @@ def _rule(row: RuleRow) -> Object:
     }
 
 
-def _results(db: Database) -> Iterator[Object]:
+def _results(db: ReportDatabase) -> Iterator[Object]:
     columns = ", ".join(SCHEMA.names)
     order = "machine_id, root NULLS FIRST, pack, rule_id"
     for row in db.dicts(f"SELECT {columns} FROM {RESULTS} ORDER BY {order}"):  # noqa: S608 - our own names
@@ -202,7 +202,7 @@ def _evidence(line: str) -> object:
         return line
 
 
-def _machines(db: Database) -> Iterator[Object]:
+def _machines(db: ReportDatabase) -> Iterator[Object]:
     columns, timestamps = _columns("machines")
     sql = f"""
         WITH summaries AS ({MACHINES_SQL})
@@ -214,7 +214,7 @@ def _machines(db: Database) -> Iterator[Object]:
         yield _cleaned(row, timestamps)
 
 
-def _table(db: Database, name: str) -> Iterator[Object]:
+def _table(db: ReportDatabase, name: str) -> Iterator[Object]:
     columns, timestamps = _columns(name)
     for row in db.dicts(f"SELECT {columns} FROM {name} ORDER BY ALL"):  # noqa: S608 - our own names
         yield _cleaned(row, timestamps)

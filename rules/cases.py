@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import Field
 
-from fleetscan.rules import facts, source
+from fleetscan.rules import case_facts, source
+from fleetscan.rules.case_facts import DEVICE, MACHINE, FactError
 from fleetscan.rules.evaluate import evaluate
-from fleetscan.rules.facts import DEVICE, MACHINE, FactError
 from fleetscan.rules.model import Config, Pack, Parameter, Rule, Strict, Text
 from fleetscan.rules.source import Document, Problem, SourceError
 from fleetscan.scanner.tables import load_tables
@@ -46,7 +46,7 @@ class Case(Strict):
 
     Attributes:
         name: what it shows.
-        facts: rows by table, as rules.facts.connect takes them.
+        facts: rows by table, as rules.case_facts.connect takes them.
         coverage: coverage rows that differ from ok and empty.
         parameters: values in place of the rule's defaults.
         now: the day of evaluation.
@@ -156,7 +156,7 @@ def _rows(document: Document, case: Case, rule: Rule) -> dict[str, list[dict[str
     rows = {name: rows for name, rows in case.facts.items() if name not in awaited}
     coverage = [row for row in case.coverage if row.get("table_name") not in awaited]
     try:
-        return facts.complete(rows, coverage)
+        return case_facts.complete(rows, coverage)
     except FactError as error:
         place: source.Location = ("facts", error.table)
         if error.table == "coverage" and "coverage" not in case.facts:
@@ -180,7 +180,7 @@ def _rounds(cases: Sequence[_Placed]) -> list[list[_Placed]]:
 def _run(together: Sequence[_Placed]) -> Iterator[CaseOutcome]:
     rules = {placed.rule.id: (placed.pack, placed.rule) for placed in together}
     config = Config(parameters={placed.rule.id: placed.case.parameters for placed in together})
-    with facts.load(_side_by_side(together)) as connection:
+    with case_facts.load(_side_by_side(together)) as connection:
         results = evaluate(
             connection,
             [replace(pack, rules=(rule,)) for pack, rule in rules.values()],

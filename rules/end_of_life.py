@@ -11,7 +11,7 @@ DATA = Path(__file__).parent / "data" / "end_of_life.csv"
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleaseEnd:
     """One row of the end_of_life view.
 
     Attributes:
@@ -29,15 +29,15 @@ class Release:
     taken: dt.date
 
 
-COLUMNS = tuple(item.name for item in fields(Release))
+COLUMNS = tuple(item.name for item in fields(ReleaseEnd))
 """Columns of the view, and of its file."""
 
 
-def load_end_of_life(path: Path = DATA) -> tuple[Release, ...]:
+def load_end_of_life(path: Path = DATA) -> tuple[ReleaseEnd, ...]:
     """The reference data, in the order of its file."""
     with path.open(encoding="utf-8", newline="") as stream:
         return tuple(
-            Release(
+            ReleaseEnd(
                 row["distro"],
                 row["release"],
                 dt.date.fromisoformat(row["eol"]),

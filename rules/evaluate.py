@@ -3,7 +3,7 @@
 For each rule one query finds the violations of the whole fleet (rules.query, rules.judge). When
 it fails, it is evaluated over parts of the fleet, so that only those machines get an ``error``
 over which it fails (rules.isolate). A run's facts are evaluated in a process of their own with
-a hard memory limit (rules.process), as guests choose how large and how odd their rows are.
+a hard memory limit (rules.judging_process), as guests choose how large and how odd their rows are.
 
 How the state of one rule for one root comes about, first match wins:
 
@@ -36,9 +36,9 @@ import pyarrow as pa
 
 from fleetscan.rules import isolate
 from fleetscan.rules import waivers as waiving
-from fleetscan.rules.judge import Judge, Judging, Limits
+from fleetscan.rules.judge import Judge, Judging, RuleLimits
+from fleetscan.rules.judging_process import JudgingProcess
 from fleetscan.rules.model import Config, Pack, Waiver
-from fleetscan.rules.process import JudgingProcess
 from fleetscan.rules.query import rule_query
 from fleetscan.rules.results import SCHEMA, Results
 from fleetscan.scanner.tables.results.spec import UNDECIDED, ResultState
@@ -51,7 +51,7 @@ class _Given:
     waivers: Sequence[Waiver]
     config: Config
     now: dt.datetime
-    limits: Limits
+    limits: RuleLimits
 
 
 def evaluate(
@@ -61,7 +61,7 @@ def evaluate(
     waivers: Sequence[Waiver] = (),
     config: Config | None = None,
     now: dt.datetime | None = None,
-    limits: Limits | None = None,
+    limits: RuleLimits | None = None,
 ) -> Results:
     """Evaluate all rules of some packs over the facts of one run, in this process.
 
@@ -80,7 +80,7 @@ def evaluate(
     Raises:
         FleetscanError: the connection still reaches files and cannot be sealed.
     """
-    limits = limits or Limits()
+    limits = limits or RuleLimits()
     given = _Given(waivers, config or Config(), now or dt.datetime.now(dt.UTC), limits)
     with Judge(connection, _read(packs), limits.memory) as judge:
         return _evaluate(judge, packs, given)

@@ -32,7 +32,7 @@ _BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Limits:
+class RuleLimits:
     """What rules may use.
 
     Attributes:

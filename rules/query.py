@@ -1,7 +1,7 @@
 """One rule as the SQL that judges it, with all that the SQL binds.
 
 A :class:`RuleQuery` is plain data: it goes to the process that evaluates rules (see
-rules.process), which knows nothing of packs and their files.
+rules.judging_process), which knows nothing of packs and their files.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from fleetscan.rules.end_of_life import COLUMNS, Release
+from fleetscan.rules.end_of_life import COLUMNS, ReleaseEnd
 
 Name = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 """From a release as endoflife.date has it to the (distro, release) of operating_systems."""
@@ -127,7 +127,7 @@ PRODUCTS = (
 """Products of which somebody names the day that ends what needs no extra contract."""
 
 ANNOUNCED = (
-    Release(
+    ReleaseEnd(
         "windows-server",
         "4.0",
         dt.date(2004, 12, 31),
@@ -138,32 +138,32 @@ ANNOUNCED = (
 """What is older than the sources."""
 
 
-def from_product(product: Product, text: str, taken: dt.date) -> Iterator[Release]:
+def from_product(product: Product, text: str, taken: dt.date) -> Iterator[ReleaseEnd]:
     """Releases of one file of endoflife.date that have a day of their end.
 
     Those that only say whether they have ended are left out. Of two with one name the first counts.
     """
     source = f"endoflife.date: {product.name}"
-    found: dict[tuple[str, str], Release] = {}
+    found: dict[tuple[str, str], ReleaseEnd] = {}
     for item in yaml.safe_load(text.split("---")[1])["releases"]:
         if isinstance(item["eol"], dt.date):
             for distro, release in product.names(item):
-                entry = Release(distro, release, item["eol"], source, taken)
+                entry = ReleaseEnd(distro, release, item["eol"], source, taken)
                 found.setdefault((distro, release), entry)
     yield from found.values()
 
 
-def from_distro_info(distro: str, text: str, taken: dt.date) -> Iterator[Release]:
+def from_distro_info(distro: str, text: str, taken: dt.date) -> Iterator[ReleaseEnd]:
     """Releases of distro-info-data: Debian's up to the end of LTS, Ubuntu's standard support."""
     for item in csv.DictReader(text.splitlines()):
         end = item.get("eol-lts") or item["eol"] if distro == "debian" else item["eol"]
         if item["version"] and end:
             release = item["version"].removesuffix(" LTS")
             source = f"distro-info-data: {distro}"
-            yield Release(distro, release, dt.date.fromisoformat(end), source, taken)
+            yield ReleaseEnd(distro, release, dt.date.fromisoformat(end), source, taken)
 
 
-def merge(releases: Iterable[Release]) -> list[Release]:
+def merge(releases: Iterable[ReleaseEnd]) -> list[ReleaseEnd]:
     """The data, sorted; of releases that match one version the shorter, if they end on one day.
 
     Of those that two products of a source have, such as CentOS 8 and CentOS Stream 8, the first
@@ -172,7 +172,7 @@ def merge(releases: Iterable[Release]) -> list[Release]:
     Raises:
         ValueError: two releases of a product match one version, and end on different days.
     """
-    kept: dict[tuple[str, str], Release] = {}
+    kept: dict[tuple[str, str], ReleaseEnd] = {}
     for item in sorted(releases, key=_order):
         parts = item.release.split(".")
         shorter = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
@@ -184,7 +184,7 @@ def merge(releases: Iterable[Release]) -> list[Release]:
     return list(kept.values())
 
 
-def _order(item: Release) -> tuple[str, list[tuple[int, str]]]:
+def _order(item: ReleaseEnd) -> tuple[str, list[tuple[int, str]]]:
     parts = item.release.split(".")
     return item.distro, [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 
 import duckdb
 
-from fleetscan.appliance.ground.mounts import Entry
+from fleetscan.appliance.ground.mounts import FstabEntry
 from fleetscan.appliance.host import child
 from fleetscan.scanner.tables import load_tables
 
@@ -49,7 +49,7 @@ Subject = tuple[str, str]
 """A machine and a root."""
 
 
-class Lost(NamedTuple):
+class LostDirectory(NamedTuple):
     """A directory below which nothing was seen.
 
     Attributes:
@@ -115,7 +115,7 @@ def _mounts(rows: Sequence[Mapping[str, object]]) -> Iterator[dict[str, str]]:
 def part_of(row: Mapping[str, object]) -> Part:
     """What a row of ``mountpoints`` that is not mounted is part of."""
     options = row["options"]
-    entry = Entry(
+    entry = FstabEntry(
         source=str(row["source"] or ""),
         path=str(row["path"]),
         type=str(row["type"] or ""),
@@ -186,9 +186,9 @@ def follow_links(connection: duckdb.DuckDBPyConnection) -> None:
         "SELECT machine_id, root, part, key, file FROM _unread "
         "WHERE table_name = 'files' AND ends_with(file, '/') AND file <> '/'"
     )
-    known: dict[Subject, set[Lost]] = {}
+    known: dict[Subject, set[LostDirectory]] = {}
     for machine_id, root, *lost in rows.fetchall():
-        known.setdefault((machine_id, root), set()).add(Lost(*lost))
+        known.setdefault((machine_id, root), set()).add(LostDirectory(*lost))
     frontier = {subject: set(lost) for subject, lost in known.items()}
     for _ in range(_ROUNDS):
         if not frontier:
@@ -207,9 +207,9 @@ def follow_links(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _told_apart(
     connection: duckdb.DuckDBPyConnection,
-    known: Mapping[Subject, Collection[Lost]],
-    new: Mapping[Subject, set[Lost]],
-) -> dict[Subject, set[Lost]]:
+    known: Mapping[Subject, Collection[LostDirectory]],
+    new: Mapping[Subject, set[LostDirectory]],
+) -> dict[Subject, set[LostDirectory]]:
     """Note what was found; return it without the roots of which too much was."""
     many = {
         s
@@ -220,11 +220,13 @@ def _told_apart(
     return {subject: lost for subject, lost in new.items() if subject not in many}
 
 
-def _anything(lost: Iterable[Lost]) -> set[Lost]:
+def _anything(lost: Iterable[LostDirectory]) -> set[LostDirectory]:
     return {one._replace(prefix=_ALL) for one in lost}
 
 
-def _note(connection: duckdb.DuckDBPyConnection, new: Mapping[Subject, Collection[Lost]]) -> None:
+def _note(
+    connection: duckdb.DuckDBPyConnection, new: Mapping[Subject, Collection[LostDirectory]]
+) -> None:
     rows = [
         {"machine_id": machine_id, "root": root, **one._asdict()}
         for (machine_id, root), lost in new.items()
@@ -235,7 +237,7 @@ def _note(connection: duckdb.DuckDBPyConnection, new: Mapping[Subject, Collectio
 
 
 def _links(
-    connection: duckdb.DuckDBPyConnection, frontier: Mapping[Subject, Collection[Lost]]
+    connection: duckdb.DuckDBPyConnection, frontier: Mapping[Subject, Collection[LostDirectory]]
 ) -> Iterator[tuple[Subject, list[tuple[str, str]]]]:
     """Links of each root that may lead to what was not seen: their paths and targets."""
     sought = [
@@ -261,7 +263,7 @@ def _sought(prefixes: Iterable[str]) -> dict[str, list[str]]:
     return {"ends": sorted(ends), "parts": sorted(parts), "ways": sorted(ways)}
 
 
-def _led(lost: Collection[Lost], links: Sequence[tuple[str, str]]) -> set[Lost]:
+def _led(lost: Collection[LostDirectory], links: Sequence[tuple[str, str]]) -> set[LostDirectory]:
     """What is not seen through some links, where some directories are not."""
     if len(links) > _MOST_LINKS:
         return _anything(lost)
@@ -270,9 +272,9 @@ def _led(lost: Collection[Lost], links: Sequence[tuple[str, str]]) -> set[Lost]:
         place = _directory(posixpath.join(posixpath.dirname(path), target))
         for part, key, prefix in lost:
             if place.startswith(prefix):  # it leads there
-                found.add(Lost(part, key, f"{path}/"))
+                found.add(LostDirectory(part, key, f"{path}/"))
             elif prefix.startswith(place):  # it leads to a directory above that
-                found.add(Lost(part, key, f"{path}/{prefix.removeprefix(place)}"))
+                found.add(LostDirectory(part, key, f"{path}/{prefix.removeprefix(place)}"))
             elif prefix.startswith(f"{path}/"):  # the mountpoint's own path goes through it
-                found.add(Lost(part, key, place + prefix.removeprefix(f"{path}/")))
+                found.add(LostDirectory(part, key, place + prefix.removeprefix(f"{path}/")))
     return found

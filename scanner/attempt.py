@@ -7,19 +7,19 @@ import time
 from collections.abc import Sequence
 
 from fleetscan.appliance.ground.deadline import Deadline
-from fleetscan.appliance.session import Limits
-from fleetscan.scanner.findings import Findings, MachineSummary
+from fleetscan.appliance.session import SessionLimits
 from fleetscan.scanner.options import ScanOptions
+from fleetscan.scanner.scan_state import MachineSummary, ScanState
 from fleetscan.scanner.sources.base import Machine
-from fleetscan.scanner.sources.keys import KeyUnavailableError, read_keys
+from fleetscan.scanner.sources.volume_keys import KeyUnavailableError, read_keys
 from fleetscan.scanner.store.arrow import host_rows
 from fleetscan.scanner.store.staging import RowSink
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage
 from fleetscan.scanner.tables.disk_snapshots.spec import DiskSnapshot
-from fleetscan.scanner.tables.disks.spec import Disk
-from fleetscan.scanner.tables.left_out.spec import LeftOut
-from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
+from fleetscan.scanner.tables.disks.spec import DiskRow
+from fleetscan.scanner.tables.left_out.spec import LeftOutRow
+from fleetscan.scanner.tables.machines.spec import MachineRow
 
 
 class Attempt:
@@ -44,8 +44,8 @@ class Attempt:
         self.machine = machine
         self.options = options
         self.sink = sink
-        self.found = Findings(machine)
-        self.limits = Limits()
+        self.found = ScanState(machine)
+        self.limits = SessionLimits()
         self.key_sources = (*machine.keys, *options.secrets.keys)
         self._number, self._run_id = number, run_id
         self._started, self._begun = time.time(), time.monotonic()
@@ -87,7 +87,7 @@ class Attempt:
     def _write(
         self,
         name: str,
-        rows: Sequence[MachineRow | Coverage | Disk | DiskSnapshot | LeftOut],
+        rows: Sequence[MachineRow | Coverage | DiskRow | DiskSnapshot | LeftOutRow],
     ) -> None:
         for some in host_rows(load_tables()[name], rows, machine_id=self.machine.machine_id):
             self.sink.write(name, some)

@@ -49,7 +49,7 @@ _CONFIG: dict[str, object] = {
 
 # Only of workers that run nothing but ours.
 _LEAN: dict[str, object] = {
-    "distributed.worker.preload": ["fleetscan.appliance.host.lean"],
+    "distributed.worker.preload": ["fleetscan.appliance.host.without_pandas"],
     # Short of killing, Dask would only wait for memory that tasks hold here.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -103,7 +103,7 @@ class WorkerLostError(FleetscanError):
     """The worker that ran a task died."""
 
 
-class Task:
+class ClusterTask:
     """A function that was handed to a worker."""
 
     def __init__(self, future: Any) -> None:  # Any: distributed.Future, see above
@@ -166,7 +166,7 @@ class Cluster:
 
     def submit(
         self, key: str, ended: Callable[[str], None], function: Callable[..., Any], *args: object
-    ) -> Task:
+    ) -> ClusterTask:
         """Run a function of an importable module on a worker, once.
 
         Args:
@@ -177,7 +177,7 @@ class Cluster:
         """
         future = self._client.submit(function, *args, key=key, pure=False)
         future.add_done_callback(lambda _: ended(key))
-        return Task(future)
+        return ClusterTask(future)
 
     def kill_worker_of(self, key: str) -> None:
         """Kill the worker that runs a task, and its children with it; a fresh one follows."""

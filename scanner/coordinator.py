@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fleetscan.appliance.ground.errors import DeadlineError, StoreError
-from fleetscan.scanner.cluster import Cluster, Task, WorkerLostError
-from fleetscan.scanner.findings import MachineSummary
+from fleetscan.scanner.cluster import Cluster, ClusterTask, WorkerLostError
 from fleetscan.scanner.fleet_events import (
     FleetEvent,
     FleetSummary,
@@ -21,6 +20,7 @@ from fleetscan.scanner.fleet_events import (
     MachineStarted,
 )
 from fleetscan.scanner.fleet_tasks import FleetOptions, compact_some, record_failure, scan_one
+from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.run import Run
 
@@ -52,7 +52,7 @@ class _Compaction:
 @dataclass(frozen=True)
 class _InFlight:
     work: _Scan | _Compaction
-    task: Task
+    task: ClusterTask
     begun: float
 
 
@@ -114,7 +114,7 @@ class Coordinator:
                 self._on_event(MachineStarted(work.machine.machine_id))
             self._in_flight[work.key] = _InFlight(work, self._start(work), time.monotonic())
 
-    def _start(self, work: _Scan | _Compaction) -> Task:
+    def _start(self, work: _Scan | _Compaction) -> ClusterTask:
         if isinstance(work, _Compaction):
             return self._cluster.submit(
                 work.key, self._done.put, compact_some, self._run, work.machine_ids

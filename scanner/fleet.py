@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from fleetscan.scanner.cluster import open_cluster
 from fleetscan.scanner.coordinator import Coordinator
-from fleetscan.scanner.findings import Findings
 from fleetscan.scanner.fleet_events import FleetEvent, FleetSummary, MachineFinished
 from fleetscan.scanner.fleet_tasks import FleetOptions
 from fleetscan.scanner.reuse import EarlierFacts
+from fleetscan.scanner.scan_state import ScanState
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.arrow import arrow_schema, host_rows
 from fleetscan.scanner.store.run import Run
@@ -108,7 +108,7 @@ def _left_out(machines: Sequence[Machine]) -> pa.Table:
         some
         for machine in machines
         for some in host_rows(
-            table, Findings(machine).left_out_rows(), machine_id=machine.machine_id
+            table, ScanState(machine).left_out_rows(), machine_id=machine.machine_id
         )
     ]
     return pa.concat_tables([arrow_schema(table).empty_table(), *rows])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
-from fleetscan.scanner.findings import MachineSummary
+from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.tables.machines.spec import Outcome
 
 _KEPT_SLOWEST = 5

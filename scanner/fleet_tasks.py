@@ -11,26 +11,25 @@ from typing import Protocol
 from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.cluster import ClusterOptions, WorkerLostError
-from fleetscan.scanner.findings import Findings, MachineSummary
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.reuse import EarlierFacts
+from fleetscan.scanner.scan_state import MachineSummary, ScanState
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.arrow import host_rows
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.staging import RowSink
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage
-from fleetscan.scanner.tables.left_out.spec import LeftOut
-from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
-from fleetscan.scanner.tables.machines.spec import Outcome
+from fleetscan.scanner.tables.left_out.spec import LeftOutRow
+from fleetscan.scanner.tables.machines.spec import MachineRow, Outcome
 
 log = logging.getLogger(__name__)
 
 _OVERDUE_SECONDS = 60.0
 """How long after its deadline a machine's worker is killed; inspection ends itself before."""
 
-_Row = MachineRow | Coverage | LeftOut
+_Row = MachineRow | Coverage | LeftOutRow
 
 
 class Inspect(Protocol):
@@ -100,7 +99,7 @@ def record_failure(
     kind, text = _describe(error)
     log.warning("%s: %s: %s", machine.machine_id, kind, text)
     log.debug("%s: the traceback", machine.machine_id, exc_info=error)
-    found = Findings(machine, stage=None, error=FleetscanError(text or kind), error_kind=kind)
+    found = ScanState(machine, stage=None, error=FleetscanError(text or kind), error_kind=kind)
     found.cover_unreached()
     started = time.time() - seconds
     row = found.machine_row(started=started, seconds=seconds, attempt=attempt, run_id=run.run_id)

@@ -16,10 +16,10 @@ from pathlib import Path
 from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.vm import LocalAppliance
 from fleetscan.scanner.attempt import Attempt
-from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.gather import gather
 from fleetscan.scanner.isolation import isolated
 from fleetscan.scanner.options import ScanOptions
+from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import RowSink
 

@@ -77,7 +77,9 @@ def _examine_disks(attempt: Attempt) -> None:
         DeadlineError: it takes too long.
     """
     sources, found = attempt.options.sources, attempt.found
-    policy = preflight.Policy(allowed_directories=sources.allowed_directories, live=sources.live)
+    policy = preflight.DiskPolicy(
+        allowed_directories=sources.allowed_directories, live=sources.live
+    )
     failure = None
     for disk in attempt.machine.disks:
         attempt.deadline.left()  # a machine of very many disks ends in time, too

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
-from fleetscan.appliance.confinement import Wanted
+from fleetscan.appliance.confinement import WantedConfinement
 from fleetscan.appliance.ground.option import OptionField, groups_of, option, options_of
 from fleetscan.appliance.ground.options import FactOptions
 from fleetscan.scanner.sources.base import SourceOptions
-from fleetscan.scanner.sources.keys import KeySource, parse_key
+from fleetscan.scanner.sources.volume_keys import KeySource, parse_key
 
 Plan: TypeAlias = dict[str, dict[str, Any]]  # by group and name, JSON values
 
@@ -80,8 +80,8 @@ class ApplianceOptions:
         flag="--template/--no-template",
         help="Clone a booted appliance for each machine, or boot a new one each time (slower).",
     )
-    confinement: Wanted = option(
-        Wanted.LEAST,
+    confinement: WantedConfinement = option(
+        WantedConfinement.LEAST,
         decides=False,
         planned="asked",
         environment="FLEETSCAN_CONFINEMENT",

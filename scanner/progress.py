@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetscan.appliance.host.printable import printable
-from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.fleet_events import FleetEvent, MachineStarted
+from fleetscan.scanner.scan_state import MachineSummary
 
 _LINE_SECONDS = 30.0
 """How often a line is printed where there is no terminal."""

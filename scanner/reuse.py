@@ -21,10 +21,10 @@ import pyarrow as pa
 
 from fleetscan.appliance.ground.errors import PreflightError, StoreError
 from fleetscan.appliance.ground.schema import MICROSECOND
-from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.options import decisive, planned
 from fleetscan.scanner.preflight.bounds import resolved
 from fleetscan.scanner.preflight.plan import identity_of
+from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.known import KnownMachines, known_machines
 from fleetscan.scanner.store.run_file import RunInfo

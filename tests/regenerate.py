@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from fleetscan.rules.load import load_packs
-from fleetscan.rules.reference import render_pack
-from fleetscan.scanner import reference
+from fleetscan.rules.pack_reference import render_pack
+from fleetscan.scanner import table_reference
 from tests import package_description
 from tests.conftest import PROJECT
-from tests.scanner import command_reference, support
+from tests.scanner import command_reference, support_page
 
 COMMAND = "python -m tests.regenerate"
 
@@ -26,8 +26,8 @@ Maker = Callable[[], str]
 def pages() -> Mapping[Path, Maker]:
     """Every generated page with what makes its text."""
     return {
-        PROJECT / "scanner" / "tables" / "README.md": reference.markdown,
-        support.PAGE: support.markdown,
+        PROJECT / "scanner" / "tables" / "README.md": table_reference.markdown,
+        support_page.PAGE: support_page.markdown,
         command_reference.PAGE: command_reference.markdown,
         package_description.PAGE: package_description.markdown,
         **{pack.folder / "README.md": partial(render_pack, pack) for pack in load_packs()},

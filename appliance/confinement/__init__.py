@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 
-class Wanted(enum.StrEnum):
+class WantedConfinement(enum.StrEnum):
     """How much confinement a user insists on. None of these switches a layer off.
 
     ``all`` refuses to scan unless every layer holds, ``least`` unless those do without which a

@@ -22,8 +22,8 @@ from typing import Literal
 
 from fleetscan.appliance import cgroup
 from fleetscan.appliance.cache import cache_directory
-from fleetscan.appliance.confinement import Wanted, rootfs, starter, syscalls
-from fleetscan.appliance.confinement.process import Layers, Needs, confined
+from fleetscan.appliance.confinement import WantedConfinement, rootfs, starter, syscalls
+from fleetscan.appliance.confinement.confined_process import LayersInUse, Needs, confined
 from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.host import trust, writing
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _SECONDS = 20
 _REMEMBER_SECONDS = 7 * 24 * 3600
-_BARE = Layers(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
+_BARE = LayersInUse(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
 LEAST = ("namespaces", "seccomp")
 """Layers without which nothing is scanned unless the user says so."""
 
@@ -49,7 +49,7 @@ _QUIT = b'{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n'
 
 
 @dataclass(frozen=True)
-class Layer:
+class ConfinementLayer:
     """One layer on this host.
 
     Attributes:
@@ -63,36 +63,42 @@ class Layer:
     hint: str
 
 
-def names(layers: Layers) -> tuple[str, ...]:
+def names(layers: LayersInUse) -> tuple[str, ...]:
     """The layers that hold, as ``machines.confinement`` has them."""
     return tuple(layer.name for layer in listed(layers) if layer.holds)
 
 
-def listed(layers: Layers) -> list[Layer]:
+def listed(layers: LayersInUse) -> list[ConfinementLayer]:
     """Each layer that this user can have in principle, outermost first."""
-    own = [Layer("user", layers.user == "own", _HINTS["user"])] if os.geteuid() == 0 else []
+    own = (
+        [ConfinementLayer("user", layers.user == "own", _HINTS["user"])]
+        if os.geteuid() == 0
+        else []
+    )
     return [
         *own,
-        Layer("namespaces", layers.namespaces is not None, _namespaces_hint()),
-        Layer("root", layers.namespaces is not None and layers.exact_root, _HINTS["root"]),
-        Layer("seccomp", layers.seccomp, _HINTS["seccomp"]),
-        Layer("landlock", layers.landlock > 0, _HINTS["landlock"]),
-        Layer("cgroup", cgroup.delegated() is not None, _HINTS["cgroup"]),
+        ConfinementLayer("namespaces", layers.namespaces is not None, _namespaces_hint()),
+        ConfinementLayer(
+            "root", layers.namespaces is not None and layers.exact_root, _HINTS["root"]
+        ),
+        ConfinementLayer("seccomp", layers.seccomp, _HINTS["seccomp"]),
+        ConfinementLayer("landlock", layers.landlock > 0, _HINTS["landlock"]),
+        ConfinementLayer("cgroup", cgroup.delegated() is not None, _HINTS["cgroup"]),
     ]
 
 
-def require(wanted: Wanted) -> None:
+def require(wanted: WantedConfinement) -> None:
     """Make sure that as much confinement can be had as the user insists on.
 
     Raises:
         ApplianceError: it cannot.
     """
-    if wanted is Wanted.ANY:
+    if wanted is WantedConfinement.ANY:
         return
     missing = [
         layer
         for layer in listed(current())
-        if not layer.holds and (wanted is Wanted.ALL or layer.name in LEAST)
+        if not layer.holds and (wanted is WantedConfinement.ALL or layer.name in LEAST)
     ]
     if missing:
         which = ", ".join(layer.name for layer in missing)
@@ -102,7 +108,7 @@ def require(wanted: Wanted) -> None:
         )
 
 
-def current() -> Layers:
+def current() -> LayersInUse:
     """The layers that hold on this host for this user, found now or within the last week."""
     key = _key()
     if key not in _found:
@@ -110,7 +116,7 @@ def current() -> Layers:
     return _found[key]
 
 
-def renewed() -> Layers:
+def renewed() -> LayersInUse:
     """The layers that hold, found now."""
     key = _key()
     _found[key] = probe()
@@ -118,13 +124,13 @@ def renewed() -> Layers:
     return _found[key]
 
 
-_found: dict[str, Layers] = {}
+_found: dict[str, LayersInUse] = {}
 """What this process found or read already."""
 
 
-def probe() -> Layers:
+def probe() -> LayersInUse:
     """Try every layer; those that hold."""
-    best = Layers(
+    best = LayersInUse(
         namespaces="user",
         exact_root=True,
         user="own" if os.geteuid() == 0 else "same",
@@ -136,7 +142,7 @@ def probe() -> Layers:
     return _ladder(best)
 
 
-def _ladder(best: Layers) -> Layers:
+def _ladder(best: LayersInUse) -> LayersInUse:
     """Layer by layer, each kept that can be had together with those before."""
     users: tuple[Literal["own", "nobody"], ...] = ("own", "nobody") if os.geteuid() == 0 else ()
     trials = (replace(_BARE, user=user) for user in users)
@@ -159,7 +165,7 @@ def _ladder(best: Layers) -> Layers:
     return bare
 
 
-def _works(layers: Layers) -> bool:
+def _works(layers: LayersInUse) -> bool:
     """Whether QEMU starts with these layers and answers."""
     try:
         with confined(
@@ -205,7 +211,7 @@ def _setting(name: str) -> str:
         return ""
 
 
-def _recall(place: Path, key: str) -> Layers | None:
+def _recall(place: Path, key: str) -> LayersInUse | None:
     try:
         with place.open("rb") as stream:
             trust.check_file(place, stream.fileno())
@@ -214,13 +220,13 @@ def _recall(place: Path, key: str) -> Layers | None:
             return None
         for name, root in kept["roots"].items():
             links = tuple((path, target) for path, target in root["links"])
-            rootfs.known[name] = rootfs.Root(root["program"], tuple(root["mounts"]), links)
-        return Layers(**kept["layers"])
+            rootfs.known[name] = rootfs.SandboxRoot(root["program"], tuple(root["mounts"]), links)
+        return LayersInUse(**kept["layers"])
     except (OSError, ValueError, KeyError, TypeError, trust.UntrustedError):
         return None  # what others could have written is tried anew, and replaced
 
 
-def _remember(place: Path, key: str, layers: Layers) -> None:
+def _remember(place: Path, key: str, layers: LayersInUse) -> None:
     # A cache that cannot be written costs a probe, no more.
     with contextlib.suppress(OSError, ApplianceError):
         roots = {name: asdict(rootfs.needed(name)) for name in (rootfs.QEMU, rootfs.QEMU_IMG)}

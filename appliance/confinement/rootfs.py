@@ -26,7 +26,7 @@ _EVERYTHING = ("/usr", "/lib", "/lib64", "/bin", _LOADER_CACHE)
 
 
 @dataclass(frozen=True)
-class Root:
+class SandboxRoot:
     """What a program finds in its root.
 
     Attributes:
@@ -49,7 +49,7 @@ class Root:
         return [word for words in (*folders, *mounts, *links) for word in words]
 
 
-def needed(program: str) -> Root:
+def needed(program: str) -> SandboxRoot:
     """A root with what a program needs and nothing else.
 
     Raises:
@@ -60,11 +60,11 @@ def needed(program: str) -> Root:
     return known[program]
 
 
-known: dict[str, Root] = {}
+known: dict[str, SandboxRoot] = {}
 """What programs need, found by this process or remembered: asking takes a tenth of a second."""
 
 
-def _asked(program: str) -> Root:
+def _asked(program: str) -> SandboxRoot:
     path = _found(program)
     libraries = {str(Path(library).parent.resolve()) for library in _libraries(path)}
     data = _data(path) if Path(path).name == QEMU else []
@@ -72,7 +72,7 @@ def _asked(program: str) -> Root:
 
 
 @functools.cache
-def whole_usr(program: str) -> Root:
+def whole_usr(program: str) -> SandboxRoot:
     """A root with all that packages installed, where what is needed cannot be told.
 
     Raises:
@@ -89,11 +89,11 @@ def _found(program: str) -> str:
     return str(Path(path).resolve())
 
 
-def _root(program: str, wanted: Iterable[str]) -> Root:
+def _root(program: str, wanted: Iterable[str]) -> SandboxRoot:
     real = {os.path.realpath(path) for path in wanted if Path(path).exists()}
     mounts = sorted(path for path in real if not any(str(up) in real for up in Path(path).parents))
     links = ((path, str(Path(path).readlink())) for path in _LINKED if Path(path).is_symlink())
-    return Root(program, tuple(mounts), tuple(links))
+    return SandboxRoot(program, tuple(mounts), tuple(links))
 
 
 def _libraries(path: str) -> list[str]:

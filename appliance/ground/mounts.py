@@ -37,7 +37,7 @@ Kind = Literal["swap", "bind", "memory", "network", "device", "other"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class FstabEntry:
     """One line of an fstab, fields decoded."""
 
     source: str

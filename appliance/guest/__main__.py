@@ -20,12 +20,12 @@ from fleetscan.appliance.ground import encoding, redaction, schema, wire
 from fleetscan.appliance.ground.encoding import encode_rows
 from fleetscan.appliance.ground.option import from_wire
 from fleetscan.appliance.ground.options import FactOptions
+from fleetscan.appliance.ground.reasons import in_words
 from fleetscan.appliance.ground.redaction import redact
 from fleetscan.appliance.ground.wire import FrameKind
-from fleetscan.appliance.ground.words import in_words
 from fleetscan.appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
 from fleetscan.appliance.guest.root import Root
-from fleetscan.appliance.guest.volumes.encryption import Key
+from fleetscan.appliance.guest.volumes.encryption import VolumeKey
 
 _RECEIVE = 1 << 16
 _ROOTS, _WARNINGS = 64, 200  # of a machine, that the host is told of; it takes no more
@@ -51,7 +51,7 @@ class IncompleteRootError(OSError):
     """A collector looked below a mountpoint of the root whose filesystem is not here."""
 
 
-class Tables(Protocol):
+class Collectors(Protocol):
     """The fact tables with their collectors: a package that ships beside the agent."""
 
     def load_tables(self) -> dict[str, schema.Table]:
@@ -64,7 +64,7 @@ class Tables(Protocol):
         """Do what a table's collector does for every machine alike."""
 
 
-class Agent:
+class Operations:
     """Carries out the host's requests on one machine.
 
     Args:
@@ -73,7 +73,7 @@ class Agent:
         tables: what can be gathered.
     """
 
-    def __init__(self, stream: Stream, machine: GuestMachine, tables: Tables) -> None:
+    def __init__(self, stream: Stream, machine: GuestMachine, tables: Collectors) -> None:
         self._stream = stream
         self._machine = machine
         self._tables = tables
@@ -132,7 +132,7 @@ class Agent:
             keys: for encrypted volumes: ``selector``, and ``secret`` in hexadecimal digits.
         """
         self._options = from_wire(FactOptions, options)
-        given = [Key(key["selector"], bytes.fromhex(key["secret"])) for key in keys]
+        given = [VolumeKey(key["selector"], bytes.fromhex(key["secret"])) for key in keys]
         self._machine.discover(disks, self._options, given, self.log)
         roots, warnings = self._machine.roots, list(self._machine.warnings)
         if len(roots) > _ROOTS:
@@ -172,15 +172,15 @@ class Agent:
 
 
 OPERATIONS: dict[str, Callable[..., object]] = {
-    "hello": Agent.hello,
-    "warm_up": Agent.warm_up,
-    "personalize": Agent.personalize,
-    "discover": Agent.discover,
-    "collect": Agent.collect,
+    "hello": Operations.hello,
+    "warm_up": Operations.warm_up,
+    "personalize": Operations.personalize,
+    "discover": Operations.discover,
+    "collect": Operations.collect,
 }
 
 
-def _rehearse(tables: Tables) -> None:
+def _rehearse(tables: Collectors) -> None:
     """Gather facts of the appliance's own tree, and drop them.
 
     What is imported late, patterns that are compiled when first used and the interpreter's own
@@ -285,17 +285,17 @@ def boot(tables: str) -> None:
     setup.load_modules()
     setup.hold_disks()
     with open(setup.agent_port(), "r+b", buffering=0) as port:
-        Agent(_Port(port), DiskMachine(), _imported(tables)).serve()
+        Operations(_Port(port), DiskMachine(), _imported(tables)).serve()
 
 
 def main(arguments: list[str]) -> None:
     """Be LocalAppliance's process: ``TABLES DIRECTORY SOCKET-DESCRIPTOR``."""
     tables, directory, descriptor = arguments
     with socket.socket(fileno=int(descriptor)) as stream:
-        Agent(stream, DirectoryMachine(directory), _imported(tables)).serve()
+        Operations(stream, DirectoryMachine(directory), _imported(tables)).serve()
 
 
-def _imported(tables: str) -> Tables:
+def _imported(tables: str) -> Collectors:
     package: Any = importlib.import_module(tables)
     return package  # type: ignore[no-any-return] # the package that ships has these functions
 

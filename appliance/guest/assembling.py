@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fleetscan.appliance.ground import mounts
 from fleetscan.appliance.ground.options import FactOptions
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest import drives, mount_table
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.filesystems import (
@@ -85,7 +85,7 @@ class Assembler:
     def _implied(
         self,
         bare: Root,
-        entries: Sequence[mounts.Entry],
+        entries: Sequence[mounts.FstabEntry],
         candidate: Candidate,
         numbers: dict[int, str],
     ) -> Iterator[Mount]:
@@ -104,8 +104,8 @@ class Assembler:
         return Mount("/", filesystem.device.path, True, type=filesystem.type, subvolume=subvolume)
 
     def _unlisted_usr(
-        self, bare: Root, entries: Sequence[mounts.Entry], candidate: Candidate
-    ) -> mounts.Entry | None:
+        self, bare: Root, entries: Sequence[mounts.FstabEntry], candidate: Candidate
+    ) -> mounts.FstabEntry | None:
         """The /usr of a system that has two, one of which the boot loader chooses."""
         if any(entry.path == "/usr" for entry in entries) or _holds_anything(bare, "/usr"):
             return None
@@ -118,12 +118,12 @@ class Assembler:
         if not found:
             return None
         chosen = max(found, key=lambda filesystem: _boot_priority(filesystem.device))
-        return mounts.Entry(chosen.device.path, "/usr", chosen.type or "", ("ro",), 0)
+        return mounts.FstabEntry(chosen.device.path, "/usr", chosen.type or "", ("ro",), 0)
 
     def _mount_entry(
         self,
         bare: Root,
-        entry: mounts.Entry,
+        entry: mounts.FstabEntry,
         device: BlockDevice | None,
         candidate: Candidate,
         numbers: dict[int, str],
@@ -159,7 +159,11 @@ class Assembler:
         )
 
     def _try_mount(
-        self, bare: Root, entry: mounts.Entry, device: BlockDevice | None, numbers: dict[int, str]
+        self,
+        bare: Root,
+        entry: mounts.FstabEntry,
+        device: BlockDevice | None,
+        numbers: dict[int, str],
     ) -> str | None:
         """Mount an entry below the root; why it could not be, if it could not."""
         if device is None:
@@ -196,7 +200,7 @@ class Assembler:
         mount(filesystem.source, target, filesystem.type, READ_ONLY, options)
 
 
-def _order(entry: mounts.Entry) -> tuple[bool, int]:
+def _order(entry: mounts.FstabEntry) -> tuple[bool, int]:
     """Outer mountpoints before inner ones; parts of the tree itself when the tree is there."""
     return entry.kind == "bind", entry.path.count("/")
 
@@ -208,7 +212,7 @@ def _holds_anything(root: Root, path: str) -> bool:
         return True
 
 
-def _try_bind(bare: Root, entry: mounts.Entry) -> str | None:
+def _try_bind(bare: Root, entry: mounts.FstabEntry) -> str | None:
     """Show a directory or file of the tree at a second place; why that cannot be, if it cannot."""
     try:
         with contextlib.ExitStack() as stack:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fleetscan.appliance.guest import blkid
-from fleetscan.appliance.guest.partition_table import Table
+from fleetscan.appliance.guest.partition_table import PartitionTable
 from fleetscan.appliance.guest.partition_table import read as read_table
 
 _PLUG_SECONDS = 20.0
@@ -220,7 +220,7 @@ def _is_slow(path: str, sector: int) -> bool:
         return False  # libblkid will say why
 
 
-def table(path: str, sector: int) -> Table:
+def table(path: str, sector: int) -> PartitionTable:
     """A disk's or volume's partition table, as far as it is read here.
 
     Raises:

@@ -36,7 +36,7 @@ def mounts(
         problems: gets a message for what of the key could not be read.
     """
     system = hives.read_system(root, "SYSTEM", [Want(_KEY)], problems)
-    key = system.find(_KEY) or hives.Key("")
+    key = system.find(_KEY) or hives.HiveKey("")
     for value in sorted(key.values.values(), key=lambda value: value.name):
         letter = _LETTER.fullmatch(value.name)
         partition = find_partition(value.data, devices) if letter else None

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.disks import BlockDevice, kernel_name
 from fleetscan.appliance.guest.mounting import READ_ONLY, mount
 from fleetscan.appliance.guest.tools import ToolError, run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from fleetscan.appliance.ground.mounts import TAGS, Entry
+from fleetscan.appliance.ground.mounts import TAGS, FstabEntry
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.mdadm_conf import Array, device_name, digits
 from fleetscan.appliance.guest.mdadm_conf import find as find_array
@@ -24,7 +24,7 @@ _ARRAY_BY_ID = re.compile(r"^/dev/disk/by-id/md-(uuid|name)-(.+)$")
 _NVME = re.compile(r"^/dev/(?:nvme(\d+)n1|mmcblk(\d+))(?:p(\d+))?$")
 
 
-def parse(text: str) -> list[Entry]:
+def parse(text: str) -> list[FstabEntry]:
     """The entries of an fstab; lines that are none are passed over, as mount(8) does."""
     entries = []
     for line in text.split("\n"):  # other separators that Python knows may stand in names
@@ -34,7 +34,7 @@ def parse(text: str) -> list[Entry]:
         options = tuple(fields[3].split(",")) if len(fields) > 3 else ("defaults",)
         last = fields[5] if len(fields) > 5 else "0"
         check_pass = int(last) if _PASS.fullmatch(last) else 0
-        entries.append(Entry(_unquote(fields[0]), fields[1], fields[2], options, check_pass))
+        entries.append(FstabEntry(_unquote(fields[0]), fields[1], fields[2], options, check_pass))
     return entries
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fleetscan.appliance.ground.words import in_words
+from fleetscan.appliance.ground.reasons import in_words
 from fleetscan.appliance.guest import disks, filesystems
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.filesystems import Filesystem

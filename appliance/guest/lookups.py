@@ -51,7 +51,7 @@ def told(lacks: Sequence[Lack]) -> str:
 
 
 @dataclass
-class Lost:
+class LostLookups:
     """What some lookups did not find because it is missing; empty when nothing was.
 
     Attributes:
@@ -71,7 +71,7 @@ class Lost:
         unseen = [f"{path}: {why}" for path, why in self.unseen.items()]
         return "; ".join(filter(None, [told(self.lacks), *unseen]))
 
-    def add(self, other: Lost) -> None:
+    def add(self, other: LostLookups) -> None:
         """Add what other lookups did not find."""
         self.lacks += [lack for lack in other.lacks if lack not in self.lacks]
         self.unread |= other.unread
@@ -95,7 +95,7 @@ class Lookups:
     def __init__(self, lacks: Sequence[Lack], link: Callable[[str], str | None]) -> None:
         self._link = link
         self._known: dict[str, str] = {}
-        self._lost = Lost()
+        self._lost = LostLookups()
         self.lacks = tuple(Lack(self.real(lack.path), lack.reason, lack.local) for lack in lacks)
 
     def missing(self, path: str) -> list[Lack]:
@@ -130,19 +130,19 @@ class Lookups:
             unread = {lack.prefix for lack in lacks}
             if not any(lack.holds(f"/{path.strip('/')}") for lack in lacks):
                 unread.add(f"/{path.strip('/')}/")
-            self._lost.add(Lost(lacks, unread))
+            self._lost.add(LostLookups(lacks, unread))
 
-    def add(self, lost: Lost) -> None:
+    def add(self, lost: LostLookups) -> None:
         """Remember what was noted at another time."""
         self._lost.add(lost)
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[Lost]:
+    def watching(self) -> Iterator[LostLookups]:
         """Keep to itself what the block looks up in vain.
 
         When the block fails, its lookups are those of the block around it as well.
         """
-        before, self._lost = self._lost, Lost()
+        before, self._lost = self._lost, LostLookups()
         mine = self._lost
         try:
             yield mine

@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fleetscan.appliance.ground.options import FactOptions
+from fleetscan.appliance.ground.reasons import in_words
 from fleetscan.appliance.ground.schema import NotApplicable
-from fleetscan.appliance.ground.words import in_words
 from fleetscan.appliance.guest import disks, filesystems, systems
 from fleetscan.appliance.guest.assembling import Assembler
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.filesystems import Filesystem
-from fleetscan.appliance.guest.layers import Layers
 from fleetscan.appliance.guest.live import LiveImages
 from fleetscan.appliance.guest.lookups import told
 from fleetscan.appliance.guest.partitioning import Partitioning
 from fleetscan.appliance.guest.root import Mount, Root
 from fleetscan.appliance.guest.volume import Volume
+from fleetscan.appliance.guest.volume_layers import VolumeLayers
 from fleetscan.appliance.guest.volumes import arrays
-from fleetscan.appliance.guest.volumes.encryption import Key
+from fleetscan.appliance.guest.volumes.encryption import VolumeKey
 
 _SYSROOT = "/sysroot"
 _RNDADDENTROPY = 0x40085203  # linux/random.h
@@ -47,7 +47,7 @@ class GuestMachine(Protocol):
         self,
         wanted: Sequence[int],
         options: FactOptions,
-        keys: Sequence[Key],
+        keys: Sequence[VolumeKey],
         log: Callable[[str], None],
     ) -> None:
         """Find everything on the disks that were plugged at these places."""
@@ -94,7 +94,7 @@ class DiskMachine:
         self,
         wanted: Sequence[int],
         options: FactOptions,
-        keys: Sequence[Key],
+        keys: Sequence[VolumeKey],
         log: Callable[[str], None],
     ) -> None:
         """Find volumes, filesystems and roots on the disks that were plugged.
@@ -152,8 +152,8 @@ class DiskMachine:
             waiting += new
         return found
 
-    def _open_volumes(self, keys: Sequence[Key]) -> None:
-        layers = Layers(keys)
+    def _open_volumes(self, keys: Sequence[VolumeKey]) -> None:
+        layers = VolumeLayers(keys)
         layers.open([*self.disks, *self.partitions])
         self._opened = layers.opened
         self.partitions += layers.partitions
@@ -255,7 +255,7 @@ class DirectoryMachine:
         self,
         wanted: Sequence[int],
         options: FactOptions,
-        keys: Sequence[Key],
+        keys: Sequence[VolumeKey],
         log: Callable[[str], None],
     ) -> None:
         """Take the directory as the only root.

@@ -10,9 +10,9 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fleetscan.appliance.ground.mounts import Entry
+from fleetscan.appliance.ground.mounts import FstabEntry
 from fleetscan.appliance.ground.problems import Problems
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest import fstab, mdadm_conf
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.mdadm_conf import Array
@@ -43,7 +43,7 @@ class MountTable:
         unknown: why there may be more entries than those; empty when there are not.
     """
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[FstabEntry] = field(default_factory=list)
     encrypted: Mapping[str, str] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)

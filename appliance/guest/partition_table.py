@@ -42,7 +42,7 @@ _CHECKSUM_AT = 16
 
 
 @dataclass(frozen=True)
-class Entry:
+class PartitionEntry:
     """A partition as its table has it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Entry:
 
 
 @dataclass
-class Table:
+class PartitionTable:
     """A disk's partition table.
 
     Attributes:
@@ -71,14 +71,14 @@ class Table:
     """
 
     scheme: Literal["", "gpt", "dos"] = ""
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[PartitionEntry] = field(default_factory=list)
     more: bool = False
     slow: bool = False
     used: Copy | None = None
     damaged: Copy | None = None
 
 
-def read(read_at: Read, size: int, sector: int) -> Table:
+def read(read_at: Read, size: int, sector: int) -> PartitionTable:
     """The partition table of a disk.
 
     Args:
@@ -88,13 +88,13 @@ def read(read_at: Read, size: int, sector: int) -> Table:
     """
     first = read_at(0, 512)
     if len(first) < 512 or first[510:] != _MARK:
-        return Table()
+        return PartitionTable()
     slots = list(_slots(first))
     if any(flags & 0x7F for flags, _, _, _ in slots):
-        return Table()  # a filesystem's boot sector: the kernel tells it so, too
+        return PartitionTable()  # a filesystem's boot sector: the kernel tells it so, too
     if any(kind == _PROTECTIVE for _, kind, _, _ in slots):
-        return _gpt(read_at, size, sector) or Table()
-    table = Table("dos")
+        return _gpt(read_at, size, sector) or PartitionTable()
+    table = PartitionTable("dos")
     identifier = int.from_bytes(first[_DISK_ID_AT : _DISK_ID_AT + 4], "little")
     for number, (flags, kind, start, length) in enumerate(slots, start=1):
         if length:
@@ -110,7 +110,7 @@ def _slots(sector: bytes) -> Iterator[tuple[int, int, int, int]]:
     return _MBR_ENTRY.iter_unpack(sector[_TABLE_AT:510])
 
 
-def _chain(read_at: Read, table: Table, first: int, sector: int, identifier: int) -> None:
+def _chain(read_at: Read, table: PartitionTable, first: int, sector: int, identifier: int) -> None:
     """Add the logical partitions of an extended one."""
     place, number, links = first, 5, 0
     seen: set[int] = set()
@@ -137,7 +137,7 @@ def _chain(read_at: Read, table: Table, first: int, sector: int, identifier: int
 
 def _dos(
     number: int, flags: int, kind: int, start: int, length: int, sector: int, identifier: int
-) -> Entry:
+) -> PartitionEntry:
     details = {
         "PART_ENTRY_SCHEME": "dos",
         "PART_ENTRY_NUMBER": str(number),
@@ -148,7 +148,7 @@ def _dos(
         details["PART_ENTRY_FLAGS"] = f"{flags:#x}"
     if identifier:
         details["PART_ENTRY_UUID"] = f"{identifier:08x}-{number:02x}"
-    return Entry(number, start * sector, length * sector, details)
+    return PartitionEntry(number, start * sector, length * sector, details)
 
 
 # -- GPT.
@@ -162,7 +162,7 @@ class _Header:
     entry_size: int
 
 
-def _gpt(read_at: Read, size: int, sector: int) -> Table | None:
+def _gpt(read_at: Read, size: int, sector: int) -> PartitionTable | None:
     """A GPT by its primary header, or else by the backup at the disk's end; None without either.
 
     The kernel does so when it is started with "gpt", and firmware always.
@@ -173,7 +173,7 @@ def _gpt(read_at: Read, size: int, sector: int) -> Table | None:
     header = primary or backup
     if header is None:
         return None
-    table = Table("gpt", used="primary" if primary else "backup")
+    table = PartitionTable("gpt", used="primary" if primary else "backup")
     if primary is None or backup is None:
         table.damaged = "backup" if primary else "primary"
     table.entries = list(_gpt_entries(header, sector))
@@ -203,7 +203,7 @@ def _header(read_at: Read, place: int, sector: int) -> _Header | None:
     return _Header(other, fields[9], entries, each)
 
 
-def _gpt_entries(header: _Header, sector: int) -> Iterator[Entry]:
+def _gpt_entries(header: _Header, sector: int) -> Iterator[PartitionEntry]:
     for index in range(len(header.entries) // header.entry_size):
         entry = _GPT_ENTRY.unpack_from(header.entries, index * header.entry_size)
         kind, identifier, first, last, flags, name = entry
@@ -222,4 +222,4 @@ def _gpt_entries(header: _Header, sector: int) -> Iterator[Entry]:
             details["PART_ENTRY_FLAGS"] = f"{flags:#x}"
         if text:
             details["PART_ENTRY_NAME"] = text
-        yield Entry(index + 1, first * sector, length, details)
+        yield PartitionEntry(index + 1, first * sector, length, details)

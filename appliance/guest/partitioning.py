@@ -8,10 +8,10 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest import disks
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.partition_table import Entry, Table
+from fleetscan.appliance.guest.partition_table import PartitionEntry, PartitionTable
 
 GPT_USED, GPT_DAMAGED = "GPT_USED", "GPT_DAMAGED"
 """What a partition's ``probe`` has of its table besides libblkid's words."""
@@ -41,7 +41,7 @@ class Partitioning:
         self.beyond: list[BlockDevice] = []
         self.warnings: list[str] = []
         self._disks = {disk.path: disk for disk in whole}
-        self._tables: dict[str, Table] = {}
+        self._tables: dict[str, PartitionTable] = {}
         for disk in whole:
             self._tables[disk.path] = table = self._table(disk)
             found = disks.partitions(disk, os.path.basename(disk.path))
@@ -57,7 +57,7 @@ class Partitioning:
                 disk.probe.setdefault("PTTYPE", table.scheme)
             self._complete(disk, table)
 
-    def _complete(self, disk: BlockDevice, table: Table) -> None:
+    def _complete(self, disk: BlockDevice, table: PartitionTable) -> None:
         mine = [device for device in self.partitions if device.members[0] == disk.path]
         # The table may be an array's, seen through its member, or what looks like one in the boot
         # sector of a filesystem that has the whole disk.
@@ -86,14 +86,14 @@ class Partitioning:
         if len(self.warnings) < _WARNINGS:
             self.warnings.append(text)
 
-    def _table(self, disk: BlockDevice) -> Table:
+    def _table(self, disk: BlockDevice) -> PartitionTable:
         try:
             return disks.table(disk.path, disk.sector_size)
         except OSError as error:
             self._warn(f"{disk.path}: its partition table: {reason(error)}")
-            return Table()
+            return PartitionTable()
 
-    def _added(self, disk: BlockDevice, table: Table) -> list[BlockDevice]:
+    def _added(self, disk: BlockDevice, table: PartitionTable) -> list[BlockDevice]:
         """Partitions that the kernel is told of, as it reads no GPT by its backup."""
         for entry in table.entries[:_MOST]:
             try:
@@ -103,7 +103,7 @@ class Partitioning:
         return disks.partitions(disk, os.path.basename(disk.path))
 
 
-def _add(disk: str, entry: Entry) -> None:
+def _add(disk: str, entry: PartitionEntry) -> None:
     partition = ctypes.create_string_buffer(
         _PARTITION.pack(entry.start, entry.size, entry.number, b"", b"")
     )
@@ -115,7 +115,9 @@ def _add(disk: str, entry: Entry) -> None:
         os.close(descriptor)
 
 
-def _beyond(disk: BlockDevice, table: Table, found: Sequence[BlockDevice]) -> Iterator[BlockDevice]:
+def _beyond(
+    disk: BlockDevice, table: PartitionTable, found: Sequence[BlockDevice]
+) -> Iterator[BlockDevice]:
     known = {device.partition for device in found}
     for entry in table.entries[:_MOST]:
         if entry.start >= disk.size and entry.number not in known:
@@ -131,7 +133,7 @@ def _beyond(disk: BlockDevice, table: Table, found: Sequence[BlockDevice]) -> It
             )
 
 
-def _say_copies(device: BlockDevice, table: Table) -> None:
+def _say_copies(device: BlockDevice, table: PartitionTable) -> None:
     if table.used:
         device.probe[GPT_USED] = table.used
     if table.damaged:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, TypeVar, cast, runtime_checkable
 
 from fleetscan.appliance.ground.options import FactOptions
-from fleetscan.appliance.ground.words import reason
-from fleetscan.appliance.guest.lookups import Lack, Lookups, Lost
+from fleetscan.appliance.ground.reasons import reason
+from fleetscan.appliance.guest.lookups import Lack, Lookups, LostLookups
 from fleetscan.appliance.guest.resolving import openat2
 
 READ_LIMIT = 16 << 20
@@ -104,7 +104,7 @@ class Root:
 
     def __post_init__(self) -> None:
         self._names: dict[str, dict[str, str]] = {}
-        self._made: dict[Callable[[Root], object], tuple[object, Lost]] = {}
+        self._made: dict[Callable[[Root], object], tuple[object, LostLookups]] = {}
         self._fd = os.open(self.top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         lacks = [mount.lack for mount in self.mounts if mount.lack]
         lacks += [Lack("/", self.unknown)] if self.unknown else []
@@ -350,7 +350,7 @@ class Root:
         except OSError as error:
             # What cannot be looked at is not what is not there: whoever asked lacks it.
             if error.errno not in _ABSENT:
-                self.lookups.add(Lost(unseen={path: reason(error)}))
+                self.lookups.add(LostLookups(unseen={path: reason(error)}))
             return None
 
     def readlink(self, path: str) -> str:

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest import resident
 
 WORK = "/tmp/work"  # noqa: S108 - the appliance's own memory; nobody else is in there

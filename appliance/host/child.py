@@ -30,8 +30,8 @@ from typing import IO, Any
 from fleetscan.appliance.ground import errors
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import DeadlineError, FleetscanError
-from fleetscan.appliance.host.lean import without_pandas
 from fleetscan.appliance.host.printable import printable
+from fleetscan.appliance.host.without_pandas import without_pandas
 
 MEMORY = 4 << 30
 """Most memory of a child, in bytes, as far as the host has it; see :func:`memory_limit`."""

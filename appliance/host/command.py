@@ -1,7 +1,7 @@
 """Programs of the host, run to their end: bounded in time and output, with their last words kept.
 
 Not for what lives longer, such as QEMU and workers, which have a block of their own; nor for what
-reads images, which is confined (:mod:`fleetscan.appliance.confinement.process`).
+reads images, which is confined (:mod:`fleetscan.appliance.confinement.confined_process`).
 """
 
 from __future__ import annotations

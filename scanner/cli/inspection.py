@@ -92,8 +92,8 @@ def _inspect(
 ) -> StagedMachine:
     from fleetscan.appliance.ground.schema import escape
     from fleetscan.scanner.inspect import inspect_directory, inspect_machine
-    from fleetscan.scanner.sources.archive import machine_of
     from fleetscan.scanner.sources.base import Disk
+    from fleetscan.scanner.sources.ova import machine_of
     from fleetscan.scanner.store.staging import MachineWriter, staged_machine
 
     machine_id = escape(str(directory) if directory else disks[0].name)

@@ -11,13 +11,13 @@ from typing import Any
 import typer
 
 from fleetscan.appliance.ground.errors import ADVICE, FleetscanError, UsageError
-from fleetscan.appliance.host.lean import without_pandas
+from fleetscan.appliance.host.without_pandas import without_pandas
 from fleetscan.scanner import extras
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 
 # In the order in which the help lists what they add.
-for _name in ("scan", "inspection", "verdicts", "facts", "rules", "host"):
+for _name in ("scan", "inspection", "check_and_report", "querying", "rules", "host"):
     importlib.import_module(f"fleetscan.scanner.cli.{_name}")
 
 # Typer's releases carry click's classes under different names; these are the same in all.

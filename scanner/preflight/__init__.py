@@ -20,11 +20,11 @@ from fleetscan.scanner.preflight.image import SECTOR, ExtentReference, Parent
 from fleetscan.scanner.preflight.layer import Examined, examine_file, file_identity, reader
 from fleetscan.scanner.preflight.parents import Beside
 from fleetscan.scanner.preflight.plan import (
+    DiskLayer,
     DiskPlan,
+    DiskPolicy,
     Extent,
-    Layer,
-    Limits,
-    Policy,
+    QemuImgLimits,
     file_size,
     identity_of,
     open_checked,
@@ -34,10 +34,10 @@ from fleetscan.scanner.sources.base import Disk
 
 __all__ = [
     "Beside",
+    "DiskLayer",
     "DiskPlan",
-    "Layer",
-    "Limits",
-    "Policy",
+    "DiskPolicy",
+    "QemuImgLimits",
     "examine",
     "open_layer",
     "referred_files",
@@ -46,7 +46,7 @@ __all__ = [
 _BACKING, _EXTENT = "backing file", "extent"
 
 
-def examine(disk: Disk, policy: Policy) -> DiskPlan:
+def examine(disk: Disk, policy: DiskPolicy) -> DiskPlan:
     """Decide how a disk is to be opened.
 
     Raises:
@@ -117,7 +117,7 @@ def referred_files(disk: Disk, beside: Beside | None = None) -> tuple[str, ...]:
 
 
 def _with_extents(
-    found: Examined, name: str, allowed: Sequence[str], policy: Policy, until: float
+    found: Examined, name: str, allowed: Sequence[str], policy: DiskPolicy, until: float
 ) -> Examined:
     """The same with the files that its disk lies in looked at as well.
 
@@ -152,7 +152,7 @@ def _with_extents(
 
 
 def _examine_extent(
-    path: str, reference: ExtentReference, policy: Policy, until: float
+    path: str, reference: ExtentReference, policy: DiskPolicy, until: float
 ) -> Examined:
     flat = reference.kind == "FLAT"
     file = examine_file(path, "raw" if flat else "vmdk", policy, until=until, is_extent=True)
@@ -167,7 +167,7 @@ def _examine_extent(
     return file
 
 
-def _check_chain(found: Examined, above: Sequence[Examined], policy: Policy) -> None:
+def _check_chain(found: Examined, above: Sequence[Examined], policy: DiskPolicy) -> None:
     layer = found.layer
     if above and found.is_device:
         raise PreflightError(f"{layer.path!r} is a backing file but not a regular file")
@@ -217,7 +217,7 @@ def _plan(chain: Sequence[Examined]) -> DiskPlan:
     )
 
 
-def _identity(layers: Sequence[Layer]) -> str:
+def _identity(layers: Sequence[DiskLayer]) -> str:
     extents = (extent.file for layer in layers for extent in layer.extents)
     files = (*layers, *extents)
     return identity_of((file.path, file.inode, file.size, file.mtime_ns) for file in files)

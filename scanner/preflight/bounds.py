@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight.plan import Policy
+from fleetscan.scanner.preflight.plan import DiskPolicy
 
 
 def resolved(path: str) -> str:
@@ -33,7 +33,7 @@ def resolved(path: str) -> str:
         os.close(fd)
 
 
-def allowed_directories(name: str, path: str, policy: Policy) -> tuple[str, ...]:
+def allowed_directories(name: str, path: str, policy: DiskPolicy) -> tuple[str, ...]:
     """Directories, links resolved, below which files that an image refers to may lie.
 
     Args:

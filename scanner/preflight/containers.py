@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import archive
+from fleetscan.scanner.preflight import ova_members
 from fleetscan.scanner.preflight.image import Read
 
 _HEAD_BYTES = 512
@@ -114,7 +114,7 @@ def refuse(read: Read, file_size: int) -> None:
     for container in _CONTAINERS:
         if head.startswith(container.magic) and container.agrees(head):
             raise _named(container.name, container.todo)
-    if head[257:262] == b"ustar" and archive.is_sound(head):
+    if head[257:262] == b"ustar" and ova_members.is_sound(head):
         raise _named("a tar archive", "tar -xf; one that follows the OVF standard is named .ova")
     if _is_udif(read, file_size):
         raise _named("an Apple disk image (dmg)", "dmg2img, which makes a raw disk of it")

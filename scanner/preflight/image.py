@@ -83,7 +83,7 @@ class Parent:
 
 
 @dataclass(frozen=True)
-class Run:
+class DiskStretch:
     """A stretch of a disk that an image decides on.
 
     Attributes:
@@ -97,7 +97,7 @@ class Run:
     place: int | None
 
 
-Runs = Iterator[Run]
+Runs = Iterator[DiskStretch]
 """Stretches in the order of the disk; what none of them covers is the parent's."""
 
 
@@ -173,7 +173,7 @@ class Malformed:
 
 
 @dataclass(frozen=True)
-class Table:
+class NumberTable:
     """Where a table of numbers lies in a file.
 
     Attributes:
@@ -205,7 +205,7 @@ class Blocks:
 
 def read_blocks(
     read: Read,
-    table: Table,
+    table: NumberTable,
     absent: frozenset[int],
     malformed: Malformed,
     deadline: float,
@@ -236,7 +236,7 @@ def read_blocks(
 
 
 def table_pieces(
-    read: Read, table: Table, malformed: Malformed, deadline: float
+    read: Read, table: NumberTable, malformed: Malformed, deadline: float
 ) -> Iterator[array.array[int]]:
     """A table's numbers, some at a time, none of the pieces empty.
 
@@ -273,7 +273,7 @@ def block_runs(start: int, sectors: int, place: int, bits: bytes) -> Runs:
             stored = (~number & number + 1).bit_length() - 1
             number >>= stored
             position += absent
-            yield Run(start + position, stored, place + position)
+            yield DiskStretch(start + position, stored, place + position)
             position += stored
 
 

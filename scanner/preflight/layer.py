@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight.archive import find_member
 from fleetscan.scanner.preflight.deciding import (
     decide_format,
     differencing,
@@ -21,9 +20,10 @@ from fleetscan.scanner.preflight.deciding import (
 )
 from fleetscan.scanner.preflight.image import SECTOR, Image, Read
 from fleetscan.scanner.preflight.locks import has_lock_folder, is_written
+from fleetscan.scanner.preflight.ova_members import find_member
 from fleetscan.scanner.preflight.plan import (
-    Layer,
-    Policy,
+    DiskLayer,
+    DiskPolicy,
     file_device,
     file_size,
     open_checked,
@@ -48,7 +48,7 @@ class Examined:
         sector_size: logical sector size that it speaks for, in bytes; None if it does for none.
     """
 
-    layer: Layer
+    layer: DiskLayer
     image: Image
     allocated: int
     in_use: bool
@@ -59,7 +59,7 @@ class Examined:
 def examine_file(
     path: str,
     stated: str | None,
-    policy: Policy,
+    policy: DiskPolicy,
     member: str | None = None,
     *,
     until: float,
@@ -93,7 +93,7 @@ def examine_file(
 
 
 def _look(
-    fd: int, path: str, stated: str | None, policy: Policy, member: str | None, deadline: float
+    fd: int, path: str, stated: str | None, policy: DiskPolicy, member: str | None, deadline: float
 ) -> Examined:
     if time.monotonic() > deadline:
         raise PreflightError("its files take too long to check")
@@ -117,7 +117,7 @@ def _look(
     if image.plain_bytes is not None:
         driver, part = "raw", image.plain_bytes
     return Examined(
-        layer=Layer(
+        layer=DiskLayer(
             path=path,
             format=chosen,
             device=file_device(status),
@@ -165,7 +165,7 @@ def _read(chosen: str, read: Read, length: int, deadline: float, *, certain: boo
     return image
 
 
-def _confirmed(fd: int, found: Examined, policy: Policy) -> Examined:
+def _confirmed(fd: int, found: Examined, policy: DiskPolicy) -> Examined:
     """The same, once QEMU reads it as we do, so that our checks are of what it opens.
 
     Raises:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight.image import SECTOR, Run, Runs
+from fleetscan.scanner.preflight.image import SECTOR, DiskStretch, Runs
 
 _HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")
 _ZERO_GRAINS = 1 << 2
@@ -72,7 +72,7 @@ def _grain(runs: Runs, sectors: int) -> int:
     return edges & -edges
 
 
-def _numbers(run: Run, grain: int) -> range:
+def _numbers(run: DiskStretch, grain: int) -> range:
     """Numbers of the tables that have entries for a stretch."""
     covered = grain * _ENTRIES
     return range(run.start // covered, (run.start + run.sectors - 1) // covered + 1)
@@ -103,7 +103,7 @@ def _tables(
         yield current, table
 
 
-def _fill(table: array.array[int], first: int, run: Run, grain: int, before: int) -> None:
+def _fill(table: array.array[int], first: int, run: DiskStretch, grain: int, before: int) -> None:
     """Set a table's entries for a stretch, of which others may hold a part.
 
     Args:

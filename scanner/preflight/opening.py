@@ -18,9 +18,9 @@ from fleetscan.scanner.preflight.deciding import differencing
 from fleetscan.scanner.preflight.formats import vmdk
 from fleetscan.scanner.preflight.image import SECTOR, ExtentReference
 from fleetscan.scanner.preflight.layer import reader
-from fleetscan.scanner.preflight.plan import DiskPlan, Layer, Limits, open_layer
+from fleetscan.scanner.preflight.plan import DiskLayer, DiskPlan, QemuImgLimits, open_layer
 from fleetscan.scanner.preflight.qemu_img import replay_log
-from fleetscan.scanner.sources.keys import keys_for
+from fleetscan.scanner.sources.volume_keys import keys_for
 
 
 def open_disk(
@@ -43,7 +43,7 @@ def open_disk(
         PreflightError: one cannot be opened, is not what preflight saw, or has a log that cannot
             be replayed.
     """
-    until = time.monotonic() + Limits().disk_seconds
+    until = time.monotonic() + QemuImgLimits().disk_seconds
     chain = [
         _open_mapped(plan.layers[index:], stack, until, live=live)
         if layer.mapped
@@ -54,7 +54,7 @@ def open_disk(
 
 
 def _with_keys(
-    plugged: PluggedLayer, layer: Layer, keys: Sequence[tuple[str, bytes]]
+    plugged: PluggedLayer, layer: DiskLayer, keys: Sequence[tuple[str, bytes]]
 ) -> PluggedLayer:
     if layer.luks_uuid is None:
         return plugged
@@ -67,7 +67,7 @@ def _with_keys(
     return replace(plugged, keys=fitting, name=layer.path)
 
 
-def _open(layer: Layer, stack: contextlib.ExitStack, *, live: bool) -> PluggedLayer:
+def _open(layer: DiskLayer, stack: contextlib.ExitStack, *, live: bool) -> PluggedLayer:
     descriptor = _opened(layer, stack, live=live)
     if layer.cid is not None:
         references = [extent.reference for extent in layer.extents]
@@ -84,7 +84,7 @@ def _open(layer: Layer, stack: contextlib.ExitStack, *, live: bool) -> PluggedLa
 
 
 def _open_mapped(
-    layers: Sequence[Layer], stack: contextlib.ExitStack, until: float, *, live: bool
+    layers: Sequence[DiskLayer], stack: contextlib.ExitStack, until: float, *, live: bool
 ) -> PluggedLayer:
     """The first of these layers, which lies on the others, as a vmdk.
 
@@ -106,7 +106,7 @@ def _open_mapped(
             "vmdk", (descriptor,), describe=functools.partial(vmdk.describe, [content], cid)
         )
     read = reader(descriptor)
-    deadline = min(time.monotonic() + Limits().wall_seconds, until)
+    deadline = min(time.monotonic() + QemuImgLimits().wall_seconds, until)
     try:
         stretches = functools.partial(differencing(layer.format).runs, read, layer.size, deadline)
         head = mapped.head(layer.virtual_size, layer.size, cid, stretches)
@@ -125,15 +125,15 @@ def _open_mapped(
     )
 
 
-def _replayed(descriptor: int, layer: Layer, stack: contextlib.ExitStack) -> int:
+def _replayed(descriptor: int, layer: DiskLayer, stack: contextlib.ExitStack) -> int:
     """An overlay in memory that holds what replaying the layer's log would write."""
     overlay = memory_file(stack, "overlay", b"")
     length = layer.size - layer.start if layer.length is None else layer.length
-    replay_log(descriptor, Limits(), layer.start, length, overlay)
+    replay_log(descriptor, QemuImgLimits(), layer.start, length, overlay)
     return reopened(stack, overlay, os.O_RDONLY)
 
 
-def _opened(layer: Layer, stack: contextlib.ExitStack, *, live: bool) -> int:
+def _opened(layer: DiskLayer, stack: contextlib.ExitStack, *, live: bool) -> int:
     descriptor = open_layer(layer, live=live)
     stack.callback(os.close, descriptor)
     return descriptor

@@ -13,7 +13,7 @@ from fleetscan.scanner.preflight.image import ExtentReference, Mark, Snapshot
 
 
 @dataclass(frozen=True)
-class Limits:
+class QemuImgLimits:
     """What one run of ``qemu-img`` on a hostile file may use.
 
     ``qemu-img info`` of a sound image takes 10 ms of CPU time, 100 MiB of address space and less
@@ -35,7 +35,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Policy:
+class DiskPolicy:
     """What a disk may refer to.
 
     Attributes:
@@ -49,13 +49,13 @@ class Policy:
 
     allowed_directories: tuple[str, ...] = ()
     max_depth: int = 16
-    limits: Limits = field(default_factory=Limits)
+    limits: QemuImgLimits = field(default_factory=QemuImgLimits)
     live: bool = False
     confirm: bool = True
 
 
 @dataclass(frozen=True)
-class Layer:
+class DiskLayer:
     """One file of a backing chain, as it was when preflight looked at it.
 
     Attributes:
@@ -108,7 +108,7 @@ class Extent:
     """
 
     reference: ExtentReference
-    file: Layer
+    file: DiskLayer
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,10 @@ class DiskPlan:
         mark: what the top layer is marked as.
         identity: SHA-256 over what tells each layer's content apart, in hex; None when nothing
             does, as a block device's times do not follow its content, nor a running guest's.
-        in_use: a running guest may be writing to it; only ever true under ``Policy.live``.
+        in_use: a running guest may be writing to it; only ever true under ``DiskPolicy.live``.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[DiskLayer, ...]
     virtual_size: int
     cluster_size: int | None
     allocated: int
@@ -206,7 +206,7 @@ def _check_place(fd: int, path: str) -> None:
         )
 
 
-def open_layer(layer: Layer, *, live: bool = False) -> int:
+def open_layer(layer: DiskLayer, *, live: bool = False) -> int:
     """Open a layer read-only for whoever reads its content, and make sure it is the same file.
 
     Args:

@@ -36,7 +36,7 @@ _HEAD_BYTES, _MOST_HEADS = 512, 1024
 
 
 @dataclass(frozen=True)
-class Tables:
+class Qcow2Tables:
     """Where an image's tables lie, and what describes them; in bytes.
 
     Attributes:
@@ -68,7 +68,7 @@ class Tables:
         return self.cluster_size - 1 & OFFSET
 
 
-def check(read: Read, file_size: int, tables: Tables, *, seconds: float) -> None:
+def check(read: Read, file_size: int, tables: Qcow2Tables, *, seconds: float) -> None:
     """Make sure that no cluster lies beyond the file's end, and none where a table lies.
 
     The refcounts say which clusters of the file are used, so the last of them that is not zero
@@ -106,7 +106,7 @@ def entries_of(data: bytes) -> array.array[int]:
 
 
 def _places(
-    read: Read, table: tuple[int, int], file_size: int, tables: Tables, what: str
+    read: Read, table: tuple[int, int], file_size: int, tables: Qcow2Tables, what: str
 ) -> array.array[int]:
     """Places of what a table names, in its order."""
     start, length = table
@@ -121,7 +121,7 @@ def _places(
     return found
 
 
-def _taken(tables: Tables, *found: array.array[int]) -> set[int]:
+def _taken(tables: Qcow2Tables, *found: array.array[int]) -> set[int]:
     """Places of all clusters behind the header's that cannot hold data.
 
     Raises:
@@ -138,7 +138,7 @@ def _taken(tables: Tables, *found: array.array[int]) -> set[int]:
     return taken
 
 
-def _last_used(read: Read, tables: Tables) -> int | None:
+def _last_used(read: Read, tables: Qcow2Tables) -> int | None:
     """Place of the last cluster whose refcount is not zero; None when it is not soon found."""
     table = _masked(entries_of(read(*tables.reftable)), OFFSET)
     per_block = tables.cluster_size * 8 // tables.refcount_bits
@@ -151,7 +151,7 @@ def _last_used(read: Read, tables: Tables) -> int | None:
     return None
 
 
-def _check_l2(data: bytes, file_size: int, tables: Tables, taken: set[int]) -> None:
+def _check_l2(data: bytes, file_size: int, tables: Qcow2Tables, taken: set[int]) -> None:
     entries = entries_of(data)[:: 2 if tables.extended else 1]
     plain, packed, compressed = _sorted_out(entries, tables)
     if _anded(plain, tables.unaligned):
@@ -169,7 +169,7 @@ def _check_l2(data: bytes, file_size: int, tables: Tables, taken: set[int]) -> N
 
 
 def _sorted_out(
-    entries: array.array[int], tables: Tables
+    entries: array.array[int], tables: Qcow2Tables
 ) -> tuple[array.array[int], array.array[int], int]:
     """Entries of plain clusters; places of compressed ones, which begin anywhere; and how many."""
     marks = _anded(entries, COMPRESSED) >> 62  # a one for each compressed cluster

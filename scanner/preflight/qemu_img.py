@@ -10,11 +10,11 @@ import time
 from typing import Any
 
 from fleetscan.appliance.confinement import layers
-from fleetscan.appliance.confinement.process import Needs, Process, confined
+from fleetscan.appliance.confinement.confined_process import Needs, Process, confined
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.appliance.host.command import OutputTooLongError, Printed
 from fleetscan.scanner.preflight.image import SECTOR
-from fleetscan.scanner.preflight.plan import Limits
+from fleetscan.scanner.preflight.plan import QemuImgLimits
 
 _VHDX_LOG = b"contains a log that needs to be replayed"
 _OVERLAY_BYTES = 256 << 20  # a log has 1 MiB as a rule; each of its pages may fill a cluster
@@ -26,7 +26,7 @@ class UnreplayedLogError(PreflightError):
 
 
 def image_info(
-    fd: int, driver: str, limits: Limits, start: int = 0, length: int | None = None
+    fd: int, driver: str, limits: QemuImgLimits, start: int = 0, length: int | None = None
 ) -> dict[str, Any]:
     """What ``qemu-img info`` says of an open image; its backing file is not opened.
 
@@ -66,7 +66,7 @@ def info_command(fd: int, driver: str, start: int = 0, length: int | None = None
     return [*info, *_image_words(fd, driver, start, length)]
 
 
-def replay_log(fd: int, limits: Limits, start: int, length: int, overlay: int) -> None:
+def replay_log(fd: int, limits: QemuImgLimits, start: int, length: int, overlay: int) -> None:
     """Replay the log of a vhdx that was not closed cleanly, onto an overlay instead of it.
 
     Args:
@@ -114,7 +114,7 @@ def readers(status: os.stat_result) -> tuple[int | None, int | None]:
     return status.st_uid, status.st_gid
 
 
-def run_limited(argv: list[str], limits: Limits, *fds: int, writes: int = 0) -> bytes:
+def run_limited(argv: list[str], limits: QemuImgLimits, *fds: int, writes: int = 0) -> bytes:
     """Run a helper that inherits some descriptors, the image's first, and return what it prints.
 
     Args:
@@ -148,7 +148,7 @@ def run_limited(argv: list[str], limits: Limits, *fds: int, writes: int = 0) -> 
     return output
 
 
-def _collect(process: Process, limits: Limits) -> tuple[bytes, bytes]:
+def _collect(process: Process, limits: QemuImgLimits) -> tuple[bytes, bytes]:
     """Both outputs of a helper that has ended in time."""
     deadline = time.monotonic() + limits.wall_seconds
     printed = Printed(limits.output_bytes)

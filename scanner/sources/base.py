@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fleetscan.appliance.ground.option import option
-from fleetscan.scanner.sources.keys import KeySource
+from fleetscan.scanner.sources.volume_keys import KeySource
 
 Why = Literal["base", "extent", "alias", "bundle", "unlisted"]
 """Why a file is no machine of its own: see the table ``left_out``."""

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fleetscan.appliance.ground.errors import FleetscanError
-from fleetscan.scanner.preflight import Beside, Policy, examine, referred_files
+from fleetscan.scanner.preflight import Beside, DiskPolicy, examine, referred_files
 from fleetscan.scanner.sources.base import Bases, Disk, LeftOut, Why
 
 # Formats that refer to other files; opening the others would take most of a listing's time.
@@ -30,7 +30,7 @@ _EXTENT = ".vmdk"
 
 
 def left_out(
-    images: Mapping[str, str], policy: Policy, bases: Bases
+    images: Mapping[str, str], policy: DiskPolicy, bases: Bases
 ) -> dict[str, tuple[LeftOut, ...]]:
     """The files that are no machines of their own, by the image that uses them.
 
@@ -89,7 +89,7 @@ def _below(
                 yield below
 
 
-def _vouched_by(top: str, images: Mapping[str, str], policy: Policy) -> dict[str, Why]:
+def _vouched_by(top: str, images: Mapping[str, str], policy: DiskPolicy) -> dict[str, Why]:
     """What an image that passes preflight is made of, as far as it lies beside it."""
     folder = os.path.dirname(top)  # noqa: PTH120 - as the names are: text
     return {
@@ -99,7 +99,7 @@ def _vouched_by(top: str, images: Mapping[str, str], policy: Policy) -> dict[str
     }
 
 
-def parts_of(disk: Disk, policy: Policy) -> dict[str, Why]:
+def parts_of(disk: Disk, policy: DiskPolicy) -> dict[str, Why]:
     """The files, links resolved, that a disk is made of besides the one that is named.
 
     Nothing for a disk that does not pass preflight.

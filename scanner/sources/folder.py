@@ -31,13 +31,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleetscan.appliance.ground.errors import FleetscanError
-from fleetscan.scanner.preflight import Policy
+from fleetscan.scanner.preflight import DiskPolicy
 from fleetscan.scanner.preflight.bounds import resolved
 from fleetscan.scanner.sources import ids
-from fleetscan.scanner.sources.archive import machine_of
 from fleetscan.scanner.sources.base import Disk, LeftOut, Machine, SourceOptions, Why
 from fleetscan.scanner.sources.bases import left_out, parts_of
-from fleetscan.scanner.sources.listing import BUNDLE, MARKER, Folder, Image, bounds_of, list_source
+from fleetscan.scanner.sources.listing import (
+    BUNDLE,
+    MARKER,
+    Folder,
+    ImageFile,
+    bounds_of,
+    list_source,
+)
+from fleetscan.scanner.sources.ova import machine_of
 
 _ALL = SourceOptions()
 
@@ -67,7 +74,7 @@ class _Source:
         self._wanted = wanted
         self._top = str(Path(source).absolute())
         self._bounds = bounds_of(self._top, options.allowed_directories)
-        self._policy = Policy(options.allowed_directories, live=options.live, confirm=False)
+        self._policy = DiskPolicy(options.allowed_directories, live=options.live, confirm=False)
 
     def machines(self) -> list[Machine]:
         """The folder's machines, sorted by id."""
@@ -90,7 +97,7 @@ class _Source:
 
     # -- images ------------------------------------------------------------------------------
 
-    def _image_machines(self, found: Sequence[Image]) -> Iterator[Machine]:
+    def _image_machines(self, found: Sequence[ImageFile]) -> Iterator[Machine]:
         """Machines of the images, without aliases and files that belong to other images."""
         wanted = (image for image in found if self._wanted(self._id(image.path)))
         images, aliases = _without_aliases(wanted)
@@ -129,7 +136,7 @@ class _Source:
         return self._failed(folder.path, error, rows)
 
 
-def _without_aliases(found: Iterable[Image]) -> tuple[dict[str, str], dict[str, list[str]]]:
+def _without_aliases(found: Iterable[ImageFile]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Paths by the file they lead to, the file's own or the first, and its other names."""
     names: dict[str, list[str]] = defaultdict(list)
     for image in found:
@@ -161,7 +168,7 @@ def _rows(
     return rows
 
 
-def _unlisted(folder: Folder, disks: Sequence[Disk], policy: Policy) -> Iterator[LeftOut]:
+def _unlisted(folder: Folder, disks: Sequence[Disk], policy: DiskPolicy) -> Iterator[LeftOut]:
     """The images in or below a folder that its ``machine.yaml`` does not list."""
     listed = {resolved(disk.path) for disk in disks}
     images = [image for image in folder.images if image.real not in listed]

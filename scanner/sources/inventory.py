@@ -8,8 +8,9 @@ YAML and JSON hold a list of machines, or an object whose ``machines`` is that l
           - /srv/images/web01.qcow2
           - {path: data/web01.img, format: raw}
 
-Keys for encrypted volumes are named, never given (see :mod:`fleetscan.scanner.sources.keys`). A
-command that prints one is run only where the command line allows it (``--allow-key-commands``)::
+Keys for encrypted volumes are named, never given (see
+:mod:`fleetscan.scanner.sources.volume_keys`). A command that prints one is run only where the
+command line allows it (``--allow-key-commands``)::
 
       - id: web02
         disks: [web02.qcow2]
@@ -38,9 +39,9 @@ from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner import bounded_yaml
 from fleetscan.scanner.bounded_yaml import Parsed
 from fleetscan.scanner.preflight.deciding import FORMATS
-from fleetscan.scanner.sources.archive import machine_of
 from fleetscan.scanner.sources.base import Disk, Machine
-from fleetscan.scanner.sources.keys import KeySource, parse_key
+from fleetscan.scanner.sources.ova import machine_of
+from fleetscan.scanner.sources.volume_keys import KeySource, parse_key
 
 
 def _checked_key(text: str) -> str:

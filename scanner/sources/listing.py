@@ -36,7 +36,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageFile:
     """A file that is an image by its suffix.
 
     Attributes:
@@ -62,11 +62,11 @@ class Folder:
 
     path: str
     real: str
-    images: list[Image] = field(default_factory=list)
+    images: list[ImageFile] = field(default_factory=list)
 
 
 @dataclass
-class Listing:
+class FolderListing:
     """What a folder holds.
 
     Attributes:
@@ -76,7 +76,7 @@ class Listing:
         errors: folders that could not be listed, and why.
     """
 
-    images: list[Image] = field(default_factory=list)
+    images: list[ImageFile] = field(default_factory=list)
     marked: list[Folder] = field(default_factory=list)
     bundles: list[Folder] = field(default_factory=list)
     errors: list[tuple[str, str]] = field(default_factory=list)
@@ -92,7 +92,7 @@ def is_below(path: str, folders: Sequence[str]) -> bool:
     return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
-def list_source(top: str, allowed: Sequence[str]) -> Listing:
+def list_source(top: str, allowed: Sequence[str]) -> FolderListing:
     """List a source at any depth; links to folders are not followed.
 
     Args:
@@ -100,7 +100,7 @@ def list_source(top: str, allowed: Sequence[str]) -> Listing:
         allowed: directories that links may lead to, besides the source.
     """
     bounds = bounds_of(top, allowed)
-    listing = Listing()
+    listing = FolderListing()
     pending: list[tuple[str, Folder | None]] = [(top, None)]
     while pending:
         path, owner = pending.pop()
@@ -124,14 +124,14 @@ def list_source(top: str, allowed: Sequence[str]) -> Listing:
     return listing
 
 
-def _entries(path: str, owner: Folder | None, listing: Listing) -> list[os.DirEntry[str]]:
+def _entries(path: str, owner: Folder | None, listing: FolderListing) -> list[os.DirEntry[str]]:
     entries: list[os.DirEntry[str]] = []
     try:
         with os.scandir(path) as found:
             entries.extend(found)
     except OSError as error:
         if owner is not None:  # what lies there would not have been a machine
-            owner.images.append(Image(path, path))
+            owner.images.append(ImageFile(path, path))
         else:
             listing.errors.append((path, f"folder cannot be read: {error.strerror}"))
     return sorted(entries, key=lambda entry: entry.name)
@@ -145,15 +145,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _owned(
-    image: Image, bundle: Folder | None, owner: Folder | None, listing: Listing
-) -> list[Image]:
+    image: ImageFile, bundle: Folder | None, owner: Folder | None, listing: FolderListing
+) -> list[ImageFile]:
     """The list that an image belongs on."""
     if bundle and image.path.lower().endswith(_BUNDLED):
         return bundle.images
     return owner.images if owner else listing.images
 
 
-def image_of(entry: os.DirEntry[str], real: str, bounds: Sequence[str]) -> Image | None:
+def image_of(entry: os.DirEntry[str], real: str, bounds: Sequence[str]) -> ImageFile | None:
     """The image that a directory entry is; None when it is none.
 
     Args:
@@ -166,26 +166,26 @@ def image_of(entry: os.DirEntry[str], real: str, bounds: Sequence[str]) -> Image
         return None
     try:
         if entry.is_file(follow_symlinks=False):
-            return Image(entry.path, real)
+            return ImageFile(entry.path, real)
         if entry.is_symlink():
             return _linked(entry.path, bounds)
     except OSError as error:
-        return Image(entry.path, real, error=f"it cannot be read: {error.strerror}")
-    return Image(entry.path, real, error=f"it is {_kind(entry.path)}, not an image file")
+        return ImageFile(entry.path, real, error=f"it cannot be read: {error.strerror}")
+    return ImageFile(entry.path, real, error=f"it is {_kind(entry.path)}, not an image file")
 
 
-def _linked(path: str, bounds: Sequence[str]) -> Image | None:
+def _linked(path: str, bounds: Sequence[str]) -> ImageFile | None:
     """The image that a symbolic link leads to; nothing outside the bounds is looked at."""
     try:
         real = resolved(path)
     except PreflightError as error:
-        return Image(path, path, error=str(error))
+        return ImageFile(path, path, error=str(error))
     if not is_below(real, bounds):
-        return Image(path, real, error=link_error(path, real))
+        return ImageFile(path, real, error=link_error(path, real))
     if Path(real).is_dir():
         log.debug("a link to a folder is not followed: %s", path)
         return None
-    return Image(path, real)
+    return ImageFile(path, real)
 
 
 def link_error(path: str, real: str) -> str:

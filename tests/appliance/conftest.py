@@ -9,7 +9,7 @@ import pytest
 from fleetscan.appliance import built
 from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.confinement import layers
-from fleetscan.appliance.confinement.process import Layers
+from fleetscan.appliance.confinement.confined_process import LayersInUse
 
 
 def write_appliance(place: Path) -> None:
@@ -49,5 +49,5 @@ def small_appliance(cache: Path) -> Appliance:
 @pytest.fixture
 def unconfined(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that has nothing to confine a program with: for shell scripts in QEMU's place."""
-    bare = Layers(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
+    bare = LayersInUse(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
     monkeypatch.setattr(layers, "current", lambda: bare)

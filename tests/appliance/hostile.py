@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from fleetscan.appliance.ground import wire
 from fleetscan.appliance.ground.wire import FrameKind
 from fleetscan.appliance.guest import setup
-from fleetscan.appliance.guest.__main__ import Agent, _Port
+from fleetscan.appliance.guest.__main__ import Operations, _Port
 from fleetscan.appliance.guest.disks import wait_for_disks
 from fleetscan.appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
 from fleetscan.scanner import tables
@@ -33,7 +33,7 @@ GROUP = {"name": "wheel", "gid": 10, "members": [], "administrators": []}
 _BLKROSET = 0x125D  # linux/fs.h
 
 
-class HostileAgent(Agent):
+class HostileAgent(Operations):
     """Honest until it has seen the machine."""
 
     def __init__(self, stream: Any, machine: GuestMachine, behaviour: str = "") -> None:

@@ -15,24 +15,26 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.confinement import (
-    Wanted,
+    WantedConfinement,
+    confined_process,
     identity,
     layers,
-    process,
     rootfs,
     starter,
     syscalls,
 )
-from fleetscan.appliance.confinement.process import Layers, Needs, confined
+from fleetscan.appliance.confinement.confined_process import LayersInUse, Needs, confined
 from fleetscan.appliance.ground.errors import ApplianceError
 from tests.vm.machines import eventually, has_ended
 
 HEADER = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 AS_ROOT = os.geteuid() == 0
-BARE = Layers(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
+BARE = LayersInUse(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
 
 
-def shell(script: str, held: Layers | None = None, **needs: object) -> tuple[int | None, str, str]:
+def shell(
+    script: str, held: LayersInUse | None = None, **needs: object
+) -> tuple[int | None, str, str]:
     """A shell's status and outputs; it has its own builtins and nothing else."""
     with confined(
         ["sh", "-c", script],
@@ -97,7 +99,7 @@ def test_the_end_of_bubblewrap_is_the_programs_end() -> None:
 
 STARTING = """
 from fleetscan.appliance.confinement import layers
-from fleetscan.appliance.confinement.process import Needs, confined
+from fleetscan.appliance.confinement.confined_process import Needs, confined
 held = layers.current()
 print(flush=True)
 while True:
@@ -153,7 +155,7 @@ def test_the_end_of_the_block_is_the_programs_end() -> None:
 def test_what_cannot_be_confined_is_told_with_its_last_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process, "_NAMESPACES", ("pid", "no-such-namespace"))
+    monkeypatch.setattr(confined_process, "_NAMESPACES", ("pid", "no-such-namespace"))
     with pytest.raises(ApplianceError, match=r"could not be confined: .*unshare-no-such") as caught:
         shell("exit 0")
     assert "doctor" in caught.value.hint
@@ -194,9 +196,9 @@ def test_a_root_holds_a_programs_own_files() -> None:
 
 
 def test_where_all_works_all_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[Layers] = []
+    tried: list[LayersInUse] = []
 
-    def works(one: Layers) -> bool:
+    def works(one: LayersInUse) -> bool:
         tried.append(one)
         return True
 
@@ -230,8 +232,8 @@ def test_a_host_without_anything_is_refused_unless_the_user_insists(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(layers, "current", lambda: BARE)
-    layers.require(Wanted.ANY)
-    for wanted in (Wanted.LEAST, Wanted.ALL):
+    layers.require(WantedConfinement.ANY)
+    for wanted in (WantedConfinement.LEAST, WantedConfinement.ALL):
         with pytest.raises(ApplianceError, match=r"no .*namespaces, .*seccomp") as caught:
             layers.require(wanted)
         assert "--confinement any" in caught.value.hint
@@ -240,17 +242,17 @@ def test_a_host_without_anything_is_refused_unless_the_user_insists(
 def test_the_least_is_enough_unless_all_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     least = dataclasses.replace(BARE, namespaces="user", seccomp=True)
     monkeypatch.setattr(layers, "current", lambda: least)
-    layers.require(Wanted.LEAST)
+    layers.require(WantedConfinement.LEAST)
     with pytest.raises(ApplianceError, match="landlock"):
-        layers.require(Wanted.ALL)
+        layers.require(WantedConfinement.ALL)
 
 
 def test_a_finding_is_remembered_for_this_host_as_it_is(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probes: list[Layers] = []
+    probes: list[LayersInUse] = []
 
-    def probe() -> Layers:
+    def probe() -> LayersInUse:
         probes.append(BARE)
         return BARE
 

@@ -36,7 +36,7 @@ def program(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def check(name: str) -> doctor.Check:
+def check(name: str) -> doctor.HostCheck:
     """One check's outcome; none of the others is carried out."""
     only = {name: doctor._CHECKS[name]}
     with pytest.MonkeyPatch.context() as patch:

@@ -11,18 +11,24 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.ground.errors import ApplianceError
-from fleetscan.appliance.privileges import CONSOLE_BYTES, Limits, bound_to_us, environment, limited
+from fleetscan.appliance.privileges import (
+    CONSOLE_BYTES,
+    ProcessLimits,
+    bound_to_us,
+    environment,
+    limited,
+)
 
 NOBODY = 65534
 AS_ROOT = os.geteuid() == 0
 WHO = (NOBODY, NOBODY) if AS_ROOT else (os.getuid(), os.getgid())
 
 
-def confined(argv: list[str], limits: Limits | None = None) -> list[str]:
-    return limited(argv, limits or Limits(), (*WHO, ()) if AS_ROOT else None)
+def confined(argv: list[str], limits: ProcessLimits | None = None) -> list[str]:
+    return limited(argv, limits or ProcessLimits(), (*WHO, ()) if AS_ROOT else None)
 
 
-def output(argv: list[str], limits: Limits | None = None) -> str:
+def output(argv: list[str], limits: ProcessLimits | None = None) -> str:
     done = subprocess.run(
         confined(argv, limits), capture_output=True, text=True, check=True, timeout=20
     )
@@ -57,7 +63,7 @@ def test_capabilities_that_a_service_was_given_are_not_handed_on() -> None:
     service = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", *given]
     show = ["cat", "/proc/self/status"]
     assert int(status_of([*service, *show])["CapEff"], 16) != 0
-    found = status_of([*service, *limited(show, Limits())])
+    found = status_of([*service, *limited(show, ProcessLimits())])
     assert {int(found[kind], 16) for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
 
 
@@ -70,7 +76,7 @@ def test_a_confined_command_is_in_no_group_of_roots() -> None:
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root gives groups")
 def test_a_confined_command_gets_the_groups_that_it_is_given() -> None:
-    argv = limited(["cat", "/proc/self/status"], Limits(), (NOBODY, NOBODY, (12, 34)))
+    argv = limited(["cat", "/proc/self/status"], ProcessLimits(), (NOBODY, NOBODY, (12, 34)))
     assert status_of(argv)["Groups"].split() == ["12", "34"]
 
 
@@ -79,7 +85,7 @@ def test_files_that_a_confined_command_writes_stay_short(tmp_path: Path) -> None
     place.touch()
     with place.open("wb") as stream:
         done = subprocess.run(
-            confined(["dd", "if=/dev/zero", "bs=4096", "count=100"], Limits(writes=8192)),
+            confined(["dd", "if=/dev/zero", "bs=4096", "count=100"], ProcessLimits(writes=8192)),
             stdout=stream,
             stderr=subprocess.DEVNULL,
             check=False,
@@ -90,7 +96,9 @@ def test_files_that_a_confined_command_writes_stay_short(tmp_path: Path) -> None
 
 
 def test_limits_are_as_asked_for_and_cannot_be_raised() -> None:
-    limits = output(["cat", "/proc/self/limits"], Limits(writes=1 << 20, memory_bytes=300 << 20))
+    limits = output(
+        ["cat", "/proc/self/limits"], ProcessLimits(writes=1 << 20, memory_bytes=300 << 20)
+    )
     found = {line[:25].strip(): line[25:].split()[:2] for line in limits.splitlines()[1:]}
     assert found["Max file size"] == [str(1 << 20)] * 2
     assert found["Max address space"] == [str(300 << 20)] * 2
@@ -118,9 +126,9 @@ def as_user(argv: list[str]) -> list[str]:
 
 def test_memory_beyond_the_limit_is_refused() -> None:
     dd = ["dd", "if=/dev/zero", "of=/dev/null", "bs=400M", "count=1", "status=none"]
-    assert output(dd, Limits(memory_bytes=800 << 20)) == ""
+    assert output(dd, ProcessLimits(memory_bytes=800 << 20)) == ""
     done = subprocess.run(
-        confined(dd, Limits(memory_bytes=200 << 20)),
+        confined(dd, ProcessLimits(memory_bytes=200 << 20)),
         capture_output=True,
         text=True,
         check=False,

@@ -19,9 +19,9 @@ from fleetscan.appliance.ground import wire
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError, GuestError, WireError
 from fleetscan.appliance.ground.wire import FrameKind
-from fleetscan.appliance.guest.__main__ import Agent
+from fleetscan.appliance.guest.__main__ import Operations
 from fleetscan.appliance.guest.machine import DirectoryMachine
-from fleetscan.appliance.session import Limits, Session, printable
+from fleetscan.appliance.session import Session, SessionLimits, printable
 from fleetscan.scanner import tables
 
 Answer = Callable[[socket.socket], object]
@@ -41,10 +41,10 @@ class Peer:
         self.requests: list[Any] = []  # Any: JSON
         self._thread: threading.Thread | None = None
 
-    def session(self, *answers: Answer | bytes, limits: Limits | None = None) -> Session:
+    def session(self, *answers: Answer | bytes, limits: SessionLimits | None = None) -> Session:
         self._thread = threading.Thread(target=self._serve, args=(answers,), daemon=True)
         self._thread.start()
-        return Session(self._ours, limits or Limits(), gone=lambda: "its own words")
+        return Session(self._ours, limits or SessionLimits(), gone=lambda: "its own words")
 
     def _serve(self, answers: tuple[Answer | bytes, ...]) -> None:
         reader = wire.FrameReader()
@@ -124,11 +124,11 @@ def test_the_real_agent_understands_the_session_and_the_session_it(tmp_path: Pat
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/group").write_text("root:x:0:\n")
     ours, theirs = socket.socketpair()
-    agent = Agent(theirs, DirectoryMachine(str(tmp_path)), tables)
+    agent = Operations(theirs, DirectoryMachine(str(tmp_path)), tables)
     thread = threading.Thread(target=agent.serve, daemon=True)
     thread.start()
     with ours, theirs:
-        session = Session(ours, Limits())
+        session = Session(ours, SessionLimits())
         assert session.call("hello", soon()) == {"protocol": wire.PROTOCOL}
         found = session.call("discover", soon(), disks=[], options={"files": "none"})
         assert found == {"devices": [], "roots": ["/"], "warnings": []}
@@ -265,14 +265,14 @@ def test_rows_without_end_miss_the_deadline(peer: Peer) -> None:
 
 
 def test_a_million_tiny_frames_are_too_many(peer: Peer) -> None:
-    limits = Limits(frames_left=1000)
+    limits = SessionLimits(frames_left=1000)
     session = peer.session(lambda sock: flood(sock, rows("u", b"")), limits=limits)
     with pytest.raises(WireError, match="more than one machine may"):
         session.call("collect", soon(), lambda *_: None)
 
 
 def test_too_many_bytes_are_too_many_however_they_are_parted(peer: Peer) -> None:
-    limits = Limits(bytes_left=1 << 20)
+    limits = SessionLimits(bytes_left=1 << 20)
     frame = rows("users", bytes(1 << 17))
     session = peer.session(lambda sock: flood(sock, frame), limits=limits)
     got: list[int] = []
@@ -282,7 +282,7 @@ def test_too_many_bytes_are_too_many_however_they_are_parted(peer: Peer) -> None
 
 
 def test_limits_span_the_whole_conversation(peer: Peer) -> None:
-    session = peer.session(REPLY, REPLY, REPLY, limits=Limits(frames_left=2))
+    session = peer.session(REPLY, REPLY, REPLY, limits=SessionLimits(frames_left=2))
     session.call("a", soon())
     session.call("b", soon())
     with pytest.raises(WireError):
@@ -293,7 +293,7 @@ def test_log_lines_are_kept_up_to_a_number_and_cut_and_made_printable(
     peer: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
     line = wire.encode(FrameKind.LOG, b"\x1b[2Jhello \xff" + b"x" * 5000)
-    session = peer.session(line * 50 + REPLY, limits=Limits(log_lines_left=3))
+    session = peer.session(line * 50 + REPLY, limits=SessionLimits(log_lines_left=3))
     with caplog.at_level(logging.INFO, "fleetscan.appliance.session"):
         session.call("discover", soon())
     assert len(caplog.messages) == 3

@@ -11,7 +11,7 @@ import pytest
 from fleetscan.appliance import vm
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError, WireError
-from fleetscan.appliance.session import Limits
+from fleetscan.appliance.session import SessionLimits
 from fleetscan.appliance.vm import LocalAppliance
 from tests.vm.machines import eventually, has_ended
 
@@ -56,7 +56,7 @@ def agent(script: str) -> type[LocalAppliance]:
 
 
 def test_the_agent_answers_as_a_local_process(tmp_path: Path) -> None:
-    with LocalAppliance(tmp_path, soon(), Limits()) as local:
+    with LocalAppliance(tmp_path, soon(), SessionLimits()) as local:
         assert local.accelerator == "none"
         assert local.call("discover", soon(), disks=[], options={"files": "none"})["roots"] == ["/"]
 
@@ -64,7 +64,7 @@ def test_the_agent_answers_as_a_local_process(tmp_path: Path) -> None:
 def test_an_agent_that_ends_at_once_is_told_with_what_it_printed(tmp_path: Path) -> None:
     kind = agent("sys.exit('no such luck')")
     with pytest.raises(ApplianceError, match="the appliance stopped: no such luck"):
-        kind(tmp_path, soon(), Limits()).__enter__()
+        kind(tmp_path, soon(), SessionLimits()).__enter__()
 
 
 def test_an_agent_of_another_protocol_is_refused(tmp_path: Path) -> None:
@@ -72,14 +72,14 @@ def test_an_agent_of_another_protocol_is_refused(tmp_path: Path) -> None:
     frame = bytes([2]) + len(reply).to_bytes(4, "big") + reply
     kind = agent(f"os.write(int(sys.argv[2]), {frame!r}); time.sleep(60)")
     with pytest.raises(WireError, match="another version of the protocol"):
-        kind(tmp_path, soon(), Limits()).__enter__()
+        kind(tmp_path, soon(), SessionLimits()).__enter__()
 
 
 def test_an_agent_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
     kind = agent(f"open({str(pidfile)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
     with pytest.raises(DeadlineError):
-        kind(tmp_path, Deadline(1.5, "the start"), Limits()).__enter__()
+        kind(tmp_path, Deadline(1.5, "the start"), SessionLimits()).__enter__()
     assert not Path(f"/proc/{pidfile.read_text()}").exists()
 
 
@@ -87,7 +87,7 @@ def test_a_program_that_cannot_be_started_is_told(tmp_path: Path) -> None:
     kind = agent("")
     kind.agent = ("/no/such/program",)
     with pytest.raises(ApplianceError):
-        kind(tmp_path, soon(), Limits()).__enter__()
+        kind(tmp_path, soon(), SessionLimits()).__enter__()
 
 
 def test_children_of_the_agent_end_with_it(tmp_path: Path) -> None:
@@ -99,17 +99,17 @@ def test_children_of_the_agent_end_with_it(tmp_path: Path) -> None:
         f"open({str(pidfile)!r}, 'w').write(str(child.pid))\n"
         f"os.write(int(sys.argv[2]), {frame!r}); time.sleep(60)"
     )
-    with agent(script)(tmp_path, soon(), Limits()):
+    with agent(script)(tmp_path, soon(), SessionLimits()):
         child = int(pidfile.read_text())
         assert Path(f"/proc/{child}").exists()
     assert eventually(lambda: has_ended(child))
 
 
 def test_a_block_leaves_no_descriptor(tmp_path: Path) -> None:
-    with LocalAppliance(tmp_path, soon(), Limits()):
+    with LocalAppliance(tmp_path, soon(), SessionLimits()):
         pass
     before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names alone
     for _ in range(3):
-        with LocalAppliance(tmp_path, soon(), Limits()):
+        with LocalAppliance(tmp_path, soon(), SessionLimits()):
             pass
     assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

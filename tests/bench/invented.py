@@ -21,8 +21,8 @@ from fleetscan.scanner.store.run_file import PartFile, RunInfo, TableInfo
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
 from fleetscan.scanner.tables.files.spec import File
-from fleetscan.scanner.tables.filesystems.spec import Filesystem
-from fleetscan.scanner.tables.machines.spec import Machine, Outcome
+from fleetscan.scanner.tables.filesystems.spec import FilesystemRow
+from fleetscan.scanner.tables.machines.spec import MachineRow, Outcome
 from fleetscan.scanner.tables.mountpoints.spec import Mountpoint
 from fleetscan.scanner.tables.packages.spec import Package
 
@@ -245,9 +245,9 @@ def _packages(count: int) -> Iterator[Package]:
         )
 
 
-def _filesystems() -> Iterator[Filesystem]:
+def _filesystems() -> Iterator[FilesystemRow]:
     for number, device in enumerate(("/dev/sda1", _ROOT)):
-        yield Filesystem(
+        yield FilesystemRow(
             device=device,
             type="ext4",
             usage="filesystem",
@@ -297,7 +297,7 @@ def _coverage(counts: Mapping[str, int]) -> Iterator[Coverage]:
             )
 
 
-_MACHINE = Machine(
+_MACHINE = MachineRow(
     outcome=Outcome.OK,
     error=None,
     error_kind=None,

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetscan.rules.evaluate import evaluate_run
+from fleetscan.rules.judging_process import JudgingProcess
 from fleetscan.rules.load import load_packs
-from fleetscan.rules.process import JudgingProcess
 from fleetscan.scanner.cli import output
 from fleetscan.scanner.store import layout
 from tests.bench.figures import host, write_json

@@ -23,9 +23,9 @@ from fleetscan.appliance.ground.schema import TIMESTAMP_MAX, TIMESTAMP_MIN, Colu
 from fleetscan.appliance.guest.machine import DirectoryMachine
 from fleetscan.appliance.vm import LocalAppliance
 from fleetscan.scanner import inspect as inspection
-from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.inspect import inspect_directory
 from fleetscan.scanner.options import ScanOptions
+from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import RowSink
 from fleetscan.scanner.tables import load_tables

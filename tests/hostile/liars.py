@@ -21,7 +21,7 @@ from fleetscan.appliance.ground.schema import (
     Scope,
     Table,
 )
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from fleetscan.rules.cases import Case, case_path
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.source import read
@@ -88,10 +88,10 @@ def honest_rows() -> Rows:
         for rule in pack.rules:
             path = case_path(pack, rule)
             for case in read(path).parse(list[Case])[:1]:
-                for name, rows in facts.complete(case.facts).items():
+                for name, rows in case_facts.complete(case.facts).items():
                     gathered[name] += [_wire(load_tables()[name], row) for row in rows]
     for name in gathered:
-        invented_row = facts.complete({name: [{}]})[name][0]
+        invented_row = case_facts.complete({name: [{}]})[name][0]
         spread = gathered[name][:: -(-len(gathered[name]) // _ROWS) or 1]
         if name == "operating_systems":
             spread = list({row["family"]: row for row in gathered[name]}.values())

@@ -25,8 +25,8 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance import privileges
-from fleetscan.appliance.confinement import layers, process, rootfs
-from fleetscan.appliance.confinement.process import Layers
+from fleetscan.appliance.confinement import confined_process, layers, rootfs
+from fleetscan.appliance.confinement.confined_process import LayersInUse
 from fleetscan.appliance.plugging import PluggedLayer
 from fleetscan.appliance.vm import ApplianceVM
 from tests.vm.machines import Host, prepared, soon
@@ -41,12 +41,12 @@ ENDING = (
 """Attempts that may end QEMU, so that each has one of its own."""
 
 _SECONDS = 60
-_BARE = Layers(namespaces=None, exact_root=False, user="nobody", seccomp=False, landlock=0)
+_BARE = LayersInUse(namespaces=None, exact_root=False, user="nobody", seccomp=False, landlock=0)
 _ABSTRACT = "fleetscan-test-probe"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Preloaded(rootfs.Root):
+class _Preloaded(rootfs.SandboxRoot):
     """A root with one library more, which is loaded into the program."""
 
     library: str = ""
@@ -60,7 +60,7 @@ def preload(patch: pytest.MonkeyPatch, library: str) -> None:
     """Load the library into every program that is confined from here on."""
     real = rootfs.needed
 
-    def needed(program: str) -> rootfs.Root:
+    def needed(program: str) -> rootfs.SandboxRoot:
         root = real(program)
         return _Preloaded(root.program, root.mounts, root.links, library)
 
@@ -71,7 +71,7 @@ def without_confinement(patch: pytest.MonkeyPatch, library: str) -> None:
     """Start programs as they were before there was confinement, the library in each of them."""
     given = {**privileges.environment(), "LD_PRELOAD": library}
     patch.setattr(layers, "current", lambda: _BARE)
-    patch.setattr(process, "environment", lambda: given)
+    patch.setattr(confined_process, "environment", lambda: given)
 
 
 def known_attempts(source: Path) -> list[str]:

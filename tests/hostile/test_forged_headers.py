@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import Policy, examine, referred_files
+from fleetscan.scanner.preflight import DiskPolicy, examine, referred_files
 from fleetscan.scanner.sources import Disk
 from tests.disk_images import Content, archive, differencing
 
@@ -63,9 +63,9 @@ FORGERIES: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def refusal(disk: Disk, policy: Policy | None = None) -> PreflightError:
+def refusal(disk: Disk, policy: DiskPolicy | None = None) -> PreflightError:
     with pytest.raises(PreflightError) as caught:
-        examine(disk, policy or Policy())
+        examine(disk, policy or DiskPolicy())
     return caught.value
 
 
@@ -93,7 +93,7 @@ class TestAHeaderThatNamesAnotherFile:
         self, folder: Path, forge: Callable[[Path], Path]
     ) -> None:
         disk = Disk(str(forge(folder).rename(folder / "disk.img")), "raw")
-        plan = examine(disk, Policy())
+        plan = examine(disk, DiskPolicy())
         assert [layer.format for layer in plan.layers] == ["raw"]
         assert plan.format_certain
         assert (plan.extent_files, referred_files(disk)) == ((), ())
@@ -103,7 +103,7 @@ class TestAHeaderThatNamesAnotherFile:
     ) -> None:
         stated = request.node.callspec.id.partition(" ")[0]
         path = forge(folder)
-        plan = examine(Disk(str(path), stated), Policy())
+        plan = examine(Disk(str(path), stated), DiskPolicy())
         assert plan.format_certain
         (named,) = {*plan.backing_chain, *plan.extent_files}
         assert Path(named).stem == "victim"
@@ -116,7 +116,7 @@ class TestAHeaderThatNamesAnotherFile:
         top = folder / "top.qcow2"
         create = ("create", "-q", "-u", "-f", "qcow2", "-b", "base.img", "-F", "raw")
         qemu_img(*create, top.name, str(SIZE), folder=folder)
-        assert examine(Disk(str(top)), Policy()).layers[-1].format == "raw"
+        assert examine(Disk(str(top)), DiskPolicy()).layers[-1].format == "raw"
         top.write_bytes(top.read_bytes().replace(b"\xe2\x79\x2a\xca", b"\x12\x34\x56\x78"))
         assert "refers to another file" in str(refusal(Disk(str(top))))
 
@@ -150,14 +150,14 @@ def test_an_external_data_file_is_refused_without_advice_that_would_open_it(fold
 
 def test_an_image_that_names_no_other_file_speaks_for_itself(folder: Path) -> None:
     qemu_img("convert", "-O", "qcow2", "victim.raw", "disk.img", folder=folder)
-    plan = examine(Disk(str(folder / "disk.img")), Policy())
+    plan = examine(Disk(str(folder / "disk.img")), DiskPolicy())
     assert (plan.layers[0].format, plan.format_certain) == ("qcow2", False)
 
 
 @pytest.mark.parametrize("suffix", ["qcow2", "QCOW2", "qcow"])
 def test_a_name_and_a_header_that_agree_make_a_format_certain(folder: Path, suffix: str) -> None:
     path = qcow2(folder).rename(folder / f"disk.{suffix}")
-    plan = examine(Disk(str(path)), Policy())
+    plan = examine(Disk(str(path)), DiskPolicy())
     assert (len(plan.layers), plan.format_certain) == (2, True)
 
 
@@ -166,4 +166,4 @@ def test_a_disk_without_a_header_is_raw_for_certain_if_its_name_says_so(
     folder: Path, name: str, certain: bool
 ) -> None:
     (folder / "victim.raw").rename(folder / name)
-    assert examine(Disk(str(folder / name)), Policy()).format_certain is certain
+    assert examine(Disk(str(folder / name)), DiskPolicy()).format_certain is certain

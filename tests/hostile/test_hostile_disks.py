@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import Limits, Policy, examine
+from fleetscan.scanner.preflight import DiskPolicy, QemuImgLimits, examine
 from fleetscan.scanner.sources import Disk
 
 
@@ -27,9 +27,9 @@ def overlay(path: Path, backing: str, backing_format: str = "raw") -> Path:
     return path
 
 
-def refusal(path: Path, policy: Policy | None = None, stated: str | None = None) -> str:
+def refusal(path: Path, policy: DiskPolicy | None = None, stated: str | None = None) -> str:
     with pytest.raises(PreflightError) as caught:
-        examine(Disk(str(path), stated), policy or Policy())
+        examine(Disk(str(path), stated), policy or DiskPolicy())
     return str(caught.value)
 
 
@@ -87,7 +87,7 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path) -> None:
     path = overlay(tmp_path / "vm" / "a.qcow2", "base.img")
     (tmp_path / "vm" / "base.img").symlink_to(tmp_path / "secret.img")
     assert "outside the allowed directories" in refusal(path)
-    policy = Policy(allowed_directories=(str(tmp_path),))
+    policy = DiskPolicy(allowed_directories=(str(tmp_path),))
     assert len(examine(Disk(str(path)), policy).layers) == 2
 
 
@@ -157,13 +157,15 @@ def test_what_is_no_disk_is_refused_without_waiting(tmp_path: Path, kind: str) -
 def test_a_qcow2_header_in_a_raw_disk_changes_nothing_where_raw_is_stated(tmp_path: Path) -> None:
     # CVE-2010-3851: a guest writes the header into its own raw disk.
     path = overlay(tmp_path / "a.img", "/etc/shadow")
-    (layer,) = examine(Disk(str(path), "raw"), Policy()).layers
+    (layer,) = examine(Disk(str(path), "raw"), DiskPolicy()).layers
     assert layer.format == "raw"
 
 
 def test_a_qcow2_header_in_a_raw_backing_file_changes_nothing(tmp_path: Path) -> None:
     overlay(tmp_path / "base.img", "/etc/shadow")
-    layers = examine(Disk(str(overlay(tmp_path / "a.qcow2", "base.img", "raw"))), Policy()).layers
+    layers = examine(
+        Disk(str(overlay(tmp_path / "a.qcow2", "base.img", "raw"))), DiskPolicy()
+    ).layers
     assert [layer.format for layer in layers] == ["qcow2", "raw"]
 
 
@@ -181,7 +183,7 @@ def test_names_of_images_are_taken_for_names_alone(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.img").write_bytes(bytes(512))
     overlay(tmp_path / "a.qcow2", "base.img").rename(tmp_path / name)
-    assert len(examine(Disk(name, "qcow2"), Policy()).layers) == 2
+    assert len(examine(Disk(name, "qcow2"), DiskPolicy()).layers) == 2
 
 
 def test_a_disk_of_many_files_with_huge_tables_is_given_up_in_time(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_a_disk_of_many_files_with_huge_tables_is_given_up_in_time(tmp_path: Pat
     lines = ["# Disk DescriptorFile", "version=1", *[f'RW {sectors} SPARSE "e.vmdk"'] * 200]
     (tmp_path / "a.vmdk").write_text("\n".join(lines))
     begun = time.monotonic()
-    policy = Policy(limits=Limits(disk_seconds=1))
+    policy = DiskPolicy(limits=QemuImgLimits(disk_seconds=1))
     assert "take too long to check" in refusal(tmp_path / "a.vmdk", policy)
     assert time.monotonic() - begun < 20
 

@@ -25,7 +25,7 @@ from fleetscan.appliance.qemu_args import ROOT_SET, OpenLayer
 from fleetscan.scanner import isolation
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
-from fleetscan.scanner.preflight import DiskPlan, Policy, examine, layer, qemu_img
+from fleetscan.scanner.preflight import DiskPlan, DiskPolicy, examine, layer, qemu_img
 from fleetscan.scanner.preflight.opening import open_disk
 from fleetscan.scanner.sources import Disk, Machine
 from fleetscan.scanner.store.staging import MemorySink
@@ -122,7 +122,7 @@ def secret(tmp_path: Path) -> Path:
 class TestAnImageRewrittenAtTheLastMoment:
     def refused(self, path: Path, evil: bytes, folder: Path, rewritten: Path | None = None) -> str:
         """What is said of a disk that is rewritten between its opening and QEMU's."""
-        plan = examine(Disk(str(path)), Policy())
+        plan = examine(Disk(str(path)), DiskPolicy())
         with qemu(folder) as monitor:
             with pytest.raises(ApplianceError) as caught:
                 plug(plan, monitor, lambda: rewrite(rewritten or path, evil))
@@ -194,7 +194,7 @@ class TestAnImageRewrittenAtTheLastMoment:
 def test_an_image_rewritten_before_it_is_opened_is_refused(tmp_path: Path, secret: Path) -> None:
     evil, path = naming_data_file(tmp_path, str(secret)), tmp_path / "a.qcow2"
     made(path, "qcow2")
-    plan = examine(Disk(str(path)), Policy())
+    plan = examine(Disk(str(path)), DiskPolicy())
     rewrite(path, evil)
     with contextlib.ExitStack() as stack, pytest.raises(PreflightError, match="changed while"):
         open_disk(plan, stack)
@@ -218,7 +218,7 @@ def test_an_image_rewritten_before_qemu_img_reads_it_is_refused(
 
     monkeypatch.setattr(layer, "image_info", rewritten)
     with pytest.raises(PreflightError, match=r"external data file is|extent is|refuses it"):
-        examine(Disk(str(path)), Policy())
+        examine(Disk(str(path)), DiskPolicy())
 
 
 def test_however_an_image_is_rewritten_meanwhile_qemu_has_our_files_alone(
@@ -240,7 +240,7 @@ def test_however_an_image_is_rewritten_meanwhile_qemu_has_our_files_alone(
     try:
         for _ in range(15):
             with qemu(tmp_path) as monitor, contextlib.suppress(FleetscanError):
-                plug(examine(Disk(str(path)), Policy(live=True)), monitor)
+                plug(examine(Disk(str(path)), DiskPolicy(live=True)), monitor)
                 assert str(secret) not in files_open(monitor)
     finally:
         over.set()
@@ -250,5 +250,5 @@ def test_however_an_image_is_rewritten_meanwhile_qemu_has_our_files_alone(
 def test_a_disk_that_nobody_rewrites_is_plugged(tmp_path: Path) -> None:
     made(tmp_path / "a.qcow2", "qcow2")
     with qemu(tmp_path) as monitor:
-        plug(examine(Disk(str(tmp_path / "a.qcow2")), Policy()), monitor)
+        plug(examine(Disk(str(tmp_path / "a.qcow2")), DiskPolicy()), monitor)
         assert len(disks_plugged(monitor)) == 1

@@ -6,16 +6,16 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 
-from fleetscan.reports.build import build_report
+from fleetscan.reports.compose import build_report
+from fleetscan.reports.contents import Report, ReportLimits, RuleLine
 from fleetscan.reports.database import RESULTS, attached
-from fleetscan.reports.model import Limits, Report, RuleRow
 from fleetscan.reports.states import RuleText
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.results import AS_TEXT, SCHEMA
 from tests.reports.report_fleet import GENERATED, GIB, RUN, Fleet, machine, rich_fleet, small_fleet
 
 
-def report_on(fleet: Fleet, limits: Limits | None = None, *, checked: bool = True) -> Report:
+def report_on(fleet: Fleet, limits: ReportLimits | None = None, *, checked: bool = True) -> Report:
     results = fleet.results_table() if checked else None
     with attached(fleet.connect(), results) as db:
         return build_report(
@@ -28,7 +28,7 @@ def small() -> Report:
     return report_on(small_fleet())
 
 
-def rule(report: Report, rule_id: str) -> RuleRow:
+def rule(report: Report, rule_id: str) -> RuleLine:
     return next(row for row in report.rules if row.id == rule_id)
 
 
@@ -168,7 +168,7 @@ def test_inventory_counts_systems_and_packages(small: Report) -> None:
 
 
 def test_lists_are_cut_at_their_limit_and_know_their_total() -> None:
-    limits = Limits(machines=5, filesystems=3, systems=2, examples=20, evidence=1)
+    limits = ReportLimits(machines=5, filesystems=3, systems=2, examples=20, evidence=1)
     report = report_on(rich_fleet(), limits)
     assert len(report.machine_rows.rows) == 5
     assert report.machine_rows.omitted == 41

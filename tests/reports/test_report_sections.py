@@ -10,14 +10,14 @@ import duckdb
 import pytest
 
 from fleetscan.appliance.ground.errors import FleetscanError
-from fleetscan.reports import charts, facts, process, verdicts
+from fleetscan.reports import charts, fact_sections, report_process, result_sections
 from fleetscan.reports.html import render_html
 from fleetscan.reports.json_report import render_json
-from fleetscan.reports.process import Wanted, write_report
+from fleetscan.reports.report_process import WantedReport, write_report
 from fleetscan.reports.sections import SectionLostError, Sections
 from tests.reports.report_fleet import GENERATED, small_fleet
 
-WANTED = Wanted(Path("facts"), "run", "html", GENERATED)
+WANTED = WantedReport(Path("facts"), "run", "html", GENERATED)
 
 
 def fail(*_: Any) -> Any:
@@ -33,17 +33,17 @@ def html() -> str:
 @pytest.mark.parametrize(
     ("module", "name", "section"),
     [
-        (facts, "filesystem_totals", "filesystems"),
-        (facts, "filesystems", "filesystems"),
-        (facts, "machines", "machines"),
-        (facts, "systems", "systems"),
-        (facts, "package_managers", "packages"),
-        (facts, "package_spread", "packages"),
-        (facts, "coverage_errors", "tables"),
-        (facts, "device_errors", "devices"),
-        (facts, "failed_machines", "failures"),
-        (verdicts, "rules", "rules"),
-        (verdicts, "waivers", "waivers"),
+        (fact_sections, "filesystem_totals", "filesystems"),
+        (fact_sections, "filesystems", "filesystems"),
+        (fact_sections, "machines", "machines"),
+        (fact_sections, "systems", "systems"),
+        (fact_sections, "package_managers", "packages"),
+        (fact_sections, "package_spread", "packages"),
+        (fact_sections, "coverage_errors", "tables"),
+        (fact_sections, "device_errors", "devices"),
+        (fact_sections, "failed_machines", "failures"),
+        (result_sections, "rules", "rules"),
+        (result_sections, "waivers", "waivers"),
         (charts, "_systems", "chart of systems"),
         (charts, "_outcomes", "chart of outcomes"),
     ],
@@ -62,7 +62,7 @@ def test_the_page_says_which_section_and_why(
 
 
 def test_json_has_null_where_a_number_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "filesystem_totals", fail)
+    monkeypatch.setattr(fact_sections, "filesystem_totals", fail)
     fleet = small_fleet()
     pieces = render_json(fleet.connect(), fleet.results_table(), generated=GENERATED)
 
@@ -96,11 +96,11 @@ def test_a_process_that_dies_is_replaced_without_the_section(
 ) -> None:
     asked: list[dict[str, str]] = []
 
-    def attempt(wanted: Wanted, path: Path, lost: dict[str, str]) -> tuple[str, str]:
+    def attempt(wanted: WantedReport, path: Path, lost: dict[str, str]) -> tuple[str, str]:
         asked.append(dict(lost))
         return next(((name, "died") for name in ("rules", "systems") if name not in lost), ("", ""))
 
-    monkeypatch.setattr(process, "_attempt", attempt)
+    monkeypatch.setattr(report_process, "_attempt", attempt)
 
     assert write_report(WANTED, tmp_path) == {"rules": "died", "systems": "died"}
     assert asked == [{}, {"rules": "died"}, {"rules": "died", "systems": "died"}]
@@ -109,7 +109,7 @@ def test_a_process_that_dies_is_replaced_without_the_section(
 def test_a_report_that_cannot_do_without_a_section_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_attempt", lambda *_: ("rules", "died"))
+    monkeypatch.setattr(report_process, "_attempt", lambda *_: ("rules", "died"))
 
     with pytest.raises(FleetscanError, match="cannot be made: died"):
         write_report(WANTED, tmp_path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.model import Pack, PackInfo, Rule
 from fleetscan.rules.results import SCHEMA
@@ -16,7 +16,7 @@ NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 ROOT_ACCOUNT = {"users": [{"name": "root"}]}
 NAMED_BAD = "SELECT machine_id, root, name FROM users WHERE name = 'bad'"
 
-Facts = Mapping[str, Sequence[facts.Row]]
+Facts = Mapping[str, Sequence[case_facts.Row]]
 Rows = list[dict[str, Any]]
 
 
@@ -44,11 +44,11 @@ def make_pack(*rules: Rule, name: str = "some-pack") -> Pack:
 def run(
     *rules: Rule,
     given: Facts = ROOT_ACCOUNT,
-    coverage: Sequence[facts.Row] = (),
+    coverage: Sequence[case_facts.Row] = (),
     **options: Any,
 ) -> Rows:
     """Results of some rules over some facts, as rows."""
-    with facts.connect(given, coverage) as connection:
+    with case_facts.connect(given, coverage) as connection:
         results = evaluate(connection, [make_pack(*rules)], now=NOW, **options)
     assert results.table.schema == SCHEMA
     rows: Rows = results.table.to_pylist()
@@ -61,7 +61,7 @@ def only(rows: Rows) -> dict[str, Any]:
     return row
 
 
-def status(table: str, status: str, error: str | None = None, **more: Any) -> facts.Row:
+def status(table: str, status: str, error: str | None = None, **more: Any) -> case_facts.Row:
     """A row of coverage."""
     place = {"machine_id": "m", "root": "/dev/sda1"}
     return {**place, "table_name": table, "status": status, "error": error, **more}

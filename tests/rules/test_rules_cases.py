@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.ground.errors import UsageError
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
+from fleetscan.rules.case_facts import FactError
 from fleetscan.rules.cases import run_cases
-from fleetscan.rules.facts import FactError
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.model import Pack
 from fleetscan.scanner.tables import load_tables
@@ -116,7 +116,7 @@ def test_a_case_file_needs_its_rule(tmp_path: Path) -> None:
 
 
 def test_tables_have_the_columns_of_the_views() -> None:
-    with facts.connect({}) as connection:
+    with case_facts.connect({}) as connection:
         for name, table in load_tables().items():
             rows = connection.execute(f"DESCRIBE {name}").fetchall()
             names = [row[0] for row in rows]
@@ -125,7 +125,7 @@ def test_tables_have_the_columns_of_the_views() -> None:
 
 
 def test_rows_are_completed_with_neutral_values() -> None:
-    rows = facts.complete({"packages": [{"name": "bash"}]}, [])
+    rows = case_facts.complete({"packages": [{"name": "bash"}]}, [])
 
     [package] = rows["packages"]
     assert (package["machine_id"], package["root"]) == ("m", "/dev/sda1")
@@ -140,11 +140,11 @@ def test_rows_are_completed_with_neutral_values() -> None:
 def test_coverage_that_is_given_is_not_added_to() -> None:
     said = [{"root": "/dev/sda1", "table_name": "users", "status": "missing"}]
 
-    rows = facts.complete({"users": [{"name": "root"}]}, said)
+    rows = case_facts.complete({"users": [{"name": "root"}]}, said)
 
     assert "users" not in {row["table_name"] for row in rows["coverage"]}
 
 
 def test_an_unknown_table_is_refused() -> None:
     with pytest.raises(FactError, match="there is no fact table x"):
-        facts.connect({"x": []})
+        case_facts.connect({"x": []})

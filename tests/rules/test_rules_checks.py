@@ -8,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from fleetscan.rules.checks import Check
 from fleetscan.rules.evaluate import evaluate
 from tests.rules.rule_builder import make_pack, make_rule
 
 
-def run(check: dict[str, Any], rows: dict[str, list[facts.Row]]) -> tuple[str, list[Any]]:
-    with facts.connect(rows) as connection:
+def run(check: dict[str, Any], rows: dict[str, list[case_facts.Row]]) -> tuple[str, list[Any]]:
+    with case_facts.connect(rows) as connection:
         [row] = evaluate(connection, [make_pack(make_rule(check=check))]).table.to_pylist()
     return row["state"], [json.loads(text) for text in row["evidence"]]
 
 
-PACKAGES: list[facts.Row] = [
+PACKAGES: list[case_facts.Row] = [
     {"name": "telnetd", "version": "1"},
     {"name": "rsh-server", "version": "2"},
     {"name": "nis", "status": "config-files"},
@@ -53,7 +53,7 @@ def test_packages_of_which_one_must_be_there(names: list[str], state: str) -> No
     assert evidence == ([{"missing": " or ".join(names)}] if state == "fail" else [])
 
 
-def file(**fields: Any) -> dict[str, list[facts.Row]]:
+def file(**fields: Any) -> dict[str, list[case_facts.Row]]:
     usual = {"path": "/etc/x", "mode": 0o640, "owner": "root", "group_name": "root"}
     return {"files": [{**usual, **fields}]}
 
@@ -111,7 +111,7 @@ def test_presence_of_files(present: bool, state: str) -> None:
     ],
 )
 def test_services(enabled: bool, unit: str, state: str) -> None:
-    rows: dict[str, list[facts.Row]] = {"services": [{"name": "x.service", "state": unit}]}
+    rows: dict[str, list[case_facts.Row]] = {"services": [{"name": "x.service", "state": unit}]}
 
     assert run({"service": {"names": ["x.*"], "enabled": enabled}}, rows)[0] == state
 
@@ -128,7 +128,9 @@ def test_services(enabled: bool, unit: str, state: str) -> None:
     ],
 )
 def test_users(check: dict[str, Any], state: str) -> None:
-    rows: dict[str, list[facts.Row]] = {"users": [{"name": "root", "password": "set", "shell": ""}]}
+    rows: dict[str, list[case_facts.Row]] = {
+        "users": [{"name": "root", "password": "set", "shell": ""}]
+    }
 
     assert run({"user": {"names": ["root"], **check}}, rows)[0] == state
 
@@ -145,7 +147,9 @@ def test_users(check: dict[str, Any], state: str) -> None:
     ],
 )
 def test_filesystems(path: str, check: dict[str, Any], found: list[str | None]) -> None:
-    rows: dict[str, list[facts.Row]] = {"mountpoints": [{"path": "/tmp", "options": ["nodev"]}]}
+    rows: dict[str, list[case_facts.Row]] = {
+        "mountpoints": [{"path": "/tmp", "options": ["nodev"]}]
+    }
 
     state, evidence = run({"filesystem": {"path": path, **check}}, rows)
 
@@ -185,6 +189,6 @@ def test_names_are_bound_and_never_become_sql(name: str) -> None:
 
 
 def test_quotes_in_names_match_themselves() -> None:
-    rows: dict[str, list[facts.Row]] = {"users": [{"name": "o'brien\" --"}]}
+    rows: dict[str, list[case_facts.Row]] = {"users": [{"name": "o'brien\" --"}]}
 
     assert run({"user": {"names": ["o'brien\" --"], "present": True}}, rows)[0] == "pass"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.model import Config, PackInfo
 from fleetscan.rules.query import EVIDENCE_ROWS, EVIDENCE_TEXT
@@ -33,7 +33,11 @@ def test_no_violation_passes() -> None:
 
     assert row["state"] == "pass"
     assert (row["machine_id"], row["root"]) == ("m", "/dev/sda1")
-    assert (row["run_id"], row["pack"], row["rule_id"]) == (facts.RUN_ID, "some-pack", "some-rule")
+    assert (row["run_id"], row["pack"], row["rule_id"]) == (
+        case_facts.RUN_ID,
+        "some-pack",
+        "some-rule",
+    )
     assert (row["title"], row["severity"]) == ("Something holds", "high")
     assert (row["violations"], row["evidence"], row["message"]) == (0, [], None)
 
@@ -72,7 +76,7 @@ def test_an_informational_rule_does_not_fail() -> None:
     ],
 )
 def test_a_table_that_was_not_seen_never_passes(
-    coverage: facts.Row, state: str, message: str
+    coverage: case_facts.Row, state: str, message: str
 ) -> None:
     row = only(run(make_rule(violations=NAMED_BAD), coverage=[coverage]))
 
@@ -116,7 +120,7 @@ def test_empty_ok_takes_no_rows_for_an_answer(kind: str) -> None:
 
 
 @pytest.mark.parametrize("coverage", [status("users", "failed"), status("users", "missing")])
-def test_empty_ok_does_not_forgive_a_failure(coverage: facts.Row) -> None:
+def test_empty_ok_does_not_forgive_a_failure(coverage: case_facts.Row) -> None:
     rule = make_rule(violations=NAMED_BAD, empty_ok=["users"])
 
     assert only(run(rule, coverage=[coverage]))["state"] == "unknown"
@@ -377,7 +381,7 @@ def test_deselected_rules_are_told_as_such() -> None:
 
 
 def test_a_run_without_machines_has_no_results() -> None:
-    with facts.load({}) as connection:
+    with case_facts.load({}) as connection:
         results = evaluate(connection, [make_pack(make_rule())], now=NOW)
 
     assert results.table.num_rows == 0
@@ -601,7 +605,7 @@ def test_a_pack_s_rules_do_not_apply_to_systems_of_another_kind() -> None:
         ],
         "users": [{"machine_id": name, "name": "bad"} for name in ("linux", "windows")],
     }
-    with facts.connect(found, ()) as connection:
+    with case_facts.connect(found, ()) as connection:
         results = evaluate(connection, [pack], now=NOW)
     states = {row["machine_id"]: row["state"] for row in results.table.to_pylist()}
     assert states == {"linux": "notapplicable", "windows": "fail"}

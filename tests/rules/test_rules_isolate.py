@@ -13,11 +13,11 @@ import duckdb
 import pytest
 
 from fleetscan.appliance.host import child
-from fleetscan.rules import facts, isolate
+from fleetscan.rules import case_facts, isolate
 from fleetscan.rules.evaluate import evaluate_run
-from fleetscan.rules.judge import Judge, Limits, RuleError
+from fleetscan.rules.judge import Judge, RuleError, RuleLimits
+from fleetscan.rules.judging_process import JudgingProcess
 from fleetscan.rules.model import Config, Rule
-from fleetscan.rules.process import JudgingProcess
 from fleetscan.rules.query import rule_query
 from fleetscan.rules.results import Results
 from fleetscan.scanner.store.arrow import rows_to_arrow
@@ -256,7 +256,7 @@ def write_users(folder: Path, users: dict[str, Iterable[User]]) -> str:
 
 def user(name: str, uid: int = 0) -> User:
     """An account of which nothing else is known."""
-    [row] = facts.complete({"users": [{"name": name, "uid": uid}]})["users"]
+    [row] = case_facts.complete({"users": [{"name": name, "uid": uid}]})["users"]
     own = [column.name for column in load_tables()["users"].columns]
     return User(**{**{column: row[column] for column in own}, "flags": ()})
 
@@ -278,7 +278,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judged(folder: Path, rules: list[Rule], limits: Limits) -> Results:
+def judged(folder: Path, rules: list[Rule], limits: RuleLimits) -> Results:
     """What rules say of the run."""
     run_id = Store(folder).latest().run_id
     with JudgingProcess(limits) as process:
@@ -300,14 +300,14 @@ DEADLY = "SELECT machine_id, root, length(repeat('x', uid)) AS n FROM users"
 @pytest.mark.parametrize(
     ("sql", "limits", "hard"),
     [
-        pytest.param(GREEDY, Limits(memory="512MiB"), 2 << 30, id="soft limit"),
-        pytest.param(GREEDY, Limits(memory="64GiB"), 1 << 30, id="hard limit"),
-        pytest.param(DEADLY, Limits(memory="64GiB"), 1 << 30, id="one value"),
-        pytest.param(ENDLESS, Limits(seconds=1), 2 << 30, id="time"),
+        pytest.param(GREEDY, RuleLimits(memory="512MiB"), 2 << 30, id="soft limit"),
+        pytest.param(GREEDY, RuleLimits(memory="64GiB"), 1 << 30, id="hard limit"),
+        pytest.param(DEADLY, RuleLimits(memory="64GiB"), 1 << 30, id="one value"),
+        pytest.param(ENDLESS, RuleLimits(seconds=1), 2 << 30, id="time"),
     ],
 )
 def test_what_exhausts_the_process_costs_one_machine_one_verdict(
-    sql: str, limits: Limits, hard: int, stored: Path, monkeypatch: pytest.MonkeyPatch
+    sql: str, limits: RuleLimits, hard: int, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child, "MEMORY", hard)
     rules = [make_rule("a-rule", violations=sql), FINE]
@@ -325,7 +325,7 @@ def test_a_machine_that_makes_every_rule_slow_costs_the_others_little(stored: Pa
     rules = [make_rule(f"rule-{number:02}", violations=ENDLESS) for number in range(20)]
     begun = time.monotonic()
 
-    beside = judged(stored / "beside", [*rules, FINE], Limits(seconds=1)).table.to_pylist()
+    beside = judged(stored / "beside", [*rules, FINE], RuleLimits(seconds=1)).table.to_pylist()
 
     assert time.monotonic() - begun < 40  # a search takes 3 s, and 20 of them more than a minute
     assert {row["state"] for row in honest(beside)} == {"pass", "fail"}
@@ -365,7 +365,7 @@ def test_no_interruption_comes_while_a_part_is_shown_and_hidden(
     monkeypatch.setattr("fleetscan.rules.judge.threading.Timer", Timer)
     pack = make_pack(OVERFLOWS)
     rule = rule_query(pack, OVERFLOWS, Config(), NOW)
-    with facts.connect(fleet()) as connection:
+    with case_facts.connect(fleet()) as connection:
         watched: Any = Watched(connection, timers)  # all of a connection that a judge uses
         with Judge(watched, rule.tables, "1GiB") as judge:
             for _ in range(2):

@@ -6,9 +6,9 @@ import duckdb
 import pytest
 
 from fleetscan.appliance.ground.errors import FleetscanError
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from fleetscan.rules.evaluate import evaluate
-from fleetscan.rules.judge import Limits, seal
+from fleetscan.rules.judge import RuleLimits, seal
 from tests.rules.rule_builder import (
     NAMED_BAD,
     NOW,
@@ -51,7 +51,7 @@ def test_a_rule_that_takes_too_long_is_stopped() -> None:
     """
     rules = [make_rule("a-rule", violations=sql), make_rule("b-rule", violations=NAMED_BAD)]
 
-    slow, fine = run(*rules, limits=Limits(seconds=0.2))
+    slow, fine = run(*rules, limits=RuleLimits(seconds=0.2))
 
     assert slow["state"] == "error"
     assert "took longer than 0.2 seconds" in slow["message"]
@@ -61,14 +61,14 @@ def test_a_rule_that_takes_too_long_is_stopped() -> None:
 def test_a_rule_that_wants_too_much_memory_is_stopped() -> None:
     sql = "SELECT machine_id, root, list(range) AS l FROM users, range(100000000) GROUP BY ALL"
 
-    row = only(run(make_rule(violations=sql), limits=Limits(memory="64MiB")))
+    row = only(run(make_rule(violations=sql), limits=RuleLimits(memory="64MiB")))
 
     assert row["state"] == "error"
     assert "memory" in row["message"].lower()
 
 
 def test_evaluation_leaves_nothing_behind_and_can_be_repeated() -> None:
-    with facts.connect(ROOT_ACCOUNT) as connection:
+    with case_facts.connect(ROOT_ACCOUNT) as connection:
         first = evaluate(connection, [make_pack(make_rule())], now=NOW)
         left = connection.execute("SELECT table_name FROM duckdb_tables() WHERE temporary")
         assert left.fetchall() == []
@@ -96,8 +96,8 @@ def test_evaluation_leaves_nothing_behind_and_can_be_repeated() -> None:
     ],
 )
 def test_a_sealed_connection_refuses_by_itself(sql: str, tmp_path: Path) -> None:
-    with facts.connect(ROOT_ACCOUNT) as connection:
-        seal(connection, Limits().memory)
+    with case_facts.connect(ROOT_ACCOUNT) as connection:
+        seal(connection, RuleLimits().memory)
         with pytest.raises(duckdb.Error):
             connection.execute(sql.format(folder=tmp_path))
 
@@ -107,8 +107,8 @@ def test_a_sealed_connection_refuses_by_itself(sql: str, tmp_path: Path) -> None
 def test_a_sealed_connection_does_not_see_python_variables() -> None:
     secret = duckdb.connect().sql("SELECT 1 AS x").to_arrow_table()
 
-    with facts.connect(ROOT_ACCOUNT) as connection:
-        seal(connection, Limits().memory)
+    with case_facts.connect(ROOT_ACCOUNT) as connection:
+        seal(connection, RuleLimits().memory)
         with pytest.raises(duckdb.CatalogException):
             connection.execute("SELECT * FROM secret")
 
@@ -116,7 +116,7 @@ def test_a_sealed_connection_does_not_see_python_variables() -> None:
 
 
 def test_views_over_allowed_parquet_files_still_work(tmp_path: Path) -> None:
-    with facts.connect({"users": [{"name": "bad"}]}) as stored:
+    with case_facts.connect({"users": [{"name": "bad"}]}) as stored:
         connection = duckdb.connect()
         for (name,) in stored.execute("SELECT table_name FROM duckdb_tables()").fetchall():
             path = tmp_path / f"{name}.parquet"
@@ -131,7 +131,7 @@ def test_views_over_allowed_parquet_files_still_work(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_was_locked_open_is_not_used() -> None:
-    with facts.connect(ROOT_ACCOUNT) as connection:
+    with case_facts.connect(ROOT_ACCOUNT) as connection:
         connection.execute("SET lock_configuration = true")
         with pytest.raises(FleetscanError, match="file access"):
             evaluate(connection, [make_pack(make_rule())], now=NOW)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from fleetscan.rules.cases import CaseOutcome, run_cases
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.model import Pack, Rule
@@ -62,7 +62,7 @@ def test_titles_state_what_must_hold(pack: Pack, rule: Rule) -> None:
 
 @pytest.mark.parametrize(("pack", "rule"), RULES, ids=IDS)
 def test_evidence_says_more_than_whose_it_is(pack: Pack, rule: Rule) -> None:
-    with facts.load({}) as connection:
+    with case_facts.load({}) as connection:
         connection.execute(
             "CREATE TABLE end_of_life(distro TEXT, release TEXT, eol DATE, source TEXT, taken DATE)"
         )

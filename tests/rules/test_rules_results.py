@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fleetscan.appliance.ground.errors import StoreError
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.results import SCHEMA, Results, read_results, results_path, write_results
 from fleetscan.scanner.tables.results.spec import Severity
@@ -22,7 +22,7 @@ def results() -> Results:
         make_rule("c-rule", severity="critical"),
     ]
     users = [{"machine_id": "a", "name": "bad"}, {"machine_id": "b", "name": "good"}]
-    with facts.connect({"users": users}) as connection:
+    with case_facts.connect({"users": users}) as connection:
         return evaluate(connection, [make_pack(*rules)])
 
 

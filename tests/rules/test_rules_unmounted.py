@@ -7,30 +7,30 @@ from typing import Any
 
 import pytest
 
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from tests.rules.rule_builder import Facts, make_rule, only, run, status
 
 NO_DEVICE = "no such device on this machine"
 NETRC = {"file": {"paths": ["/root/.netrc", "/home/*/.netrc"], "present": False}}
 WORLD_WRITABLE = "SELECT machine_id, root, path FROM files WHERE type = 'file' AND mode & 2 <> 0"
-PROFILE: facts.Row = {"path": "/home/ann/.profile"}
+PROFILE: case_facts.Row = {"path": "/home/ann/.profile"}
 
 
-def mount(path: str, source: str, kind: str, *options: str, **more: Any) -> facts.Row:
+def mount(path: str, source: str, kind: str, *options: str, **more: Any) -> case_facts.Row:
     """A mountpoint without its filesystem."""
     row = {"path": path, "source": source, "type": kind, "options": list(options)}
     return {**row, "mounted": False, "error": NO_DEVICE, **more}
 
 
-def share(path: str, **more: Any) -> facts.Row:
+def share(path: str, **more: Any) -> case_facts.Row:
     return mount(path, "nas:/export", "nfs4", "defaults", **more)
 
 
-def link(path: str, target: str) -> facts.Row:
+def link(path: str, target: str) -> case_facts.Row:
     return {"path": path, "type": "symlink", "target": target}
 
 
-def given(*mounts: facts.Row, files: tuple[facts.Row, ...] = (PROFILE,)) -> Facts:
+def given(*mounts: case_facts.Row, files: tuple[case_facts.Row, ...] = (PROFILE,)) -> Facts:
     return {"files": files, "mountpoints": mounts}
 
 
@@ -48,7 +48,7 @@ ABSENT = [
 
 
 @pytest.mark.parametrize("absent", ABSENT)
-def test_a_rule_that_looks_below_what_was_not_mounted_is_unknown(absent: facts.Row) -> None:
+def test_a_rule_that_looks_below_what_was_not_mounted_is_unknown(absent: case_facts.Row) -> None:
     row = only(run(make_rule(check=NETRC), given=given(absent)))
 
     assert row["state"] == "unknown"
@@ -66,14 +66,14 @@ def test_a_rule_that_looks_below_what_was_not_mounted_is_unknown(absent: facts.R
         mount("/home", "tmpfs", "tmpfs", "defaults", error=None),
     ],
 )
-def test_one_that_looks_elsewhere_is_decided(other: facts.Row) -> None:
+def test_one_that_looks_elsewhere_is_decided(other: case_facts.Row) -> None:
     row = only(run(make_rule(check=NETRC), given=given(other)))
 
     assert (row["state"], row["message"]) == ("pass", None)
 
 
 def test_what_was_found_elsewhere_fails_all_the_same() -> None:
-    files: tuple[facts.Row, ...] = ({"path": "/root/.netrc"},)
+    files: tuple[case_facts.Row, ...] = ({"path": "/root/.netrc"},)
 
     row = only(run(make_rule(check=NETRC), given=given(share("/home"), files=files)))
 
@@ -103,7 +103,7 @@ WHOLE_TREE = [
 @pytest.mark.parametrize(("absent", "state", "own_disks"), WHOLE_TREE)
 @pytest.mark.parametrize("reads", [{}, {"files": ["*"]}, {"files": ["/*"]}])
 def test_a_rule_that_looks_at_everything_is_concerned_by_what_belongs_to_the_tree(
-    absent: facts.Row, state: str, own_disks: str, reads: dict[str, list[str]]
+    absent: case_facts.Row, state: str, own_disks: str, reads: dict[str, list[str]]
 ) -> None:
     rule = make_rule(violations=WORLD_WRITABLE, reads=reads)
     own = make_rule(violations=WORLD_WRITABLE, reads=reads, own_disks=["files"])
@@ -196,7 +196,7 @@ LINKS = [
 
 @pytest.mark.parametrize("links", LINKS)
 @pytest.mark.parametrize("told_by", ["mountpoints", "coverage"])
-def test_links_lead_to_what_was_not_mounted(links: list[facts.Row], told_by: str) -> None:
+def test_links_lead_to_what_was_not_mounted(links: list[case_facts.Row], told_by: str) -> None:
     lost = [mount("/srv", "UUID=1", "ext4", "nofail")] if told_by == "mountpoints" else []
     torn = status("files", "failed", "not mounted: /srv", rows=1, unread=["/srv/"])
     coverage = [torn] if told_by == "coverage" else []
@@ -219,7 +219,7 @@ def test_links_lead_to_what_was_not_mounted(links: list[facts.Row], told_by: str
         [link("/usr/bin/X11", ".")],
     ],
 )
-def test_links_that_lead_elsewhere_concern_nobody(links: list[facts.Row]) -> None:
+def test_links_that_lead_elsewhere_concern_nobody(links: list[case_facts.Row]) -> None:
     lost = mount("/srv", "UUID=1", "ext4", "nofail")
 
     assert (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.model import Waiver
 from fleetscan.rules.results import Results
@@ -31,7 +31,7 @@ def waiver(**fields: Any) -> Waiver:
 
 def run(*waivers: Waiver) -> Results:
     now = dt.datetime(TODAY.year, TODAY.month, TODAY.day, 23, 59, tzinfo=dt.UTC)
-    with facts.connect({"users": USERS}) as connection:
+    with case_facts.connect({"users": USERS}) as connection:
         return evaluate(connection, [make_pack(*RULES)], waivers=waivers, now=now)
 
 

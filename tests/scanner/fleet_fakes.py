@@ -12,9 +12,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
+from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import RowSink
 

@@ -25,7 +25,7 @@ from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.resume import Given, leave, settings_of
 from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.sources.base import Machine
-from fleetscan.scanner.sources.keys import KeySource
+from fleetscan.scanner.sources.volume_keys import KeySource
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_tables
 from tests.bench.invented import Size, generate
@@ -218,7 +218,7 @@ class TestEnding:
     def test_a_bug_is_called_one(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("fleetscan.scanner.reference.markdown", lambda: 1 // 0)
+        monkeypatch.setattr("fleetscan.scanner.table_reference.markdown", lambda: 1 // 0)
         assert run(["tables", "--markdown"]) == exits.FAILED
         assert capsys.readouterr().err == (
             "fleetscan: this is a bug: ZeroDivisionError: integer division or modulo by zero\n"
@@ -231,7 +231,7 @@ class TestEnding:
         def interrupt() -> str:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("fleetscan.scanner.reference.markdown", interrupt)
+        monkeypatch.setattr("fleetscan.scanner.table_reference.markdown", interrupt)
         assert run(["tables", "--markdown"]) == exits.INTERRUPTED
 
     def test_the_process_exits_with_the_code_of_its_command(self, facts: Path) -> None:

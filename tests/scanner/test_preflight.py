@@ -12,13 +12,19 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.confinement import layers
-from fleetscan.appliance.confinement.process import Layers
+from fleetscan.appliance.confinement.confined_process import LayersInUse
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import Limits, Policy, examine, open_layer, referred_files
+from fleetscan.scanner.preflight import (
+    DiskPolicy,
+    QemuImgLimits,
+    examine,
+    open_layer,
+    referred_files,
+)
 from fleetscan.scanner.preflight.qemu_img import info_command, readers, run_limited
 from fleetscan.scanner.sources import Disk
 
-POLICY = Policy()
+POLICY = DiskPolicy()
 
 
 def qemu_img(*argv: str | Path) -> None:
@@ -44,7 +50,7 @@ def overlay(path: Path, backing: str, backing_format: str = "qcow2") -> Path:
     return thin_qcow2(path, "-u", "-b", backing, "-F", backing_format, size="3M")
 
 
-def refusal(path: Path, stated: str | None = None, policy: Policy = POLICY) -> PreflightError:
+def refusal(path: Path, stated: str | None = None, policy: DiskPolicy = POLICY) -> PreflightError:
     with pytest.raises(PreflightError) as caught:
         examine(Disk(str(path), stated), policy)
     return caught.value
@@ -172,7 +178,7 @@ def test_backing_names_start_from_the_overlays_directory(tmp_path: Path) -> None
     raw(tmp_path / "bases" / "base.img")
     overlay(tmp_path / "bases" / "mid.qcow2", "base.img", "raw")
     top = overlay(tmp_path / "vm" / "top.qcow2", "../bases/mid.qcow2")
-    policy = Policy(allowed_directories=(str(tmp_path),))
+    policy = DiskPolicy(allowed_directories=(str(tmp_path),))
     assert len(examine(Disk(str(top)), policy).layers) == 3
 
 
@@ -190,8 +196,8 @@ def test_depth_is_counted_in_layers(tmp_path: Path) -> None:
     raw(tmp_path / "0.img")
     overlay(tmp_path / "1.qcow2", "0.img", "raw")
     top = overlay(tmp_path / "2.qcow2", "1.qcow2")
-    assert len(examine(Disk(str(top)), Policy(max_depth=3)).layers) == 3
-    assert "more than 2 layers" in str(refusal(top, policy=Policy(max_depth=2)))
+    assert len(examine(Disk(str(top)), DiskPolicy(max_depth=3)).layers) == 3
+    assert "more than 2 layers" in str(refusal(top, policy=DiskPolicy(max_depth=2)))
 
 
 @pytest.mark.parametrize(
@@ -355,7 +361,7 @@ class TestInUse:
         assert "--live" in error.hint
 
     def test_is_read_with_live_and_said_so(self, guest: Path) -> None:
-        plan = examine(Disk(str(guest)), Policy(live=True))
+        plan = examine(Disk(str(guest)), DiskPolicy(live=True))
         assert plan.in_use
         assert plan.identity is None
 
@@ -385,7 +391,7 @@ class TestVmwareLocks:
         assert not examine(Disk(str(path)), POLICY).in_use
         (tmp_path / "a.img.lck" / "M12345.lck").touch()
         assert "in use" in str(refusal(path))
-        assert examine(Disk(str(path)), Policy(live=True)).in_use
+        assert examine(Disk(str(path)), DiskPolicy(live=True)).in_use
 
 
 class TestBlockDevices:
@@ -419,7 +425,7 @@ class TestBlockDevices:
 
     def test_are_no_backing_files(self, device: Path, tmp_path: Path) -> None:
         top = overlay(tmp_path / "top.qcow2", str(device), "raw")
-        policy = Policy(allowed_directories=("/dev",))
+        policy = DiskPolicy(allowed_directories=("/dev",))
         assert "is a backing file but not a regular file" in str(refusal(top, policy=policy))
 
 
@@ -462,9 +468,11 @@ class TestQemuImg:
         self, script: str, message: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # A shell in its place starts programs, which confinement allows to none.
-        bare = Layers(namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0)
+        bare = LayersInUse(
+            namespaces=None, exact_root=False, user="same", seccomp=False, landlock=0
+        )
         monkeypatch.setattr(layers, "current", lambda: bare)
-        limits = Limits(wall_seconds=0.5, output_bytes=1000)
+        limits = QemuImgLimits(wall_seconds=0.5, output_bytes=1000)
         begun = time.monotonic()
         with pytest.raises(PreflightError, match=message):
             run_limited(["sh", "-c", script], limits, 0)
@@ -478,13 +486,15 @@ class TestQemuImg:
         with path.open("r+b") as stream:
             for place in (path, f"/proc/self/fd/{stream.fileno()}", "/tmp/x", "/proc/self/comm"):
                 with pytest.raises(PreflightError, match=refusal):
-                    run_limited(["sh", "-c", f"echo x > {place}"], Limits(), stream.fileno())
+                    run_limited(["sh", "-c", f"echo x > {place}"], QemuImgLimits(), stream.fileno())
         assert path.read_bytes() == before
 
     def test_sees_no_file_but_its_own(self, tmp_path: Path) -> None:
         path = thin_qcow2(tmp_path / "a.qcow2")
         with path.open("rb") as stream:
-            seen = run_limited(["sh", "-c", "echo /* /etc/* /usr/*"], Limits(), stream.fileno())
+            seen = run_limited(
+                ["sh", "-c", "echo /* /etc/* /usr/*"], QemuImgLimits(), stream.fileno()
+            )
         assert b"/home" not in seen
         assert b"passwd" not in seen
         assert b"/usr/share" not in seen

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import Policy, examine
+from fleetscan.scanner.preflight import DiskPolicy, examine
 from fleetscan.scanner.preflight.containers import refuse
 from fleetscan.scanner.preflight.deciding import is_image_name
 from fleetscan.scanner.sources import Disk
@@ -100,7 +100,7 @@ CONTAINERS: dict[str, tuple[Callable[[], bytes], str, str]] = {
 
 def refusal(path: Path) -> PreflightError:
     with pytest.raises(PreflightError) as caught:
-        examine(Disk(str(path)), Policy())
+        examine(Disk(str(path)), DiskPolicy())
     return caught.value
 
 
@@ -119,7 +119,7 @@ class TestAContainer:
         self, tmp_path: Path, make: Callable[[], bytes], name: str, todo: str
     ) -> None:
         (tmp_path / "a.img").write_bytes(make())
-        assert examine(Disk(str(tmp_path / "a.img"), "raw"), Policy()).layers[0].format == "raw"
+        assert examine(Disk(str(tmp_path / "a.img"), "raw"), DiskPolicy()).layers[0].format == "raw"
 
     @pytest.mark.parametrize("table", [(510, b"\x55\xaa"), (512, b"EFI PART"), (4096, b"EFI PART")])
     def test_is_a_disk_where_a_partition_table_says_so(
@@ -134,7 +134,7 @@ class TestAContainer:
         content = bytearray(make().ljust(8192, b"\0"))
         content[place : place + len(mark)] = mark
         (tmp_path / "a.img").write_bytes(content)
-        assert examine(Disk(str(tmp_path / "a.img")), Policy()).layers[0].format == "raw"
+        assert examine(Disk(str(tmp_path / "a.img")), DiskPolicy()).layers[0].format == "raw"
 
 
 @pytest.mark.parametrize("command", [["mkfs.ext4", "-q"], ["mkswap", "-q"]], ids=" ".join)
@@ -145,7 +145,7 @@ def test_filesystems_without_a_partition_table_are_disks(
     path.touch()
     os.truncate(path, 8 << 20)
     subprocess.run([*command, path], check=True, stdout=subprocess.DEVNULL)
-    assert examine(Disk(str(path)), Policy()).layers[0].format == "raw"
+    assert examine(Disk(str(path)), DiskPolicy()).layers[0].format == "raw"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner import preflight
-from fleetscan.scanner.preflight import Policy, examine
+from fleetscan.scanner.preflight import DiskPolicy, examine
 from fleetscan.scanner.preflight.deciding import FORMATS, format_of
 from fleetscan.scanner.preflight.disk_format import DifferencingFormat, DiskFormat, KnownFormat
 from fleetscan.scanner.preflight.formats import load_formats
@@ -64,7 +64,7 @@ class TestConventions:
             content[place : place + len(magic)] = magic
             (tmp_path / "a.img").write_bytes(content)
             with pytest.raises(PreflightError):
-                examine(Disk(str(tmp_path / "a.img")), Policy())
+                examine(Disk(str(tmp_path / "a.img")), DiskPolicy())
 
 
 def questions(asked: DiskFormat, content: bytes) -> Iterator[Callable[[], object]]:

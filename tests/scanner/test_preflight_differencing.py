@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import DiskPlan, Policy, examine, mapped, referred_files
-from fleetscan.scanner.preflight.image import Run, block_runs
+from fleetscan.scanner.preflight import DiskPlan, DiskPolicy, examine, mapped, referred_files
+from fleetscan.scanner.preflight.image import DiskStretch, block_runs
 from fleetscan.scanner.preflight.opening import open_disk
 from fleetscan.scanner.sources import Disk, find_machines
 from tests.disk_images import Content, differencing, differencing_vhd, differencing_vhdx
@@ -107,7 +107,7 @@ def test_a_chain_is_read_to_the_sector_as_it_was_made(
 ) -> None:
     top = chain(tmp_path, kind, contents)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    plan = examine(Disk(str(top)), Policy())
+    plan = examine(Disk(str(top)), DiskPolicy())
     assert [Path(path).stem for path in plan.backing_chain] == ["middle", "base"]
     assert (plan.layers[0].format, plan.virtual_size) == (kind.partition(" ")[0], SIZE)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -141,14 +141,14 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
 
 def refusal(pair: Pair, *allowed: Path) -> PreflightError:
     with pytest.raises(PreflightError) as caught:
-        examine(Disk(str(pair.child)), Policy(tuple(str(folder) for folder in allowed)))
+        examine(Disk(str(pair.child)), DiskPolicy(tuple(str(folder) for folder in allowed)))
     return caught.value
 
 
 def test_a_parent_is_found_only_where_it_may_lie(pair: Pair) -> None:
     error = refusal(pair)
     assert "--allow-dir" in error.hint
-    plan = examine(Disk(str(pair.child)), Policy((str(pair.parent.parent),)))
+    plan = examine(Disk(str(pair.child)), DiskPolicy((str(pair.parent.parent),)))
     assert plan.backing_chain == (str(pair.parent),)
 
 
@@ -222,7 +222,7 @@ def test_names_of_other_hosts_lead_to_files_beside_the_image(tmp_path: Path) -> 
     content = Content(b"x" * 512 + bytes(4 * MEBIBYTE - 512), bytes(4 * MEBIBYTE))
     child = differencing_vhd(tmp_path / "child.vhd", content, parent, r"C:\Disks\base.vhd")
     parent.rename(tmp_path / "elsewhere.vhd")  # the name that its header has
-    plan = examine(Disk(str(child)), Policy())
+    plan = examine(Disk(str(child)), DiskPolicy())
     assert plan.backing_chain == (str(tmp_path / "elsewhere.vhd"),)
 
 
@@ -236,7 +236,7 @@ def test_a_vhdx_with_a_log_is_refused(tmp_path: Path) -> None:
     image[at + 16 : at + 32] = b"l" * 16
     child.write_bytes(image)
     with pytest.raises(PreflightError, match="log to be replayed"):
-        examine(Disk(str(child)), Policy())
+        examine(Disk(str(child)), DiskPolicy())
 
 
 # -- Hostile images ----------------------------------------------------------------------------
@@ -274,14 +274,14 @@ def test_mutated_images_are_opened_or_refused(pair: Pair, data: st.DataObject) -
     pair.child.write_bytes(image)
     try:
         with contextlib.suppress(PreflightError), contextlib.ExitStack() as stack:
-            plan = examine(Disk(str(pair.child)), Policy((str(pair.parent.parent),)))
+            plan = examine(Disk(str(pair.child)), DiskPolicy((str(pair.parent.parent),)))
             open_disk(plan, stack)
     finally:
         pair.child.write_bytes(whole)
 
 
-def spread(step: int, size: int) -> Callable[[], list[Run]]:
-    return lambda: [Run(start, 1, start) for start in range(1, size, step)]
+def spread(step: int, size: int) -> Callable[[], list[DiskStretch]]:
+    return lambda: [DiskStretch(start, 1, start) for start in range(1, size, step)]
 
 
 def test_differences_that_would_take_too_large_tables_are_refused() -> None:
@@ -292,4 +292,4 @@ def test_differences_that_would_take_too_large_tables_are_refused() -> None:
 
 def test_data_beyond_the_file_is_refused() -> None:
     with pytest.raises(PreflightError, match="beyond the end"):
-        mapped.head(MEBIBYTE, MEBIBYTE, (1, 2), lambda: iter([Run(0, 8, 2041)]))
+        mapped.head(MEBIBYTE, MEBIBYTE, (1, 2), lambda: iter([DiskStretch(0, 8, 2041)]))

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import DiskPlan, Policy, examine
+from fleetscan.scanner.preflight import DiskPlan, DiskPolicy, examine
 from fleetscan.scanner.preflight.deciding import format_of
 from fleetscan.scanner.preflight.formats import vmdk
 from fleetscan.scanner.preflight.image import ByteOrder, ExtentReference, Image
 from fleetscan.scanner.preflight.layer import reader
-from fleetscan.scanner.preflight.plan import Limits
+from fleetscan.scanner.preflight.plan import QemuImgLimits
 from fleetscan.scanner.preflight.qemu_img import replay_log
 from fleetscan.scanner.sources import Disk
 from tests.disk_images import leave_log
@@ -104,9 +104,9 @@ def parsed(kind: Kind, data: bytes) -> Image:
         os.close(fd)
 
 
-def refusal(path: Path, stated: str | None = None, policy: Policy | None = None) -> str:
+def refusal(path: Path, stated: str | None = None, policy: DiskPolicy | None = None) -> str:
     with pytest.raises(PreflightError) as caught:
-        examine(Disk(str(path), stated), policy or Policy())
+        examine(Disk(str(path), stated), policy or DiskPolicy())
     return str(caught.value)
 
 
@@ -116,7 +116,7 @@ class TestAnyFormat:
         self, kind: Kind, made: Callable[[Kind], bytes], tmp_path: Path
     ) -> None:
         (tmp_path / "a.img").write_bytes(made(kind))
-        plan = examine(Disk(str(tmp_path / "a.img")), Policy())
+        plan = examine(Disk(str(tmp_path / "a.img")), DiskPolicy())
         assert [layer.format for layer in plan.layers] == [kind.name]
         assert (plan.virtual_size, plan.cluster_size) == (SIZE, kind.block)
 
@@ -134,7 +134,7 @@ class TestAnyFormat:
         self, kind: Kind, made: Callable[[Kind], bytes], tmp_path: Path
     ) -> None:
         (tmp_path / "a.img").write_bytes(made(kind))
-        (layer,) = examine(Disk(str(tmp_path / "a.img"), "raw"), Policy()).layers
+        (layer,) = examine(Disk(str(tmp_path / "a.img"), "raw"), DiskPolicy()).layers
         assert (layer.format, layer.driver, layer.length) == ("raw", "raw", None)
 
     def test_is_refused_without_its_last_third(
@@ -269,7 +269,7 @@ def test_a_vhd_of_a_program_that_counts_cylinders_is_as_large_as_they_are(
 ) -> None:
     data = vhd_with(made(KINDS[2]), 28, b"vbox")
     (tmp_path / "a.vhd").write_bytes(vhd_with(data, 56, struct.pack(">HBB", 90, 4, 17)))
-    plan = examine(Disk(str(tmp_path / "a.vhd")), Policy())
+    plan = examine(Disk(str(tmp_path / "a.vhd")), DiskPolicy())
     assert plan.virtual_size == 90 * 4 * 17 * 512
 
 
@@ -280,7 +280,7 @@ def test_a_vhdx_whose_log_is_not_replayed_is_marked_so(
     leave_log(image)
     path = tmp_path / "a.vhdx"
     path.write_bytes(image)
-    plan = examine(Disk(str(path)), Policy())
+    plan = examine(Disk(str(path)), DiskPolicy())
     assert (plan.mark, [layer.replay for layer in plan.layers]) == ("dirty", [True])
     assert path.read_bytes() == image
 
@@ -296,7 +296,7 @@ def test_a_log_that_cannot_be_replayed_is_an_error_in_time(
         (tmp_path / "overlay").open("w+b") as overlay,
         pytest.raises(PreflightError),
     ):
-        replay_log(stream.fileno(), Limits(), 512, len(image), overlay.fileno())
+        replay_log(stream.fileno(), QemuImgLimits(), 512, len(image), overlay.fileno())
 
 
 class TestExtents:
@@ -316,15 +316,15 @@ class TestExtents:
 
     def test_are_named_in_the_plan(self, folder: Path) -> None:
         extents = ('RW 1024 FLAT "a-flat.vmdk" 1024', 'RW 2048 FLAT "other.img" 0')
-        plan = examine(Disk(str(self.describe(folder, *extents))), Policy())
+        plan = examine(Disk(str(self.describe(folder, *extents))), DiskPolicy())
         assert plan.extent_files == (str(folder / "a-flat.vmdk"), str(folder / "other.img"))
         assert plan.virtual_size == 3072 * 512
 
     def test_count_for_the_identity(self, folder: Path) -> None:
         path = self.describe(folder, 'RW 2048 FLAT "a-flat.vmdk" 0')
-        before = examine(Disk(str(path)), Policy()).identity
+        before = examine(Disk(str(path)), DiskPolicy()).identity
         (folder / "a-flat.vmdk").write_bytes(bytes(2 << 20))
-        assert examine(Disk(str(path)), Policy()).identity not in (None, before)
+        assert examine(Disk(str(path)), DiskPolicy()).identity not in (None, before)
 
     @pytest.mark.parametrize(
         "name",
@@ -344,7 +344,7 @@ class TestExtents:
 
     def test_may_lie_in_allowed_directories(self, folder: Path) -> None:
         path = self.describe(folder, 'RW 2048 FLAT "../secret.img" 0')
-        policy = Policy(allowed_directories=(str(folder.parent),))
+        policy = DiskPolicy(allowed_directories=(str(folder.parent),))
         assert len(examine(Disk(str(path)), policy).extent_files) == 1
 
     @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ class TestExtents:
         path = self.describe(folder, 'RW 2048 FLAT "/etc/shadow" 0')
         path.rename(folder / "a.img")
         assert "refers to another file" in refusal(folder / "a.img")
-        assert examine(Disk(str(folder / "a.img"), "raw"), Policy()).extent_files == ()
+        assert examine(Disk(str(folder / "a.img"), "raw"), DiskPolicy()).extent_files == ()
 
 
 @given(names=st.lists(st.integers(10, 10_000), min_size=1, max_size=5))
@@ -410,7 +410,7 @@ def test_a_descriptor_of_ours_names_what_it_is_told_and_nothing_of_the_image(
 def test_an_overlay_may_name_its_backing_format_as_qemu_does(tmp_path: Path) -> None:
     for command in ("-f vpc base.vhd 8M", "-f qcow2 -b base.vhd -F vpc top.qcow2"):
         subprocess.run(["qemu-img", "create", "-q", *command.split()], check=True, cwd=tmp_path)
-    plan = examine(Disk(str(tmp_path / "top.qcow2")), Policy())
+    plan = examine(Disk(str(tmp_path / "top.qcow2")), DiskPolicy())
     assert [layer.driver for layer in plan.layers] == ["qcow2", "vpc"]
 
 
@@ -420,6 +420,6 @@ def test_a_vmdk_over_another_is_a_chain(tmp_path: Path) -> None:
         size = [] if parent else ["1M"]
         command = ["qemu-img", "create", "-q", "-f", "vmdk", *backing, name, *size]
         subprocess.run(command, check=True, cwd=tmp_path)
-    plan = examine(Disk(str(tmp_path / "top.vmdk")), Policy())
+    plan = examine(Disk(str(tmp_path / "top.vmdk")), DiskPolicy())
     assert isinstance(plan, DiskPlan)
     assert plan.backing_chain == (str(tmp_path / "base.vmdk"),)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import DiskPlan, Policy, examine, qcow2_tables
-from fleetscan.scanner.preflight.formats.qcow2 import FORMAT, Header, parse_header, tables_of
+from fleetscan.scanner.preflight import DiskPlan, DiskPolicy, examine, qcow2_tables
+from fleetscan.scanner.preflight.formats.qcow2 import FORMAT, Qcow2Header, parse_header, tables_of
 from fleetscan.scanner.preflight.image import Read
 from fleetscan.scanner.sources import Disk
 
@@ -66,7 +66,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "a.qcow2").read_bytes()
 
 
-def parsed(data: bytes) -> Header:
+def parsed(data: bytes) -> Qcow2Header:
     header = parse_header(reader(data), len(data))
     qcow2_tables.check(reader(data), len(data), tables_of(header), seconds=1)
     return header
@@ -162,7 +162,7 @@ def test_a_mutated_image_is_a_plan_or_a_preflight_error(
     (tmp_path / "base.img").write_bytes(bytes(1 << 20))
     (tmp_path / "a.img").write_bytes(image[: data.draw(st.sampled_from([None, 600, 5000]))])
     with contextlib.suppress(PreflightError):
-        assert isinstance(examine(Disk(str(tmp_path / "a.img")), Policy()), DiskPlan)
+        assert isinstance(examine(Disk(str(tmp_path / "a.img")), DiskPolicy()), DiskPlan)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ class TestSnapshots:
             (row["id"], row["name"], row["date-sec"], row["vm-state-size"])
             for row in json.loads(listed.stdout)["snapshots"]
         ]
-        found = examine(Disk(str(image)), Policy()).snapshots
+        found = examine(Disk(str(image)), DiskPolicy()).snapshots
         assert wanted == [
             (row.id.decode(), row.name.decode(), row.created_ns // 10**9, row.state_size)
             for row in found

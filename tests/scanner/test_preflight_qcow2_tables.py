@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import Policy, examine, qcow2_tables
+from fleetscan.scanner.preflight import DiskPolicy, examine, qcow2_tables
 from fleetscan.scanner.preflight.formats.qcow2 import parse_header, tables_of
 from fleetscan.scanner.preflight.image import Read
-from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables
+from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Qcow2Tables
 from fleetscan.scanner.sources import Disk
 
 COPIED = 1 << 63
@@ -34,7 +34,7 @@ class Image:
     content: bytearray
 
     @property
-    def tables(self) -> Tables:
+    def tables(self) -> Qcow2Tables:
         return tables_of(parse_header(self.read, len(self.content)))
 
     def read(self, offset: int, length: int) -> bytes:
@@ -103,7 +103,7 @@ class TestAPlaceThatIsTaken:
         path = folder / "a.qcow2"
         path.write_bytes(image.content)
         with pytest.raises(PreflightError, match="corrupt qcow2 image") as caught:
-            examine(Disk(str(path)), Policy())
+            examine(Disk(str(path)), DiskPolicy())
         assert "qemu-img check" in caught.value.hint
         done = subprocess.run(["qemu-img", "check", str(path)], capture_output=True, check=False)
         assert done.returncode in (1, 2)
@@ -177,7 +177,7 @@ def test_any_entry_anywhere_is_read_or_refused(made: Image, data: st.DataObject)
         image.check()
 
 
-def huge(entry: Callable[[int], int]) -> tuple[Read, Tables]:
+def huge(entry: Callable[[int], int]) -> tuple[Read, Qcow2Tables]:
     """An L1 table of 32 MiB in a sparse file, each of its entries another L2 table.
 
     Args:
@@ -196,7 +196,7 @@ def huge(entry: Callable[[int], int]) -> tuple[Read, Tables]:
         return struct.pack(f">{count}Q", *range(first, first + (count << bits), 1 << bits))
 
     reftable = (1 << 30, 1 << bits)
-    return read, Tables(bits, (start, 32 << 20), reftable, 16, extended=False, stale=True)
+    return read, Qcow2Tables(bits, (start, 32 << 20), reftable, 16, extended=False, stale=True)
 
 
 def test_a_loop_in_tables_as_large_as_allowed_is_found_soon() -> None:

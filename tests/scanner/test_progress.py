@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from fleetscan.scanner import progress
-from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.fleet_events import MachineFinished, MachineStarted
 from fleetscan.scanner.progress import FleetProgress
+from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.tables.machines.spec import Outcome
 
 HOSTILE = "web\x1b[2J[red]/\u202e"

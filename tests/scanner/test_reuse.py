@@ -13,14 +13,14 @@ import pytest
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner import fleet, preflight
-from fleetscan.scanner.findings import Findings
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import FleetSummary, MachineFinished
 from fleetscan.scanner.fleet_tasks import FleetOptions, record_failure
 from fleetscan.scanner.options import ScanOptions, to_plan
 from fleetscan.scanner.reuse import EarlierFacts
+from fleetscan.scanner.scan_state import ScanState
 from fleetscan.scanner.sources.base import Disk, LeftOut, Machine
-from fleetscan.scanner.sources.keys import parse_key
+from fleetscan.scanner.sources.volume_keys import parse_key
 from fleetscan.scanner.store import layout, views
 from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.store.run import Run
@@ -61,9 +61,9 @@ def scanned(
     warnings: Sequence[str] = (),
 ) -> Outcome:
     """Leave the rows that a scan of the machine would leave."""
-    found = Findings(machine, roots=["/dev/sda"] * roots, ran_by="tcg", appliance="ours")
+    found = ScanState(machine, roots=["/dev/sda"] * roots, ran_by="tcg", appliance="ours")
     for disk in machine.disks:
-        found.add_disk(disk, preflight.examine(disk, preflight.Policy()))
+        found.add_disk(disk, preflight.examine(disk, preflight.DiskPolicy()))
     found.warnings += warnings
     row = found.machine_row(
         started=started or time.time(), seconds=1.0, attempt=1, run_id=run.run_id

@@ -23,7 +23,7 @@ from fleetscan.scanner.cli.resume import Given, settings_of
 from fleetscan.scanner.cli.scan_options import takes_options
 from fleetscan.scanner.inspect import inspect_directory
 from fleetscan.scanner.options import ScanOptions, decisive, from_plan, to_plan
-from fleetscan.scanner.sources.keys import KeySource
+from fleetscan.scanner.sources.volume_keys import KeySource
 from fleetscan.scanner.store.staging import MemorySink
 
 OPTIONS = options_of(ScanOptions)
@@ -137,7 +137,7 @@ def test_the_agent_takes_what_it_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_pa
         )
         ours.sendall(request)
         ours.shutdown(socket.SHUT_WR)
-        agent.Agent(theirs, machine, tables).serve()
+        agent.Operations(theirs, machine, tables).serve()
     (root,) = machine.roots
     assert root.options == BLUE.facts
     root.close()

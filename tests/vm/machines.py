@@ -20,7 +20,7 @@ from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.qemu_args import VMOptions
-from fleetscan.appliance.session import Limits
+from fleetscan.appliance.session import SessionLimits
 from fleetscan.appliance.template import Template
 from fleetscan.appliance.vm import ApplianceVM
 
@@ -44,7 +44,9 @@ class Host:
     def clone(self, seconds: float = 60) -> contextlib.AbstractContextManager[ApplianceVM]:
         """A fresh clone, its agent ready."""
         deadline = Deadline(seconds, "the clone's start")
-        return template.clone(self.appliance, self.template, self.options, deadline, Limits())
+        return template.clone(
+            self.appliance, self.template, self.options, deadline, SessionLimits()
+        )
 
     @property
     def place(self) -> Path:

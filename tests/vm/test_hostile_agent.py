@@ -14,9 +14,9 @@ import pytest
 from fleetscan.appliance.ground.schema import Origin, Scope
 from fleetscan.appliance.vm import LocalAppliance
 from fleetscan.scanner import inspect as inspection
-from fleetscan.scanner.findings import MachineSummary
 from fleetscan.scanner.inspect import inspect_directory
 from fleetscan.scanner.options import ScanOptions
+from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables
 from tests.appliance.hostile import BEHAVIOURS

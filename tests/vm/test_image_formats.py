@@ -14,10 +14,10 @@ import pytest
 
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
-from fleetscan.scanner.preflight import Policy, examine
+from fleetscan.scanner.preflight import DiskPolicy, examine
 from fleetscan.scanner.preflight.opening import open_disk
 from fleetscan.scanner.sources import Disk, Machine, find_machines
-from fleetscan.scanner.sources.keys import KeySource
+from fleetscan.scanner.sources.volume_keys import KeySource
 from fleetscan.scanner.store.staging import MemorySink
 from tests.disk_images import Content, archive, differencing, gpt_disk, leave_log
 from tests.vm.machines import checksum, image_of, prepared, small_system, soon
@@ -204,7 +204,7 @@ def test_a_disk_of_large_sectors_is_shown_as_one(
 def test_qemu_holds_the_files_of_a_split_disk_and_no_other(system: Path, tmp_path: Path) -> None:
     convert(system, tmp_path / "a.vmdk", KINDS[7])
     (tmp_path / "b.raw").write_bytes(bytes(1 << 20))
-    plan = examine(Disk(str(tmp_path / "a.vmdk")), Policy())
+    plan = examine(Disk(str(tmp_path / "a.vmdk")), DiskPolicy())
     with prepared().clone() as machine, contextlib.ExitStack() as stack:
         before = files_of(machine.pid)
         machine.plug(0, open_disk(plan, stack), soon())

@@ -17,7 +17,7 @@ import pytest
 from fleetscan.appliance import qemu_args
 from fleetscan.appliance.confinement import identity
 from fleetscan.appliance.plugging import PluggedLayer
-from fleetscan.appliance.session import Limits
+from fleetscan.appliance.session import SessionLimits
 from fleetscan.appliance.vm import ApplianceVM
 from tests.vm.machines import Host, checksum, eventually, has_ended, prepared, qemus, soon
 
@@ -58,7 +58,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running(host: Host, disk: Path) -> Iterator[dict[str, ApplianceVM]]:
     """A clone and a booted appliance, a disk plugged into each."""
     with contextlib.ExitStack() as stack:
-        booted = ApplianceVM(host.appliance, host.options, soon(240), Limits())
+        booted = ApplianceVM(host.appliance, host.options, soon(240), SessionLimits())
         machines = {
             "clone": stack.enter_context(host.clone()),
             "boot": stack.enter_context(booted),

@@ -31,7 +31,7 @@ class Bytes(Protocol):
 
 
 @dataclass(frozen=True)
-class Entry:
+class KeyEntry:
     """A key as a list has it.
 
     Attributes:
@@ -77,7 +77,7 @@ def _upper_ascii(name: str) -> str:
     return "".join(c.upper() if c.isascii() else c for c in name)
 
 
-def _entries(hive: Bytes, key: int) -> Iterator[Entry]:
+def _entries(hive: Bytes, key: int) -> Iterator[KeyEntry]:
     """The keys below a key whose names have one byte a character, where a list says of them."""
     pending, lists = [_number(hive, key + _LIST_AT)], 0
     while pending and lists < _MOST_LISTS:
@@ -96,9 +96,9 @@ def _entries(hive: Bytes, key: int) -> Iterator[Entry]:
                 if (name := _name(hive, _BINS + below)) is None:
                     continue
                 if kind == b"lh":
-                    yield Entry(name, hash=int.from_bytes(told, "little"))
+                    yield KeyEntry(name, hash=int.from_bytes(told, "little"))
                 elif told.isascii():
-                    yield Entry(name, first=told.lower())
+                    yield KeyEntry(name, first=told.lower())
 
 
 def _name(hive: Bytes, key: int) -> str | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleetscan.appliance.ground.problems import Problems
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import MICROSECOND
-from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import hivelogs, hivereader
 from fleetscan.appliance.guest.readers.hivelogs import Recovery
 from fleetscan.appliance.guest.readers.hivereader import Want
@@ -60,7 +60,7 @@ class Value:
 
 
 @dataclass
-class Key:
+class HiveKey:
     """A registry key with what was asked for below it; names are looked up in lower case.
 
     Attributes:
@@ -73,16 +73,16 @@ class Key:
     name: str
     modified: int | None = None
     values: dict[str, Value] = field(default_factory=dict)
-    keys: dict[str, Key] = field(default_factory=dict)
+    keys: dict[str, HiveKey] = field(default_factory=dict)
 
-    def find(self, path: str) -> Key | None:
+    def find(self, path: str) -> HiveKey | None:
         """A key below this one; None when it was not read."""
-        key: Key | None = self
+        key: HiveKey | None = self
         for part in path.lower().split("\\"):
             key = key.keys.get(part) if key else None
         return key
 
-    def below(self, path: str) -> Iterator[Key]:
+    def below(self, path: str) -> Iterator[HiveKey]:
         """The keys directly below a path."""
         key = self.find(path)
         return iter(key.keys.values() if key else ())
@@ -138,16 +138,16 @@ def user_hives(root: Root) -> Iterator[tuple[str, str]]:
                 yield name, path
 
 
-def read_system(root: Root, name: str, wanted: Sequence[Want], problems: Problems) -> Key:
+def read_system(root: Root, name: str, wanted: Sequence[Want], problems: Problems) -> HiveKey:
     """As :func:`read`, of a hive in Windows' config directory, which must be there."""
     path = system_hive(root, name)
     key = read(root, path, wanted, problems)
     if key is None:
         problems.note(f"{path}: there is no such hive")
-    return key or Key("")
+    return key or HiveKey("")
 
 
-def read(root: Root, path: str, wanted: Sequence[Want], problems: Problems) -> Key | None:
+def read(root: Root, path: str, wanted: Sequence[Want], problems: Problems) -> HiveKey | None:
     """The hive's root key, with those of the wanted keys that are there.
 
     Args:
@@ -171,7 +171,7 @@ def read(root: Root, path: str, wanted: Sequence[Want], problems: Problems) -> K
     except OSError as error:
         found = [reason(error)]
     problems.extend(f"{path}: {problem}" for problem in found)
-    return _key(tree) if tree else Key("")
+    return _key(tree) if tree else HiveKey("")
 
 
 class Recoveries:
@@ -230,9 +230,9 @@ def _logs(root: Root, path: str, stack: contextlib.ExitStack) -> Iterator[int]:
         yield stack.enter_context(root.open(name)).fileno()
 
 
-def _key(plain: list[Any]) -> Key:
+def _key(plain: list[Any]) -> HiveKey:
     name, time, values, keys = plain
-    return Key(
+    return HiveKey(
         name,
         filetime(time),
         {

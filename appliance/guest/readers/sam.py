@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
-from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.hives import HiveKey
 from fleetscan.appliance.guest.root import Root
 
 _DOMAINS = "SAM\\Domains"
@@ -93,7 +93,7 @@ class Alias:
 
 
 @dataclass(frozen=True)
-class Policy:
+class SamPolicy:
     """The account database's own settings; times are negative, in units of 100 ns.
 
     Attributes:
@@ -113,7 +113,7 @@ class Policy:
     threshold: int
 
 
-def read(root: Root, problems: Problems) -> Key:
+def read(root: Root, problems: Problems) -> HiveKey:
     """The hive's keys that :func:`accounts` and :func:`aliases` take."""
     wanted = [
         Want(_ACCOUNT),
@@ -124,7 +124,7 @@ def read(root: Root, problems: Problems) -> Key:
     return hives.read_system(root, "SAM", wanted, problems)
 
 
-def accounts(sam: Key, problems: Problems) -> Iterator[Account]:
+def accounts(sam: HiveKey, problems: Problems) -> Iterator[Account]:
     """The accounts, by number.
 
     Args:
@@ -139,7 +139,7 @@ def accounts(sam: Key, problems: Problems) -> Iterator[Account]:
             problems.note(f"account {key.name}: {error}")
 
 
-def aliases(sam: Key, problems: Problems) -> Iterator[Alias]:
+def aliases(sam: HiveKey, problems: Problems) -> Iterator[Alias]:
     """The local groups, those that come with Windows first.
 
     Args:
@@ -154,7 +154,7 @@ def aliases(sam: Key, problems: Problems) -> Iterator[Alias]:
                 problems.note(f"group {key.name}: {error}")
 
 
-def password_ages(sam: Key) -> tuple[int | None, int | None]:
+def password_ages(sam: HiveKey) -> tuple[int | None, int | None]:
     """Days before a password may, and after which it must be changed; None for no such limit."""
     key = sam.find(_ACCOUNT)
     try:
@@ -164,11 +164,11 @@ def password_ages(sam: Key) -> tuple[int | None, int | None]:
     return days(least), days(greatest)
 
 
-def policy(sam: Key) -> Policy | None:
+def policy(sam: HiveKey) -> SamPolicy | None:
     """What is asked of passwords and log-ins; None when the hive does not tell."""
     key = sam.find(_ACCOUNT)
     try:
-        return Policy(*_POLICY.unpack_from(key.data("F") if key else b""))
+        return SamPolicy(*_POLICY.unpack_from(key.data("F") if key else b""))
     except struct.error:
         return None
 
@@ -188,7 +188,7 @@ def _units(age: int, unit: int) -> int | None:
     return count if _NEVER < age <= 0 and count <= _GREATEST else None
 
 
-def machine_sid(sam: Key) -> str | None:
+def machine_sid(sam: HiveKey) -> str | None:
     """The SID that those of local accounts begin with; it ends the account database's V."""
     key = sam.find(_ACCOUNT)
     data = key.data("V")[-_MACHINE_SID:] if key else b""
@@ -213,7 +213,7 @@ def sid(data: bytes) -> tuple[str, int]:
     return "-".join(map(str, ("S-1", authority, *parts))), length
 
 
-def _numbered(sam: Key, path: str) -> list[Key]:
+def _numbered(sam: HiveKey, path: str) -> list[HiveKey]:
     """The keys below a path that are named by a number, eight hex digits; by that number."""
     return sorted(
         (key for key in sam.below(path) if _rid(key.name) is not None), key=lambda key: key.name
@@ -227,7 +227,7 @@ def _rid(name: str) -> int | None:
         return None
 
 
-def _account(key: Key, domain: str | None) -> Account:
+def _account(key: HiveKey, domain: str | None) -> Account:
     login, changed, expires, rid, group, bits = _F.unpack_from(key.data("F"))
     data = key.data("V")
     return Account(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fleetscan.appliance.ground.problems import Problems
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.root import Root
 
 COPY_LIMIT = 256 << 20

@@ -19,7 +19,7 @@ _READ_ONLY = 1
 _VERSION = (4, 0, 0)
 
 
-class Line(NamedTuple):
+class MapperLine(NamedTuple):
     """A line of a table, as dmsetup(8) has them: start and length in sectors."""
 
     start: int
@@ -52,7 +52,7 @@ class DeviceMapper:
         """Make a device without a table; returns its number, as os.makedev gives it."""
         return self._request(_CREATE, name, uuid)
 
-    def load_read_only(self, name: str, table: Sequence[Line]) -> None:
+    def load_read_only(self, name: str, table: Sequence[MapperLine]) -> None:
         """Give a device its table, and let it be read."""
         encoded = b"".join(map(_encoded, table))
         self._request(_LOAD, name, table=encoded, count=len(table), flags=_READ_ONLY)
@@ -80,7 +80,7 @@ class DeviceMapper:
         return os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00)
 
 
-def _encoded(line: Line) -> bytes:
+def _encoded(line: MapperLine) -> bytes:
     parameters = line.parameters.encode() + b"\0"
     parameters += b"\0" * (-len(parameters) % 8)
     size = _TARGET.size + len(parameters)

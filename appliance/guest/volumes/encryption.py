@@ -24,7 +24,7 @@ _OUT_OF_MEMORY = 3
 
 
 @dataclass(frozen=True)
-class Key:
+class VolumeKey:
     """A passphrase or the content of a key file.
 
     Attributes:
@@ -47,7 +47,7 @@ def is_container(device: BlockDevice) -> bool:
     return device.probe.get("TYPE") in _KINDS
 
 
-def open_container(device: BlockDevice, keys: Sequence[Key]) -> Volume:
+def open_container(device: BlockDevice, keys: Sequence[VolumeKey]) -> Volume:
     """Open a container with the first key that fits; with none, its row says so."""
     kind, tool_kind, word = _KINDS[device.probe["TYPE"]]
     name = f"{kind}-{os.path.basename(os.path.realpath(device.path))}"
@@ -69,7 +69,7 @@ def open_container(device: BlockDevice, keys: Sequence[Key]) -> Volume:
     )
 
 
-def _open(device: BlockDevice, name: str, kind: str, keys: Sequence[Key]) -> str:
+def _open(device: BlockDevice, name: str, kind: str, keys: Sequence[VolumeKey]) -> str:
     """Why none of the keys opens it; empty when one did."""
     if not keys:
         return "no key was given"

@@ -21,9 +21,9 @@ from fleetscan.appliance.guest.volumes.ldm_database import (
     RAID5,
     STRIPED,
     Component,
-    Database,
     Described,
-    Header,
+    LdmDatabase,
+    LdmHeader,
     Piece,
     header_offset,
     parse_header,
@@ -34,7 +34,7 @@ _MAX_PIECES = 1024
 
 
 @dataclass(frozen=True)
-class Member:
+class GroupMember:
     """A disk of a group that the machine has.
 
     Attributes:
@@ -43,12 +43,12 @@ class Member:
     """
 
     device: BlockDevice
-    header: Header
+    header: LdmHeader
 
 
 def find_members(
     devices: Sequence[BlockDevice], read_at: Callable[[str, int, int], bytes]
-) -> list[Member]:
+) -> list[GroupMember]:
     """The dynamic disks among these devices.
 
     Args:
@@ -67,11 +67,11 @@ def find_members(
         offset = header_offset(disk, inside, beginning)
         header = parse_header(read_at(disk.path, offset, _SECTOR)) if offset else None
         if header is not None:
-            found.append(Member(disk, header))
+            found.append(GroupMember(disk, header))
     return found
 
 
-def hide_pieces(members: Sequence[Member], devices: Sequence[BlockDevice]) -> None:
+def hide_pieces(members: Sequence[GroupMember], devices: Sequence[BlockDevice]) -> None:
     """Forget what was taken for the content of partitions that hold pieces of volumes."""
     disks = {member.device.path: member.device for member in members}
     for device in devices:
@@ -87,7 +87,7 @@ def hide_pieces(members: Sequence[Member], devices: Sequence[BlockDevice]) -> No
             }
 
 
-def open_group(members: Sequence[Member], database: Database) -> list[Volume]:
+def open_group(members: Sequence[GroupMember], database: LdmDatabase) -> list[Volume]:
     """Map the volumes of a disk group; of those that cannot be, the reason."""
     by_id = {member.header.disk.casefold(): member for member in members}
     present = {
@@ -98,7 +98,7 @@ def open_group(members: Sequence[Member], database: Database) -> list[Volume]:
     return [_open(volume, present, members[0].header) for volume in database.volumes]
 
 
-def _open(volume: Described, present: Mapping[int, Member], header: Header) -> Volume:
+def _open(volume: Described, present: Mapping[int, GroupMember], header: LdmHeader) -> Volume:
     name = f"ldm_vol_{header.group_name}_{volume.name}"
     error, degraded = "", False
     try:
@@ -125,7 +125,7 @@ def _open(volume: Described, present: Mapping[int, Member], header: Header) -> V
     )
 
 
-def choose(volume: Described, present: Mapping[int, Member]) -> tuple[Component, bool]:
+def choose(volume: Described, present: Mapping[int, GroupMember]) -> tuple[Component, bool]:
     """The copy of a volume to read, and whether members are missing that it can do without.
 
     Raises:
@@ -144,7 +144,7 @@ def choose(volume: Described, present: Mapping[int, Member]) -> tuple[Component,
 def table(
     volume: Described,
     component: Component,
-    present: Mapping[int, Member],
+    present: Mapping[int, GroupMember],
     writable: Callable[[BlockDevice], str],
 ) -> str:
     """The device mapper's table for a component.
@@ -179,7 +179,7 @@ def table(
 def _striped(
     volume: Described,
     component: Component,
-    present: Mapping[int, Member],
+    present: Mapping[int, GroupMember],
     writable: Callable[[BlockDevice], str],
 ) -> str:
     pieces = sorted(component.pieces, key=lambda piece: piece.index)
@@ -205,11 +205,11 @@ def _striped(
     return f"0 {size} raid raid5_ls 2 {chunk} nosync {count} {' '.join(devices)}"
 
 
-def _place(piece: Piece, present: Mapping[int, Member]) -> str:
+def _place(piece: Piece, present: Mapping[int, GroupMember]) -> str:
     return f"{present[piece.disk].device.path} {_start(piece, present)}"
 
 
-def _start(piece: Piece, present: Mapping[int, Member]) -> int:
+def _start(piece: Piece, present: Mapping[int, GroupMember]) -> int:
     return present[piece.disk].header.data + piece.start
 
 

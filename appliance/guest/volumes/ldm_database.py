@@ -38,7 +38,7 @@ Read = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)
-class Header:
+class LdmHeader:
     """What a disk says of itself.
 
     Attributes:
@@ -121,7 +121,7 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Database:
+class LdmDatabase:
     """A disk group's database.
 
     Attributes:
@@ -152,15 +152,15 @@ def header_offset(
     return None
 
 
-def parse_header(data: bytes) -> Header | None:
+def parse_header(data: bytes) -> LdmHeader | None:
     """A disk's header; None when it has none."""
     if len(data) < _HEADER.size or not data.startswith(b"PRIVHEAD"):
         return None
     _, _, _, _, disk, group, name, start, _, configuration, length = _HEADER.unpack_from(data)
-    return Header(_text(disk), _text(group), _text(name), start, configuration, length)
+    return LdmHeader(_text(disk), _text(group), _text(name), start, configuration, length)
 
 
-def read_database(read: Read, header: Header) -> Database:
+def read_database(read: Read, header: LdmHeader) -> LdmDatabase:
     """A disk group's database, from one of its disks.
 
     Raises:
@@ -181,7 +181,7 @@ def read_database(read: Read, header: Header) -> Database:
     return parse_database(read(start + place * _SECTOR, length * _SECTOR))
 
 
-def parse_database(data: bytes) -> Database:
+def parse_database(data: bytes) -> LdmDatabase:
     """A database from its bytes.
 
     Raises:
@@ -221,7 +221,7 @@ class _Objects:
         elif record.kind in (_DISK3, _DISK4):
             self.disks[record.number] = _disk(record)
 
-    def joined(self) -> Database:
+    def joined(self) -> LdmDatabase:
         """Everything put to what it belongs to."""
         for parent, piece in self.pieces:
             if parent in self.components:
@@ -229,7 +229,7 @@ class _Objects:
         for _, (parent, component) in sorted(self.components.items(), key=lambda item: item[0]):
             if parent in self.volumes:
                 self.volumes[parent].components.append(component)
-        return Database([self.volumes[number] for number in sorted(self.volumes)], self.disks)
+        return LdmDatabase([self.volumes[number] for number in sorted(self.volumes)], self.disks)
 
 
 class _Record:

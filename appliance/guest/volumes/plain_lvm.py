@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.volume import Volume
-from fleetscan.appliance.guest.volumes.devicemapper import DeviceMapper, Line
+from fleetscan.appliance.guest.volumes.devicemapper import DeviceMapper, MapperLine
 from fleetscan.appliance.guest.volumes.lvm_metadata import (
     LogicalVolume,
     NotPlainError,
@@ -90,6 +90,6 @@ def _map(
     )
 
 
-def _line(target: Target, devices: Mapping[str, BlockDevice]) -> Line:
+def _line(target: Target, devices: Mapping[str, BlockDevice]) -> MapperLine:
     paths = [os.path.realpath(devices[uuid].path) for uuid in target.members]
-    return Line(target.start, target.length, target.kind, target.parameters.format(*paths))
+    return MapperLine(target.start, target.length, target.kind, target.parameters.format(*paths))

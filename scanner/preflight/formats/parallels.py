@@ -14,8 +14,8 @@ from fleetscan.scanner.preflight.image import (
     Image,
     Malformed,
     Mark,
+    NumberTable,
     Read,
-    Table,
     check_end,
     read_blocks,
 )
@@ -47,7 +47,7 @@ class _Parallels(DiskFormat):
         size = sectors * SECTOR
         _malformed.unless(0 < size <= count * block, f"{count} blocks for {size} bytes")
         unit = SECTOR if magic == MAGIC else block
-        found = read_blocks(read, Table(_HEADER.size, count), _ABSENT, _malformed, deadline)
+        found = read_blocks(read, NumberTable(_HEADER.size, count), _ABSENT, _malformed, deadline)
         if found.least is not None and found.last is not None:
             _malformed.unless(found.least * unit >= _HEADER.size + count * 4, IN_TABLES)
             check_end(found.last * unit + (size % block or block), file_size)

@@ -19,7 +19,7 @@ from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import qcow2_tables
 from fleetscan.scanner.preflight.disk_format import Compared, DiskFormat
 from fleetscan.scanner.preflight.image import Image, Malformed, Read, Snapshot
-from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Tables, entries_of
+from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Qcow2Tables, entries_of
 
 MAGIC = b"QFI\xfb"
 
@@ -61,7 +61,7 @@ _malformed = Malformed("qcow2")
 
 
 @dataclass(frozen=True)
-class Header:
+class Qcow2Header:
     """The fields of a header that matter here; offsets and sizes in bytes.
 
     Attributes:
@@ -123,7 +123,7 @@ class _Qcow2(DiskFormat):
         return [size, *_backing_pair(image.backing_file, info)]
 
 
-def parse_header(read: Read, file_size: int) -> Header:
+def parse_header(read: Read, file_size: int) -> Qcow2Header:
     """Read a header and check that each of its fields makes sense.
 
     Raises:
@@ -149,7 +149,7 @@ def parse_header(read: Read, file_size: int) -> Header:
     features, refcount_order, header_length = _v3_fields(read, version, cluster_size)
     _check_supported(features, crypt)
 
-    header = Header(
+    header = Qcow2Header(
         version=version,
         cluster_bits=cluster_bits,
         virtual_size=size,
@@ -208,7 +208,7 @@ def _check_supported(features: int, crypt: int) -> None:
         raise PreflightError(f"needs qcow2 features that are not known (bits {unknown:#x})")
 
 
-def _check_tables(header: Header, file_size: int) -> None:
+def _check_tables(header: Qcow2Header, file_size: int) -> None:
     entries = header.cluster_size // (16 if header.extended_l2 else 8)
     needed = -(-header.virtual_size // (header.cluster_size * entries))
     _require(header.virtual_size < 1 << 63, f"virtual size {header.virtual_size}")
@@ -304,9 +304,9 @@ def _extension(read: Read, start: int, end: int, wanted: int) -> tuple[int, int]
     return None
 
 
-def tables_of(header: Header) -> Tables:
+def tables_of(header: Qcow2Header) -> Qcow2Tables:
     """Where a header says that the image's tables are."""
-    return Tables(
+    return Qcow2Tables(
         cluster_bits=header.cluster_bits,
         l1=(header.l1_offset, header.l1_entries * 8),
         reftable=(header.reftable_offset, header.reftable_size),
@@ -317,7 +317,7 @@ def tables_of(header: Header) -> Tables:
     )
 
 
-def _first_block(read: Read, header: Header) -> int | None:
+def _first_block(read: Read, header: Qcow2Header) -> int | None:
     """Where the disk's beginning lies, if it is stored as it is."""
     width = 16 if header.extended_l2 else 8
     table = next(iter(entries_of(read(header.l1_offset, 8))), 0) & OFFSET
@@ -337,7 +337,7 @@ def _backing_pair(name: bytes | None, info: Mapping[str, Any]) -> Compared:
     return [("backing file", ours, info.get("backing-filename"))]
 
 
-def _snapshots(read: Read, header: Header) -> Iterator[Snapshot]:
+def _snapshots(read: Read, header: Qcow2Header) -> Iterator[Snapshot]:
     offset = header.snapshots_offset
     for number in range(header.snapshots):
         what = f"snapshot {number + 1}"

@@ -13,13 +13,13 @@ from fleetscan.scanner.preflight.disk_format import DifferencingFormat
 from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
+    DiskStretch,
     Image,
     Malformed,
+    NumberTable,
     Parent,
     Read,
-    Run,
     Runs,
-    Table,
     check_end,
     read_blocks,
     table_pieces,
@@ -41,7 +41,7 @@ _malformed = Malformed("vdi")
 
 @dataclass(frozen=True)
 class _Header:
-    table: Table
+    table: NumberTable
     data_offset: int
     size: int  # of the disk
     used: int  # blocks that are stored
@@ -80,7 +80,9 @@ class _Vdi(DifferencingFormat):
             for entry in entries:
                 length = min(sectors, last - start)
                 if entry != _NOT_STORED and length > 0:
-                    yield Run(start, length, None if entry == _ZEROS else first + entry * sectors)
+                    yield DiskStretch(
+                        start, length, None if entry == _ZEROS else first + entry * sectors
+                    )
                 start += sectors
 
 
@@ -101,7 +103,7 @@ def _header(read: Read) -> _Header:
     _malformed.unless(data_offset >= map_offset + count * 4, IN_TABLES)
     _malformed.unless(0 < size <= count * block, f"{count} blocks for {size} bytes")
     parent = Parent((), link) if differing else None
-    return _Header(Table(map_offset, count), data_offset, size, used, own, parent)
+    return _Header(NumberTable(map_offset, count), data_offset, size, used, own, parent)
 
 
 FORMAT = _Vdi()

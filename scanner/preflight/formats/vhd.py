@@ -15,13 +15,13 @@ from fleetscan.scanner.preflight.disk_format import DifferencingFormat
 from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
+    DiskStretch,
     Image,
     Malformed,
+    NumberTable,
     Parent,
     Read,
-    Run,
     Runs,
-    Table,
     block_runs,
     check_end,
     read_blocks,
@@ -60,7 +60,7 @@ class _Footer:
 
 @dataclass(frozen=True)
 class _Header:
-    table: Table
+    table: NumberTable
     block: int  # in bytes
     parent: Parent | None
 
@@ -119,7 +119,7 @@ class _Vhd(DifferencingFormat):
                 if entry != _NOT_STORED and length > 0:
                     place = entry + bitmap
                     if header.parent is None:
-                        yield Run(start, length, place)
+                        yield DiskStretch(start, length, place)
                     else:
                         bits = read(entry * SECTOR, bitmap * SECTOR).translate(_REVERSED)
                         yield from block_runs(start, length, place, bits)
@@ -153,7 +153,7 @@ def _header(read: Read, footer: _Footer) -> _Header:
     _malformed.unless(_sums_up(data, _DYNAMIC_CHECKSUM_AT), "checksum of its dynamic header")
     _malformed.unless(block >= SECTOR and block & (block - 1) == 0, f"blocks of {block}")
     _malformed.unless(footer.size <= count * block, f"{count} blocks for {footer.size} bytes")
-    table = Table(table_offset, count, order="big")
+    table = NumberTable(table_offset, count, order="big")
     if footer.kind == _DYNAMIC:
         return _Header(table, block, None)
     own = windows_name(name, "utf-16-be")

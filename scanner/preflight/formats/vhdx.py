@@ -17,13 +17,13 @@ from fleetscan.scanner.preflight.disk_format import DifferencingFormat
 from fleetscan.scanner.preflight.image import (
     IN_TABLES,
     SECTOR,
+    DiskStretch,
     Image,
     Malformed,
+    NumberTable,
     Parent,
     Read,
-    Run,
     Runs,
-    Table,
     block_runs,
     check_end,
     table_pieces,
@@ -66,7 +66,7 @@ class _Layout:
     size: int  # of the disk
     sector: int
     block: int  # in bytes
-    table: Table
+    table: NumberTable
     parent: Parent | None
     regions: tuple[tuple[int, int], ...]  # offset and length of each
 
@@ -140,7 +140,7 @@ def _chunk_runs(
         length, state = min(sectors, last - start), entry & _STATE
         place = (entry & _POSITION) // SECTOR
         if state == _FULLY_PRESENT:
-            yield Run(start, length, place)
+            yield DiskStretch(start, length, place)
         elif state == _PARTIALLY_PRESENT:
             _malformed.unless(bitmap & _STATE == _FULLY_PRESENT, "a block without its bitmap")
             _malformed.unless(layout.parent is not None, "a block that is partly another image's")
@@ -149,9 +149,9 @@ def _chunk_runs(
             for run in block_runs(0, -(-length * SECTOR // layout.sector), 0, data):
                 scale = layout.sector // SECTOR
                 at, wide = run.start * scale, run.sectors * scale
-                yield Run(start + at, wide, place + at)
+                yield DiskStretch(start + at, wide, place + at)
         elif state != _NOT_PRESENT:
-            yield Run(start, length, None)
+            yield DiskStretch(start, length, None)
 
 
 def _layout(read: Read) -> _Layout:
@@ -175,7 +175,7 @@ def _layout(read: Read) -> _Layout:
         entries = -(-count // ratio) * (ratio + 1)
     offset, length = regions[_BAT]
     _malformed.unless(entries * 8 <= length, f"block table of {length} bytes")
-    table = Table(offset, entries, word="Q")
+    table = NumberTable(offset, entries, word="Q")
     return _Layout(size, sector, block, table, parent, tuple(regions.values()))
 
 

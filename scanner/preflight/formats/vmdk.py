@@ -22,8 +22,8 @@ from fleetscan.scanner.preflight.image import (
     ExtentReference,
     Image,
     Malformed,
+    NumberTable,
     Read,
-    Table,
     check_end,
     read_blocks,
     table_pieces,
@@ -152,7 +152,7 @@ def _header(read: Read, offset: int) -> _Header:
 def _check_grains(read: Read, file_size: int, header: _Header, deadline: float) -> int | None:
     """Make sure that all grains lie in the file, and tell where the first lies, if plainly."""
     count = -(-header.capacity // (header.grain * header.entries))
-    directory = Table(header.directory * SECTOR, count)
+    directory = NumberTable(header.directory * SECTOR, count)
     compressed = bool(header.flags & _COMPRESSED)
     absent = frozenset({0, 1} if header.flags & _ZERO_GRAINS else {0})
     taken = _taken(read, directory, header, deadline)
@@ -161,7 +161,7 @@ def _check_grains(read: Read, file_size: int, header: _Header, deadline: float) 
     tables = itertools.chain.from_iterable(table_pieces(read, directory, _malformed, deadline))
     for index, table in enumerate(tables):
         if table:
-            place = Table(table * SECTOR, header.entries)
+            place = NumberTable(table * SECTOR, header.entries)
             found = read_blocks(read, place, absent, _malformed, deadline, taken)
             last = max(last, found.last or 0)
             first = found.first if index == 0 else first
@@ -171,7 +171,7 @@ def _check_grains(read: Read, file_size: int, header: _Header, deadline: float) 
     return None if first is None or compressed else first * SECTOR
 
 
-def _taken(read: Read, directory: Table, header: _Header, deadline: float) -> frozenset[int]:
+def _taken(read: Read, directory: NumberTable, header: _Header, deadline: float) -> frozenset[int]:
     """Sectors of the grain directory and of the grain tables."""
     length = -(-header.entries * 4 // SECTOR)
     pieces = table_pieces(read, directory, _malformed, deadline)

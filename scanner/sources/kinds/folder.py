@@ -8,7 +8,7 @@ from fleetscan.scanner.sources.base import Machine, SourceOptions
 from fleetscan.scanner.sources.source_kind import SourceKind, is_there
 
 
-class Folder(SourceKind):
+class FolderSource(SourceKind):
     """A folder of machines; see :mod:`fleetscan.scanner.sources.folder`."""
 
     name = "folder"
@@ -25,4 +25,4 @@ class Folder(SourceKind):
         return folder_machines(source, options, options.wants)
 
 
-KIND = Folder()
+KIND = FolderSource()

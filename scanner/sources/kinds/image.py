@@ -8,7 +8,7 @@ from fleetscan.scanner.sources.base import Disk, Machine, SourceOptions
 from fleetscan.scanner.sources.source_kind import SourceKind, is_there
 
 
-class Image(SourceKind):
+class ImageSource(SourceKind):
     """Whatever exists and is no other source."""
 
     name = "image"
@@ -21,10 +21,10 @@ class Image(SourceKind):
 
     def machines(self, source: str, options: SourceOptions) -> list[Machine]:
         """The one machine, named after its file."""
-        from fleetscan.scanner.sources.archive import machine_of
+        from fleetscan.scanner.sources.ova import machine_of
 
         path = Path(source)
         return [machine_of(path.name, (Disk(str(path.absolute())),), source)]
 
 
-KIND = Image()
+KIND = ImageSource()

@@ -10,7 +10,7 @@ from fleetscan.scanner.sources.source_kind import SourceKind, is_there
 _SUFFIXES = frozenset({".yaml", ".yml", ".json", ".csv"})
 
 
-class Inventory(SourceKind):
+class InventorySource(SourceKind):
     """A file that lists machines; see :mod:`fleetscan.scanner.sources.inventory`."""
 
     name = "inventory"
@@ -28,4 +28,4 @@ class Inventory(SourceKind):
         return inventory_machines(source, key_commands=options.key_commands)
 
 
-KIND = Inventory()
+KIND = InventorySource()

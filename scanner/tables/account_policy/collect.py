@@ -31,7 +31,7 @@ def collect(root: Root) -> Iterator[AccountPolicy]:
     problems.finish()
 
 
-def describe(policy: sam.Policy) -> AccountPolicy:
+def describe(policy: sam.SamPolicy) -> AccountPolicy:
     """The policy's row."""
     return AccountPolicy(
         password_min_length=policy.min_length,

@@ -20,7 +20,7 @@ _EXTLINUX = (
 )
 _ENTRIES = ("/boot/loader/entries", "/boot/efi/loader/entries", "/efi/loader/entries")
 
-Parse = Callable[[str], tuple[list[menus.Entry], str | None]]
+Parse = Callable[[str], tuple[list[menus.MenuEntry], str | None]]
 
 
 def collect(root: Root) -> Iterator[BootEntry]:
@@ -82,7 +82,7 @@ def _loader_entries(reader: Reader) -> Iterator[BootEntry]:
 
 
 def _rows(
-    loader: Loader, path: str, entries: list[menus.Entry], default: str | None, first: int = 0
+    loader: Loader, path: str, entries: list[menus.MenuEntry], default: str | None, first: int = 0
 ) -> Iterator[BootEntry]:
     for position, entry in enumerate(entries, start=first):
         yield BootEntry(

@@ -23,7 +23,7 @@ _DEPTH = 16
 
 
 @dataclass
-class Entry:
+class MenuEntry:
     """An entry of a menu; attributes as the table's columns.
 
     ``path`` is its number in each menu on the way to it, as GRUB writes it: ``1>2``.
@@ -43,18 +43,18 @@ class _Menu:
 
     title: str = ""
     path: str = ""
-    entry: Entry | None = None
+    entry: MenuEntry | None = None
     entries: int = 0
 
 
-def grub(text: str) -> tuple[list[Entry], str | None]:
+def grub(text: str) -> tuple[list[MenuEntry], str | None]:
     """Entries of a grub.cfg, and the default that it sets.
 
     Braces are followed; the script language's conditions are not: of several defaults the last
     one counts that is not worked out at boot.
     """
     menus = [_Menu()]
-    found: list[Entry] = []
+    found: list[MenuEntry] = []
     default = None
     for words in _commands(text):
         if words[0] == "}":
@@ -77,7 +77,7 @@ def grub(text: str) -> tuple[list[Entry], str | None]:
     return found, default
 
 
-def _open_menu(words: list[str], menus: list[_Menu], found: list[Entry]) -> None:
+def _open_menu(words: list[str], menus: list[_Menu], found: list[MenuEntry]) -> None:
     parent = menus[-1]
     title = f"{parent.title}>{_plain(words[1])}" if parent.title else _plain(words[1])
     path = f"{parent.path}>{parent.entries}" if parent.path else str(parent.entries)
@@ -88,7 +88,7 @@ def _open_menu(words: list[str], menus: list[_Menu], found: list[Entry]) -> None
     names = [_plain(word) for word in words[2:-1]]
     pairs = itertools.pairwise(names)
     identifier = next((after for name, after in pairs if name in _ID_OPTIONS), None)
-    entry = Entry(title, path, identifier)
+    entry = MenuEntry(title, path, identifier)
     found.append(entry)
     menus.append(_Menu(title, path, entry))
 
@@ -121,7 +121,7 @@ def _commands(text: str) -> Iterator[list[str]]:
             yield words
 
 
-def _command(entry: Entry, words: list[str]) -> None:
+def _command(entry: MenuEntry, words: list[str]) -> None:
     values = [_plain(word) for word in words[1:]]
     if words[0] in _KERNEL_COMMANDS and values and entry.kernel is None:
         entry.kernel = values[0]
@@ -140,16 +140,16 @@ def saved_entry(text: str) -> str | None:
     return match[1].strip() if match else None
 
 
-def legacy(text: str) -> tuple[list[Entry], str | None]:
+def legacy(text: str) -> tuple[list[MenuEntry], str | None]:
     """Entries and default of GRUB Legacy's menu.lst."""
-    found: list[Entry] = []
+    found: list[MenuEntry] = []
     default = None
     for line in text.split("\n"):
         words = line.replace("=", " ", 1).split() if line.startswith("default") else line.split()
         if not words or words[0][0] == "#" or len(found) >= _ENTRIES:
             continue
         if words[0] == "title":
-            found.append(Entry(" ".join(words[1:]), str(len(found))))
+            found.append(MenuEntry(" ".join(words[1:]), str(len(found))))
         elif words[0] == "default" and len(words) > 1:
             default = words[1]
         elif found:
@@ -157,9 +157,9 @@ def legacy(text: str) -> tuple[list[Entry], str | None]:
     return found, default
 
 
-def loader_entry(text: str, identifier: str) -> Entry:
+def loader_entry(text: str, identifier: str) -> MenuEntry:
     """A type 1 entry of the Boot Loader Specification, whose file name is its identifier."""
-    entry = Entry("", "", identifier)
+    entry = MenuEntry("", "", identifier)
     options = []
     for line in text.split("\n"):
         key, _, value = line.strip().partition(" ")
@@ -177,9 +177,9 @@ def loader_entry(text: str, identifier: str) -> Entry:
     return entry
 
 
-def extlinux(text: str) -> tuple[list[Entry], str | None]:
+def extlinux(text: str) -> tuple[list[MenuEntry], str | None]:
     """Entries and default label of an extlinux.conf or syslinux.cfg."""
-    found: list[Entry] = []
+    found: list[MenuEntry] = []
     default = None
     for line in text.split("\n"):
         key, _, value = line.strip().partition(" ")
@@ -187,7 +187,7 @@ def extlinux(text: str) -> tuple[list[Entry], str | None]:
         if key == "default" and default is None:
             default = value
         elif key == "label" and len(found) < _ENTRIES:
-            found.append(Entry(value, str(len(found)), value))
+            found.append(MenuEntry(value, str(len(found)), value))
         elif found and key == "menu" and value.lower().startswith("label "):
             found[-1].title = value[6:].strip().replace("^", "")
         elif found and key in ("kernel", "linux"):
@@ -197,7 +197,7 @@ def extlinux(text: str) -> tuple[list[Entry], str | None]:
     return found, default
 
 
-def _extlinux_value(entry: Entry, key: str, value: str) -> None:
+def _extlinux_value(entry: MenuEntry, key: str, value: str) -> None:
     if key == "initrd":
         entry.initrds += tuple(value.split(","))
         return
@@ -208,7 +208,7 @@ def _extlinux_value(entry: Entry, key: str, value: str) -> None:
     entry.command_line = " ".join(word for word in words if not word.startswith("initrd="))
 
 
-def is_default(entry: Entry, default: str | None) -> bool:
+def is_default(entry: MenuEntry, default: str | None) -> bool:
     """Whether a loader's default names an entry: by number, path, identifier or title."""
     if not default:
         return False

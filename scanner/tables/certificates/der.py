@@ -19,14 +19,14 @@ class DerError(ValueError):
     """Bytes are not the DER that they should be."""
 
 
-class Element(NamedTuple):
+class DerElement(NamedTuple):
     """One element: its tag, its content, and where in the data it ends."""
 
     tag: int
     content: bytes
     end: int
 
-    def children(self) -> list[Element]:
+    def children(self) -> list[DerElement]:
         """The elements of the content.
 
         Raises:
@@ -43,7 +43,7 @@ class Element(NamedTuple):
         return found
 
 
-def first(data: bytes, at: int = 0) -> Element:
+def first(data: bytes, at: int = 0) -> DerElement:
     """The element that begins at a place.
 
     Raises:
@@ -60,7 +60,7 @@ def first(data: bytes, at: int = 0) -> Element:
     end = start + length
     if end > len(data):
         raise DerError("cut off")
-    return Element(data[at], data[start:end], end)
+    return DerElement(data[at], data[start:end], end)
 
 
 def oid(content: bytes) -> str:
@@ -78,7 +78,7 @@ def oid(content: bytes) -> str:
     return ".".join(map(str, [head, *tail]))
 
 
-def text(element: Element) -> str:
+def text(element: DerElement) -> str:
     """A string element's text; bytes that do not fit its encoding become surrogates."""
     if element.tag == BMP_STRING:
         return element.content.decode("utf-16-be", "replace")

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.scanner.tables.certificates import der
-from fleetscan.scanner.tables.certificates.der import DerError, Element
+from fleetscan.scanner.tables.certificates.der import DerElement, DerError
 
 _PEM = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([A-Za-z0-9+/=\s]*)-----END ")
 _DER_START = b"\x30\x82"  # a sequence of 256 bytes to 64 KiB
@@ -86,7 +86,7 @@ _VERSION, _EXTENSIONS, _DNS_NAME = 0xA0, 0xA3, 0x82
 
 
 @dataclass(frozen=True)
-class Certificate:
+class ParsedCertificate:
     """What a certificate says; attributes as the columns of the table."""
 
     subject: str
@@ -119,7 +119,7 @@ def lost(data: bytes) -> int:
 
 
 @functools.lru_cache(1024)  # nearly every machine trusts the same authorities
-def read(blob: bytes) -> Certificate:
+def read(blob: bytes) -> ParsedCertificate:
     """Read one certificate; what follows it (OpenSSL's trust settings) is passed over.
 
     Raises:
@@ -140,7 +140,7 @@ def read(blob: bytes) -> Certificate:
         raise DerError("not a certificate, or a malformed one") from error
     subject_name = _name(subject)
     same = subject.content == issuer.content
-    return Certificate(
+    return ParsedCertificate(
         subject=subject_name,
         issuer=subject_name if same else _name(issuer),
         serial=serial.content.lstrip(b"\0").hex() or "0",
@@ -156,24 +156,24 @@ def read(blob: bytes) -> Certificate:
     )
 
 
-def _name(element: Element) -> str:
+def _name(element: DerElement) -> str:
     return ",".join(_relative(relative.content) for relative in reversed(element.children()))
 
 
 @functools.lru_cache(1024)  # authorities share their countries and organizations
 def _relative(content: bytes) -> str:
-    attributes = Element(der.SET, content, len(content)).children()
+    attributes = DerElement(der.SET, content, len(content)).children()
     pairs = (attribute.children()[:2] for attribute in attributes)
     return "+".join(_attribute(*pair) for pair in pairs if len(pair) > 1)
 
 
-def _attribute(kind: Element, value: Element) -> str:
+def _attribute(kind: DerElement, value: DerElement) -> str:
     number = der.oid(kind.content)
     text = _SPECIAL.sub(lambda match: f"\\{match[0]}", der.text(value))
     return f"{_NAMES.get(number, number)}={text}"
 
 
-def _time(element: Element) -> int:
+def _time(element: DerElement) -> int:
     digits = element.content.decode("ascii", "replace")
     if element.tag == der.UTC_TIME:  # RFC 5280 section 4.1.2.5.1: years from 1950
         digits = ("19" if digits[:2] >= "50" else "20") + digits
@@ -186,7 +186,7 @@ def _time(element: Element) -> int:
     return calendar.timegm((year, month, day, hour, minute, second)) * MICROSECOND
 
 
-def _key(element: Element) -> tuple[str, int | None]:
+def _key(element: DerElement) -> tuple[str, int | None]:
     algorithm, bits = element.children()[:2]
     kind, *parameters = algorithm.children()
     number = der.oid(kind.content)
@@ -202,7 +202,7 @@ def _key(element: Element) -> tuple[str, int | None]:
     return name, _FIXED_BITS.get(name)
 
 
-def _extensions(fields: list[Element]) -> Iterator[tuple[bytes, bytes]]:
+def _extensions(fields: list[DerElement]) -> Iterator[tuple[bytes, bytes]]:
     """Object identifier and content of the extensions that are told of."""
     for field in fields:
         if field.tag == _EXTENSIONS:

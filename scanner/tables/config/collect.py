@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from itertools import chain, count
 
+from fleetscan.appliance.ground.reasons import in_words, reason
 from fleetscan.appliance.ground.schema import NotApplicable
-from fleetscan.appliance.ground.words import in_words, reason
 from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
@@ -54,7 +54,7 @@ def _sshd(reader: Reader) -> Iterator[Setting]:
     if path is None:
         return
     try:
-        for position, line in enumerate(sshd.Reader(reader.root).settings(path)):
+        for position, line in enumerate(sshd.SshdReader(reader.root).settings(path)):
             yield _setting(line.file, line.path, line.value, position, line=line.line)
     except (OSError, ValueError) as error:
         # Whatever file it was: the settings from there on are those of the first one as well.

@@ -16,7 +16,7 @@ _MAX_DEPTH = 16  # as OpenSSH's own SERVCONF_MAX_DEPTH
 _MAX_FILES = 1000  # files that include each other grow by powers
 
 
-class Files(Protocol):
+class ConfigFiles(Protocol):
     """Where the files come from."""
 
     def try_text(self, path: str) -> str | None:
@@ -27,7 +27,7 @@ class Files(Protocol):
 
 
 @dataclass(frozen=True)
-class Line:
+class SshdLine:
     """One setting: file, line from 1, name in lower case with its condition, value."""
 
     file: str
@@ -36,14 +36,14 @@ class Line:
     value: str
 
 
-class Reader:
+class SshdReader:
     """Reads a server's configuration in the server's order."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: ConfigFiles) -> None:
         self._files = files
         self._read = 0
 
-    def settings(self, path: str, condition: str = "", depth: int = 0) -> Iterator[Line]:
+    def settings(self, path: str, condition: str = "", depth: int = 0) -> Iterator[SshdLine]:
         """All settings of a file, what it includes in its place.
 
         Args:
@@ -66,7 +66,7 @@ class Reader:
                 # A block lasts to the next one or the file's end; "all" ends it.
                 condition = "" if value.lower() == "all" else f"match {value.lower()}"
                 continue
-            yield Line(path, number, f"{condition}/{name}" if condition else name, value)
+            yield SshdLine(path, number, f"{condition}/{name}" if condition else name, value)
             if name == "include":
                 for included in self._included(match[2]):
                     yield from self.settings(included, condition, depth + 1)

@@ -32,7 +32,7 @@ class BoltError(ValueError):
     """A file is no bbolt database, or a damaged one."""
 
 
-class Database:
+class BoltDatabase:
     """A database that is wholly in memory.
 
     Args:
@@ -119,7 +119,7 @@ class Database:
 class Bucket:
     """A bucket: the page it begins at, or its own page where it is small enough to be a value."""
 
-    database: Database
+    database: BoltDatabase
     page: int
     inline: bytes
 

@@ -12,9 +12,16 @@ from typing import Any
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.containers import stores
-from fleetscan.scanner.tables.containers.bolt import BoltError, Bucket, Database
+from fleetscan.scanner.tables.containers.bolt import BoltDatabase, BoltError, Bucket
 from fleetscan.scanner.tables.containers.storage import host_mounts
-from fleetscan.scanner.tables.containers.stores import Store, digest, get, text, texts, time
+from fleetscan.scanner.tables.containers.stores import (
+    ContainerStore,
+    digest,
+    get,
+    text,
+    texts,
+    time,
+)
 
 _DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
 _BLOBS = "io.containerd.content.v1.content/blobs/sha256"
@@ -30,7 +37,7 @@ _USUAL = frozenset(
 """What containerd gives every container."""
 
 
-def images(reader: Reader, store: Store) -> Iterator[dict[str, Any]]:
+def images(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
     """The columns of ``container_images`` for each image of a store."""
     for namespace, bucket in _namespaces(reader, store):
         try:
@@ -40,7 +47,7 @@ def images(reader: Reader, store: Store) -> Iterator[dict[str, Any]]:
 
 
 def _images(
-    reader: Reader, store: Store, namespace: str, bucket: Bucket
+    reader: Reader, store: ContainerStore, namespace: str, bucket: Bucket
 ) -> Iterator[dict[str, Any]]:
     found: dict[str, tuple[list[str], int | None]] = {}
     for name, image in _below(bucket, "images"):
@@ -78,7 +85,7 @@ def _configuration(labels: Mapping[str, Mapping[str, bytes]], manifest: str) -> 
     return None
 
 
-def containers(reader: Reader, store: Store) -> Iterator[dict[str, Any]]:
+def containers(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
     """The columns of ``containers`` for each container of a store."""
     for namespace, bucket in _namespaces(reader, store):
         try:
@@ -117,12 +124,12 @@ def _network(spec: object) -> str | None:
     return "host" if kinds and "network" not in kinds else None
 
 
-def _namespaces(reader: Reader, store: Store) -> Iterator[tuple[str, Bucket]]:
+def _namespaces(reader: Reader, store: ContainerStore) -> Iterator[tuple[str, Bucket]]:
     path = f"{store.path}/{_DATABASE}"
     data = reader.data(path)
     try:
         if data is not None:
-            yield from _below(Database(data).root(), "v1")
+            yield from _below(BoltDatabase(data).root(), "v1")
     except BoltError as error:
         reader.note(f"{path}: {error}")
 

@@ -12,7 +12,15 @@ from typing import Any
 
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.containers import stores
-from fleetscan.scanner.tables.containers.stores import Store, digest, flag, get, text, texts, time
+from fleetscan.scanner.tables.containers.stores import (
+    ContainerStore,
+    digest,
+    flag,
+    get,
+    text,
+    texts,
+    time,
+)
 
 _RUNNING = (
     ("Restarting", "restarting"),
@@ -23,7 +31,7 @@ _RUNNING = (
 )
 
 
-def images(reader: Reader, store: Store) -> Iterator[dict[str, Any]]:
+def images(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
     """The columns of ``container_images`` for each image of a store."""
     for driver in reader.root.glob(f"{store.path}/image"):
         names: dict[str, list[str]] = {}
@@ -61,7 +69,7 @@ def _size(reader: Reader, driver: str, layers: tuple[str, ...]) -> int | None:
     return total if layers else None
 
 
-def containers(reader: Reader, store: Store) -> Iterator[dict[str, Any]]:
+def containers(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
     """The columns of ``containers`` for each container of a store."""
     paths = reader.root.glob(f"{store.path}/containers")
     if len(paths) > stores.ENTRIES:

@@ -14,8 +14,8 @@ from typing import Any
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.containers import stores
-from fleetscan.scanner.tables.containers.bolt import Database
-from fleetscan.scanner.tables.containers.stores import Store, flag, get, text, texts, time
+from fleetscan.scanner.tables.containers.bolt import BoltDatabase
+from fleetscan.scanner.tables.containers.stores import ContainerStore, flag, get, text, texts, time
 
 _BOLT, _SQLITE = "libpod/bolt_state.db", ("db.sql", "libpod/db.sql")
 _STATES = {
@@ -34,7 +34,7 @@ _Podman = tuple[object, object]
 """What podman keeps of a container: its configuration, and the number of its state."""
 
 
-def images(reader: Reader, store: Store) -> Iterator[dict[str, Any]]:
+def images(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
     """The columns of ``container_images`` for each image of a store."""
     for path in reader.root.glob(store.path, "*-images"):
         layers = _by_id(reader, f"{path.removesuffix('-images')}-layers/layers.json")
@@ -80,7 +80,7 @@ def _size(layers: Mapping[str, Mapping[str, object]], layer: str | None) -> int 
     return None
 
 
-def containers(reader: Reader, store: Store) -> Iterator[dict[str, Any]]:
+def containers(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
     """The columns of ``containers`` for each container of a store."""
     podman: dict[str, _Podman] | None = None
     for path in reader.root.glob(store.path, "*-containers"):
@@ -142,7 +142,7 @@ def _ports(config: object) -> Iterator[str]:
             yield f"{address}:{outside}->{inside}/{text(mapping.get('protocol')) or 'tcp'}"
 
 
-def _podman(reader: Reader, store: Store) -> dict[str, _Podman]:
+def _podman(reader: Reader, store: ContainerStore) -> dict[str, _Podman]:
     """What podman keeps of its containers, by their ids; empty for a store of other engines."""
     for name in _SQLITE:
         if reader.root.is_file(f"{store.path}/{name}"):
@@ -159,7 +159,7 @@ def _podman(reader: Reader, store: Store) -> dict[str, _Podman]:
 
 
 def _from_bolt(data: bytes) -> Iterator[tuple[str, _Podman]]:
-    bucket = Database(data).root().bucket("ctr")
+    bucket = BoltDatabase(data).root().bucket("ctr")
     for identity, container in bucket.buckets() if bucket else ():
         values = container.values()
         config = stores.parse(values.get("config", b"null"))

@@ -51,7 +51,7 @@ _TIME = re.compile(
 
 
 @dataclass(frozen=True)
-class Store:
+class ContainerStore:
     """A store: whose, where, and the account that it belongs to, None for the system's."""
 
     engine: Engine
@@ -59,24 +59,24 @@ class Store:
     user: str | None = None
 
 
-Readers = Mapping[Engine, Callable[[Reader, Store], Iterator[dict[str, Any]]]]
+Readers = Mapping[Engine, Callable[[Reader, ContainerStore], Iterator[dict[str, Any]]]]
 """What reads the stores of each engine; ``Any``, as the columns have values of many types."""
 
 
-def find(reader: Reader) -> list[Store]:
+def find(reader: Reader) -> list[ContainerStore]:
     """The stores that there are."""
     root = reader.root
-    stores = [Store("docker", path) for path in _docker(reader)]
-    stores += [Store("podman", path) for path in _podman(reader)]
-    stores += [Store("containerd", path) for path in _CONTAINERD]
+    stores = [ContainerStore("docker", path) for path in _docker(reader)]
+    stores += [ContainerStore("podman", path) for path in _podman(reader)]
+    stores += [ContainerStore("containerd", path) for path in _CONTAINERD]
     usual = frozenset(root.listdir(_LIBRARY))  # one look instead of four: most systems have none
     stores = [store for store in stores if _may_be(store.path, usual) and root.is_dir(store.path)]
     for user, home in _homes(reader):
         share = f"{home.rstrip('/')}/.local/share"
         if root.is_dir(share):
             own = (
-                Store("docker", f"{share}/docker", user),
-                Store("podman", f"{share}/containers/storage", user),
+                ContainerStore("docker", f"{share}/docker", user),
+                ContainerStore("podman", f"{share}/containers/storage", user),
             )
             stores += [store for store in own if root.is_dir(store.path)]
     return stores

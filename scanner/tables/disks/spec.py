@@ -8,7 +8,7 @@ from fleetscan.appliance.ground.schema import IS_DEVICE, U16, U32, U64, Origin, 
 
 
 @table(scope=Scope.MACHINE, origin=Origin.HOST)
-class Disk:
+class DiskRow:
     """The machine's disks: image files or block devices, with their backing chains."""
 
     disk: U16 = column("Position among the machine's disks, from 0.")

@@ -9,8 +9,8 @@ import stat
 from collections.abc import Iterator
 
 from fleetscan.appliance.ground import schema
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import NotApplicable
-from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.lookups import told
 from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.root import Root

@@ -9,14 +9,14 @@ from typing import Literal
 from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.filesystems import Filesystem as Opened
 from fleetscan.appliance.guest.machine import GuestMachine, need_disks
-from fleetscan.scanner.tables.filesystems.spec import Filesystem
+from fleetscan.scanner.tables.filesystems.spec import FilesystemRow
 
 Usage = Literal["filesystem", "swap", "raid", "crypto", "other"]
 
 _USAGES: dict[str, Usage] = {"filesystem": "filesystem", "raid": "raid", "crypto": "crypto"}
 
 
-def collect(machine: GuestMachine) -> Iterator[Filesystem]:
+def collect(machine: GuestMachine) -> Iterator[FilesystemRow]:
     """One row a device with known content.
 
     Raises:
@@ -31,13 +31,13 @@ def collect(machine: GuestMachine) -> Iterator[Filesystem]:
     problems.finish()
 
 
-def _to_row(opened: Opened, stack: tuple[str, ...]) -> Filesystem:
+def _to_row(opened: Opened, stack: tuple[str, ...]) -> FilesystemRow:
     usage = os.statvfs(opened.top) if opened.top else None
     unit = usage.f_frsize if usage else 0
     # The kernel says "all ones" of inodes that a filesystem does not count; Python reads it signed.
     counted = usage is not None and usage.f_files >= 0
     probe = opened.device.probe
-    return Filesystem(
+    return FilesystemRow(
         device=opened.device.path,
         type=opened.type,
         usage=_usage(opened),

@@ -8,7 +8,7 @@ from fleetscan.appliance.ground.schema import IS_DEVICE, IS_DIGEST, U32, U64, Sc
 
 
 @table(scope=Scope.MACHINE)
-class Filesystem:
+class FilesystemRow:
     """Filesystems and swap areas, with their usage as df in the guest would show it.
 
     A block device whose content is known but holds no files (swap, LVM physical volumes, LUKS

@@ -11,7 +11,7 @@ from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.firewall_rules import firewalld, iptables, nftables, ufw, windows
-from fleetscan.scanner.tables.firewall_rules.row import Rule
+from fleetscan.scanner.tables.firewall_rules.parsed_rule import ParsedRule
 from fleetscan.scanner.tables.firewall_rules.spec import FirewallRule, Framework
 
 _NFTABLES = ("/etc/nftables.conf", "/etc/sysconfig/nftables.conf", "/etc/nftables.nft")
@@ -73,14 +73,14 @@ def collect(root: Root) -> Iterator[FirewallRule]:
 
 
 def _rows(
-    framework: Framework, rules: Iterable[tuple[str, Rule]], *, enabled: bool
+    framework: Framework, rules: Iterable[tuple[str, ParsedRule]], *, enabled: bool
 ) -> Iterator[FirewallRule]:
     for position, (file, rule) in enumerate(rules):
         yield _row(framework, file, position, rule, enabled=enabled)
 
 
 def _row(
-    framework: Framework, file: str, position: int, rule: Rule, *, enabled: bool
+    framework: Framework, file: str, position: int, rule: ParsedRule, *, enabled: bool
 ) -> FirewallRule:
     return FirewallRule(
         framework=framework,
@@ -153,14 +153,14 @@ def _iptables(reader: Reader) -> Iterator[FirewallRule]:
         yield from _rows("iptables", rules, enabled=_starts(reader.root, "iptables"))
 
 
-def _saved(reader: Reader) -> Iterator[tuple[str, Rule]]:
+def _saved(reader: Reader) -> Iterator[tuple[str, ParsedRule]]:
     for path in _IPTABLES:
         yield from _parsed(reader, path, iptables.parse)
 
 
 def _parsed(
-    reader: Reader, path: str, parse: Callable[[str, list[int]], Iterator[Rule]]
-) -> Iterator[tuple[str, Rule]]:
+    reader: Reader, path: str, parse: Callable[[str, list[int]], Iterator[ParsedRule]]
+) -> Iterator[tuple[str, ParsedRule]]:
     malformed: list[int] = []
     for rule in parse(reader.text(path, path) or "", malformed):
         yield path, rule
@@ -176,7 +176,7 @@ def _ufw(reader: Reader) -> Iterator[FirewallRule]:
     yield from _rows("ufw", _ufw_rules(reader), enabled=enabled)
 
 
-def _ufw_rules(reader: Reader) -> Iterator[tuple[str, Rule]]:
+def _ufw_rules(reader: Reader) -> Iterator[tuple[str, ParsedRule]]:
     for rule in ufw.policies(reader.text(_UFW_DEFAULTS, _UFW_DEFAULTS) or ""):
         yield _UFW_DEFAULTS, rule
     for path in _UFW_RULES:
@@ -189,7 +189,7 @@ def _firewalld(reader: Reader) -> Iterator[FirewallRule]:
         yield from _rows("firewalld", _zones(reader), enabled=enabled)
 
 
-def _zones(reader: Reader) -> Iterator[tuple[str, Rule]]:
+def _zones(reader: Reader) -> Iterator[tuple[str, ParsedRule]]:
     """Rules of the zones that were changed, and of the default one."""
     paths = {
         posixpath.basename(path): path for path in reader.root.glob(f"{_FIREWALLD}/zones", "*.xml")
@@ -207,7 +207,7 @@ def _zones(reader: Reader) -> Iterator[tuple[str, Rule]]:
                 yield path, rule
 
 
-def _element(reader: Reader, path: str, *rows_of: str) -> firewalld.Element | None:
+def _element(reader: Reader, path: str, *rows_of: str) -> firewalld.XmlElement | None:
     data = reader.data(path, *rows_of)
     try:
         return None if data is None else firewalld.read(data)

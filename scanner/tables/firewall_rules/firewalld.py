@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from fleetscan.scanner.tables.firewall_rules.row import Action, Rule
+from fleetscan.scanner.tables.firewall_rules.parsed_rule import Action, ParsedRule
 
 _DEFAULT_ZONE = re.compile(r"^[ \t]*DefaultZone[ \t]*=[ \t]*(\S+)", re.MULTILINE)
 _TARGETS: dict[str, Action] = {
@@ -31,14 +31,14 @@ Services = Callable[[str], "Ports | None"]
 
 
 @dataclass
-class Element:
+class XmlElement:
     """An XML element without its text, which firewalld's files do not use for settings."""
 
     name: str
     attributes: dict[str, str]
-    below: list[Element] = field(default_factory=list)
+    below: list[XmlElement] = field(default_factory=list)
 
-    def child(self, name: str) -> Element | None:
+    def child(self, name: str) -> XmlElement | None:
         """The first element below of a name."""
         return next((element for element in self.below if element.name == name), None)
 
@@ -49,7 +49,7 @@ class Element:
         return f"<{self.name}{stated}>{''.join(map(str, self.below))}</{self.name}>"
 
 
-def read(data: bytes) -> Element:
+def read(data: bytes) -> XmlElement:
     """The root element of a file.
 
     Raises:
@@ -57,7 +57,7 @@ def read(data: bytes) -> Element:
     """
     from xml.parsers import expat
 
-    top = Element("", {})
+    top = XmlElement("", {})
     path, count = [top], 0
 
     def start(name: str, attributes: dict[str, str]) -> None:
@@ -65,7 +65,7 @@ def read(data: bytes) -> Element:
         count += 1
         if count > _ELEMENTS or len(path) > _DEPTH:
             raise ValueError("too many elements")
-        path[-1].below.append(Element(name, attributes))
+        path[-1].below.append(XmlElement(name, attributes))
         path.append(path[-1].below[-1])
 
     def end(_: str) -> None:
@@ -90,7 +90,7 @@ def default_zone(conf: str) -> str:
     return match[1] if match else "public"
 
 
-def ports(service: Element) -> Ports:
+def ports(service: XmlElement) -> Ports:
     """What a service's file lets in."""
     found: Ports = []
     for element in service.below:
@@ -101,7 +101,7 @@ def ports(service: Element) -> Ports:
     return found
 
 
-def rules(name: str, zone: Element, services: Services) -> Iterator[Rule]:
+def rules(name: str, zone: XmlElement, services: Services) -> Iterator[ParsedRule]:
     """A zone's rules in their order, then its target.
 
     Rules hold for what comes in by the zone's interfaces and from its sources; these are told with
@@ -111,9 +111,9 @@ def rules(name: str, zone: Element, services: Services) -> Iterator[Rule]:
         if element.name == "rule":
             yield from _rich(name, element, services)
         else:
-            yield from _plain(Rule(name, "in", "allow", str(element)), element, services)
+            yield from _plain(ParsedRule(name, "in", "allow", str(element)), element, services)
     target = zone.attributes.get("target", "default")
-    yield Rule(
+    yield ParsedRule(
         name,
         "in",
         _TARGETS.get(target, "other"),
@@ -124,14 +124,14 @@ def rules(name: str, zone: Element, services: Services) -> Iterator[Rule]:
     )
 
 
-def _listed(zone: Element, name: str, attribute: str) -> str | None:
+def _listed(zone: XmlElement, name: str, attribute: str) -> str | None:
     values = [
         element.attributes.get(attribute, "") for element in zone.below if element.name == name
     ]
     return ",".join(filter(None, values)) or None
 
 
-def _plain(rule: Rule, element: Element, services: Services) -> Iterator[Rule]:
+def _plain(rule: ParsedRule, element: XmlElement, services: Services) -> Iterator[ParsedRule]:
     """What one element lets in, of a zone or in a rich rule; nothing of those that filter not."""
     attributes = element.attributes
     if element.name == "service":
@@ -159,11 +159,11 @@ def _plain(rule: Rule, element: Element, services: Services) -> Iterator[Rule]:
         )
 
 
-def _rich(zone: str, element: Element, services: Services) -> Iterator[Rule]:
+def _rich(zone: str, element: XmlElement, services: Services) -> Iterator[ParsedRule]:
     action: Action = "log" if element.child("log") or element.child("nflog") else "other"
     for child in element.below:
         action = _RICH.get(child.name, action)
-    rule = Rule(
+    rule = ParsedRule(
         zone,
         "in",
         action,
@@ -175,7 +175,7 @@ def _rich(zone: str, element: Element, services: Services) -> Iterator[Rule]:
     yield from about or [rule]
 
 
-def _address(element: Element | None) -> str | None:
+def _address(element: XmlElement | None) -> str | None:
     if element is None:
         return None
     attributes = element.attributes

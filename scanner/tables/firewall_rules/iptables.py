@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from fleetscan.scanner.tables.firewall_rules.row import Action, Direction, Rule
+from fleetscan.scanner.tables.firewall_rules.parsed_rule import Action, Direction, ParsedRule
 
 _DIRECTIONS: dict[str, Direction] = {"INPUT": "in", "OUTPUT": "out", "FORWARD": "forward"}
 _ACTIONS: dict[str, Action] = {
@@ -38,7 +38,7 @@ _PARTS = {
 }
 
 
-def parse(text: str, malformed: list[int]) -> Iterator[Rule]:
+def parse(text: str, malformed: list[int]) -> Iterator[ParsedRule]:
     """Rules and policies of a saved set, in its order.
 
     Args:
@@ -59,7 +59,9 @@ def parse(text: str, malformed: list[int]) -> Iterator[Rule]:
             if policy == "-":  # a chain of the administrator's own has none
                 continue
             if name and policy in _ACTIONS:
-                rule = Rule(f"{table}/{name}", _direction(table, name), _ACTIONS[policy], line)
+                rule = ParsedRule(
+                    f"{table}/{name}", _direction(table, name), _ACTIONS[policy], line
+                )
                 rule.kind = "policy"
         elif table:
             rule = _rule(table, _COUNTERS.sub("", line))
@@ -73,11 +75,11 @@ def _direction(table: str, chain: str) -> Direction | None:
     return None if table == "nat" else _DIRECTIONS.get(chain)
 
 
-def _rule(table: str, line: str) -> Rule | None:
+def _rule(table: str, line: str) -> ParsedRule | None:
     words = [quoted or plain for quoted, plain in _WORD.findall(line)]
     if len(words) < 2 or words[0] not in ("-A", "--append"):
         return None
-    rule = Rule(f"{table}/{words[1]}", _direction(table, words[1]), "other", line)
+    rule = ParsedRule(f"{table}/{words[1]}", _direction(table, words[1]), "other", line)
     negated = ""
     for word, value in zip(words[2:], [*words[3:], ""], strict=True):
         if word == "!":

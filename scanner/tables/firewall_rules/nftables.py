@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from fleetscan.scanner.tables.firewall_rules.row import Action, Direction, Rule
+from fleetscan.scanner.tables.firewall_rules.parsed_rule import Action, Direction, ParsedRule
 
 _TOKEN = re.compile(r'#[^\n]*|\\\n|("[^"\n]*"|[\n;{}]|[^\s;{}"#]+)')
 _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
@@ -47,7 +47,7 @@ class _Block:
     file: str = ""
 
 
-def parse(path: str, text: str, include: Include) -> Iterator[tuple[str, Rule]]:
+def parse(path: str, text: str, include: Include) -> Iterator[tuple[str, ParsedRule]]:
     """Files and rules of a script, what it includes in its place.
 
     Args:
@@ -137,7 +137,7 @@ def _qualified(words: list[str]) -> str:
 
 def _statement(
     script: _Script, words: list[str], blocks: list[_Block], file: str
-) -> Iterator[tuple[str, Rule]]:
+) -> Iterator[tuple[str, ParsedRule]]:
     if words[0] == "define" and len(words) > 3 and words[2] == "=":
         script.variables[f"${words[1]}"] = "".join(word for word in words[3:] if word not in "{}")
     elif blocks and blocks[-1].kind == "chain":
@@ -150,7 +150,7 @@ def _statement(
 
 def _in_chain(
     script: _Script, chain: _Block, words: list[str], file: str
-) -> Iterator[tuple[str, Rule]]:
+) -> Iterator[tuple[str, ParsedRule]]:
     if words[0] == "type" and "hook" in words[:-1]:
         chain.hooked = words[1] == "filter"
         script.hooks[chain.name] = _DIRECTIONS.get(words[words.index("hook") + 1])
@@ -160,18 +160,21 @@ def _in_chain(
         yield file, _rule(script, chain.name, words)
 
 
-def _closed(script: _Script, block: _Block) -> Iterator[tuple[str, Rule]]:
+def _closed(script: _Script, block: _Block) -> Iterator[tuple[str, ParsedRule]]:
     """The policy of a chain that packets come to by themselves: accept, when it says nothing."""
     if block.kind == "chain" and block.hooked:
         policy = block.policy or "accept"
         policy = script.variables.get(policy, policy)
         action = _VERDICTS.get(policy, "other")
         direction = script.hooks.get(block.name)
-        yield block.file, Rule(block.name, direction, action, f"policy {policy}", kind="policy")
+        yield (
+            block.file,
+            ParsedRule(block.name, direction, action, f"policy {policy}", kind="policy"),
+        )
 
 
-def _rule(script: _Script, chain: str, words: list[str]) -> Rule:
-    rule = Rule(chain, script.hooks.get(chain), _action(words), " ".join(words))
+def _rule(script: _Script, chain: str, words: list[str]) -> ParsedRule:
+    rule = ParsedRule(chain, script.hooks.get(chain), _action(words), " ".join(words))
     for index, word in enumerate(words):
         after = words[index + 1 : index + 2]
         if after and after[0] in _OF_PROTOCOL and word not in ("th", "packet"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from fleetscan.scanner.tables.firewall_rules.row import Action, Direction, Rule
+from fleetscan.scanner.tables.firewall_rules.parsed_rule import Action, Direction, ParsedRule
 
 _MARK = "### tuple ###"
 _ACTIONS: dict[str, Action] = {
@@ -36,16 +36,16 @@ def is_enabled(conf: str) -> bool:
     )
 
 
-def policies(defaults: str) -> Iterator[Rule]:
+def policies(defaults: str) -> Iterator[ParsedRule]:
     """The default policies of /etc/default/ufw."""
     stated = dict(_SETTING.findall(defaults))
     for name, direction in _POLICIES:
         action = _ACTIONS.get(stated.get(name, "").lower())
         if action:
-            yield Rule(None, direction, action, f"{name}={stated[name]}", kind="policy")
+            yield ParsedRule(None, direction, action, f"{name}={stated[name]}", kind="policy")
 
 
-def rules(text: str, malformed: list[int]) -> Iterator[Rule]:
+def rules(text: str, malformed: list[int]) -> Iterator[ParsedRule]:
     """The rules of user.rules or user6.rules, in their order.
 
     Args:
@@ -61,7 +61,7 @@ def rules(text: str, malformed: list[int]) -> Iterator[Rule]:
                 malformed.append(number)
 
 
-def _rule(line: str) -> Rule | None:
+def _rule(line: str) -> ParsedRule | None:
     # action protocol port destination source-port source [applications] direction, comment=...
     words = [word for word in line.split() if not word.startswith("comment=")]
     if len(words) not in (6, 7, 8, 9):
@@ -76,7 +76,7 @@ def _rule(line: str) -> Rule | None:
     direction, _, interface = way.partition("_")
     if direction not in ("in", "out"):
         return None
-    return Rule(
+    return ParsedRule(
         chain=None,
         direction="forward" if forward else "in" if direction == "in" else "out",
         action=act,

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
-from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.hives import HiveKey
 from fleetscan.appliance.guest.readers.reading import Reader
-from fleetscan.scanner.tables.firewall_rules.row import Action, Direction, Rule
+from fleetscan.scanner.tables.firewall_rules.parsed_rule import Action, Direction, ParsedRule
 
 _SERVICE = "CurrentControlSet\\Services\\MpsSvc"
 _SERVICE_OF_XP = "CurrentControlSet\\Services\\SharedAccess"
@@ -39,10 +39,10 @@ _DEFAULTS: tuple[tuple[Direction, str, int], ...] = (
 """Values of a profile that say what becomes of packets, and what Windows takes them for."""
 
 Fields = Mapping[str, Sequence[str]]
-Places = Sequence[tuple[str, Key]]
+Places = Sequence[tuple[str, HiveKey]]
 
 
-def rules(reader: Reader) -> Iterator[tuple[str, Rule, bool]]:
+def rules(reader: Reader) -> Iterator[tuple[str, ParsedRule, bool]]:
     """Hive, rule and whether it is in force: default policies, then rules, then XP's exceptions.
 
     What group policy sets for a profile counts more than what the machine itself has; rules of
@@ -70,16 +70,16 @@ def rules(reader: Reader) -> Iterator[tuple[str, Rule, bool]]:
         yield from _rules(reader, file, key, on)
         for profile, name in _PROFILES.items():
             malformed: list[str] = []
-            for rule, is_on in exceptions(key.find(profile) or Key(""), name, malformed):
+            for rule, is_on in exceptions(key.find(profile) or HiveKey(""), name, malformed):
                 yield file, rule, is_on and on[name]
             for text in malformed:
                 reader.note(f"{file}: firewall exception {text[:99]!r} is malformed")
 
 
 def _rules(
-    reader: Reader, file: str, key: Key, on: Mapping[str, bool]
-) -> Iterator[tuple[str, Rule, bool]]:
-    for value in (key.find(_RULES) or Key("")).values.values():
+    reader: Reader, file: str, key: HiveKey, on: Mapping[str, bool]
+) -> Iterator[tuple[str, ParsedRule, bool]]:
+    for value in (key.find(_RULES) or HiveKey("")).values.values():
         try:
             rule, is_on = parse("".join(value.texts()), on)
         except ValueError as error:
@@ -88,13 +88,13 @@ def _rules(
         yield file, rule, is_on
 
 
-def is_running(system: Key) -> bool:
+def is_running(system: HiveKey) -> bool:
     """Whether the firewall's service starts by itself; XP's has another name."""
     service = system.find(_SERVICE) or system.find(_SERVICE_OF_XP)
     return service is not None and service.number("Start") == _AUTOMATIC
 
 
-def defaults(places: Places, profile: str, name: str) -> Iterator[tuple[str, Rule]]:
+def defaults(places: Places, profile: str, name: str) -> Iterator[tuple[str, ParsedRule]]:
     """What becomes of packets in and out that no rule is about, and the hive that says so.
 
     Args:
@@ -107,7 +107,7 @@ def defaults(places: Places, profile: str, name: str) -> Iterator[tuple[str, Rul
     for direction, value, otherwise in _DEFAULTS:
         file, number = _number(places, profile, value, otherwise)
         action: Action = "deny" if number == 1 else "allow"
-        yield file, Rule(name, direction, action, f"{value}={number}", kind="policy")
+        yield file, ParsedRule(name, direction, action, f"{value}={number}", kind="policy")
 
 
 def _number(places: Places, profile: str, name: str, otherwise: int) -> tuple[str, int]:
@@ -120,7 +120,7 @@ def _number(places: Places, profile: str, name: str, otherwise: int) -> tuple[st
     return (places[-1][0] if places else ""), otherwise
 
 
-def parse(text: str, on: Mapping[str, bool]) -> tuple[Rule, bool]:
+def parse(text: str, on: Mapping[str, bool]) -> tuple[ParsedRule, bool]:
     """A rule as Windows since Vista writes it, and whether it is in force.
 
     Args:
@@ -139,7 +139,7 @@ def parse(text: str, on: Mapping[str, bool]) -> tuple[Rule, bool]:
     source, destination = (far, near) if direction == "in" else (near, far)
     protocol = _first(fields, "Protocol")
     profiles = fields.get("Profile", ())
-    rule = Rule(
+    rule = ParsedRule(
         ",".join(profiles) or None,
         direction,
         _ACTIONS.get(action.lower(), "other"),
@@ -184,7 +184,9 @@ def _joined(fields: Fields, name: str) -> str | None:
     return ",".join(fields.get(name, ())) or None
 
 
-def exceptions(profile: Key, name: str, malformed: list[str]) -> Iterator[tuple[Rule, bool]]:
+def exceptions(
+    profile: HiveKey, name: str, malformed: list[str]
+) -> Iterator[tuple[ParsedRule, bool]]:
     """Ports and programs that XP's firewall lets in, and whether each is switched on.
 
     Args:
@@ -193,7 +195,7 @@ def exceptions(profile: Key, name: str, malformed: list[str]) -> Iterator[tuple[
         malformed: gets the texts of those that are none.
     """
     for kind in ("GloballyOpenPorts", "AuthorizedApplications"):
-        for value in (profile.find(f"{kind}\\List") or Key("")).values.values():
+        for value in (profile.find(f"{kind}\\List") or HiveKey("")).values.values():
             text = "".join(value.texts())
             match = _EXCEPTION.fullmatch(text)
             if match is None:
@@ -201,7 +203,7 @@ def exceptions(profile: Key, name: str, malformed: list[str]) -> Iterator[tuple[
                 continue
             is_port = kind == "GloballyOpenPorts"
             port, _, protocol = match[1].partition(":") if is_port else ("", "", "")
-            rule = Rule(
+            rule = ParsedRule(
                 name,
                 "in",
                 "allow",

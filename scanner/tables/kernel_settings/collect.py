@@ -77,21 +77,21 @@ def _parameters(
 
 
 def _rows(
-    reader: Reader, paths: Iterable[str], parse: Callable[[str], Iterator[parsers.Line]]
+    reader: Reader, paths: Iterable[str], parse: Callable[[str], Iterator[parsers.SettingLine]]
 ) -> Iterator[KernelSetting]:
     for position, (path, line) in enumerate(_lines(reader, paths, parse)):
         yield _row(position, path, line, in_force=True)
 
 
 def _lines(
-    reader: Reader, paths: Iterable[str], parse: Callable[[str], Iterator[parsers.Line]]
-) -> Iterator[tuple[str, parsers.Line]]:
+    reader: Reader, paths: Iterable[str], parse: Callable[[str], Iterator[parsers.SettingLine]]
+) -> Iterator[tuple[str, parsers.SettingLine]]:
     for path in paths:
         for line in parse(reader.text(path) or ""):
             yield path, line
 
 
-def _row(position: int, path: str, line: parsers.Line, *, in_force: bool) -> KernelSetting:
+def _row(position: int, path: str, line: parsers.SettingLine, *, in_force: bool) -> KernelSetting:
     return KernelSetting(
         kind=line.kind,
         name=line.name,

@@ -18,7 +18,7 @@ _NAMES_A_MODULE = frozenset(_COMMANDS.values()) - {"alias"}
 
 
 @dataclass(frozen=True)
-class Line:
+class SettingLine:
     """One setting: line of its file, from 1, kind, name and value."""
 
     number: int
@@ -40,7 +40,7 @@ def parameter_name(text: str) -> str:
     return text.translate(_SWAPPED) if slash >= 0 and (dot < 0 or slash < dot) else text
 
 
-def sysctl(text: str) -> Iterator[Line]:
+def sysctl(text: str) -> Iterator[SettingLine]:
     """Parameters of a sysctl.d file; a leading ``-`` (failure is no error) is left out.
 
     A name without value, which keeps a pattern from setting it, has a null value.
@@ -51,19 +51,21 @@ def sysctl(text: str) -> Iterator[Line]:
         excluded = name.startswith("-") and not equals
         name = name.removeprefix("-").strip()
         if name and name[0] not in "#;" and (equals or excluded):
-            yield Line(number, "sysctl", parameter_name(name), value.strip() if equals else None)
+            yield SettingLine(
+                number, "sysctl", parameter_name(name), value.strip() if equals else None
+            )
 
 
-def modules_load(text: str) -> Iterator[Line]:
+def modules_load(text: str) -> Iterator[SettingLine]:
     """Modules of a modules-load.d file or of Debian's /etc/modules, one a line."""
     for number, line in enumerate(text.split("\n"), start=1):
         words = line.split(None, 1)
         if words and words[0][0] not in "#;":
             arguments = words[1].strip() if len(words) > 1 else None
-            yield Line(number, "load", _module(words[0]), arguments)
+            yield SettingLine(number, "load", _module(words[0]), arguments)
 
 
-def modprobe(text: str) -> Iterator[Line]:
+def modprobe(text: str) -> Iterator[SettingLine]:
     """Commands of a modprobe.d file; those that kmod does not know are left out, as it does."""
     for number, line in _logical_lines(text):
         words = line.split(None, 2)
@@ -71,7 +73,7 @@ def modprobe(text: str) -> Iterator[Line]:
             continue
         kind = _COMMANDS[words[0]]
         name = _module(words[1]) if kind in _NAMES_A_MODULE else words[1]
-        yield Line(number, kind, name, words[2].strip() if len(words) > 2 else None)
+        yield SettingLine(number, kind, name, words[2].strip() if len(words) > 2 else None)
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:

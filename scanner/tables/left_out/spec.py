@@ -8,7 +8,7 @@ from fleetscan.appliance.ground.schema import Origin, Scope, column, table
 
 
 @table(scope=Scope.MACHINE, origin=Origin.RUN)
-class LeftOut:
+class LeftOutRow:
     """Files of scanned folders that are not machines of their own, and why.
 
     A file has a row under each machine that it belongs to, so the number of its rows is the number

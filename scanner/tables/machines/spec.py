@@ -37,7 +37,7 @@ class Stage(Choice):
 
 
 @table(scope=Scope.MACHINE, origin=Origin.RUN)
-class Machine:
+class MachineRow:
     """What was scanned, and what became of it.
 
     Every machine of a run has exactly one row here, even if nothing of it could be read.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
-from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.hives import HiveKey
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.network.formats import Interface
 
@@ -42,19 +42,19 @@ def interfaces(reader: Reader) -> Iterator[Interface]:
     for key in system.below(_INTERFACES):
         if "enabledhcp" in key.values or key.texts("IPAddress"):
             yield _interface(key, _name(system, key))
-    everywhere = system.find(_TCPIP) or Key("")
+    everywhere = system.find(_TCPIP) or HiveKey("")
     servers, search = _servers(everywhere), _search(everywhere)
     if servers or search:
         yield Interface(None, name_servers=servers, search=search)
 
 
-def _name(system: Key, key: Key) -> str:
+def _name(system: HiveKey, key: HiveKey) -> str:
     """The connection's name, as people see it; else the interface's GUID."""
     connection = system.find(f"{_CONNECTIONS}\\{key.name}\\Connection")
     return (connection.text("Name") if connection else None) or key.name
 
 
-def _interface(key: Key, name: str) -> Interface:
+def _interface(key: HiveKey, name: str) -> Interface:
     dynamic = key.number("EnableDHCP") == 1
     leased = key.text("DhcpIPAddress")
     fixed = zip(key.texts("IPAddress"), key.texts("SubnetMask"), strict=False)
@@ -71,11 +71,11 @@ def _interface(key: Key, name: str) -> Interface:
     )
 
 
-def _servers(key: Key) -> list[str]:
+def _servers(key: HiveKey) -> list[str]:
     return _real((key.text("NameServer") or "").replace(",", " ").split())
 
 
-def _search(key: Key) -> list[str]:
+def _search(key: HiveKey) -> list[str]:
     """Domains that names are searched in: those of a list, else the system's own."""
     return [*(key.text("SearchList") or key.text("Domain") or "").replace(",", " ").split()]
 

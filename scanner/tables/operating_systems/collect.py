@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from fleetscan.appliance.ground.problems import Problems
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.readers import release as release_files
 from fleetscan.appliance.guest.readers.release import Release, parse_assignments, version_numbers
 from fleetscan.appliance.guest.root import Root

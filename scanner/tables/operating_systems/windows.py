@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from fleetscan.appliance.ground.problems import Problems
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import MICROSECOND
-from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
-from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.hives import HiveKey
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.operating_systems.spec import OperatingSystem
 
@@ -65,9 +65,9 @@ def is_hibernated(root: Root, problems: Problems) -> bool | None:
         return None
 
 
-def describe(software: Key, system: Key) -> OperatingSystem:
+def describe(software: HiveKey, system: HiveKey) -> OperatingSystem:
     """The row that the two hives give."""
-    version = software.find(_VERSION) or Key("")
+    version = software.find(_VERSION) or HiveKey("")
     major, minor = _numbers(version)
     build = version.text("CurrentBuildNumber") or version.text("CurrentBuild")
     revision = version.number("UBR")
@@ -105,7 +105,7 @@ def describe(software: Key, system: Key) -> OperatingSystem:
     )
 
 
-def _numbers(version: Key) -> tuple[int | None, int | None]:
+def _numbers(version: HiveKey) -> tuple[int | None, int | None]:
     """Major and minor version; before Windows 10 they stand in a text such as 6.1."""
     major, minor = (
         version.number("CurrentMajorVersionNumber"),
@@ -132,17 +132,17 @@ def _nt_product(version: str | None, kind: str | None) -> str | None:
     return " ".join(filter(None, ("Windows NT", version, _NT_KINDS.get((kind or "").lower()))))
 
 
-def _architecture(system: Key) -> str | None:
+def _architecture(system: HiveKey) -> str | None:
     stated = _text(system, _ENVIRONMENT, "PROCESSOR_ARCHITECTURE") or ""
     return _ARCHITECTURES.get(stated.lower())
 
 
-def _installed(version: Key) -> int | None:
+def _installed(version: HiveKey) -> int | None:
     if seconds := version.number("InstallDate"):
         return seconds * MICROSECOND
     return hives.filetime(version.number("InstallTime"))
 
 
-def _text(hive: Key, path: str, name: str) -> str | None:
+def _text(hive: HiveKey, path: str, name: str) -> str | None:
     key = hive.find(path)
     return key.text(name) if key else None

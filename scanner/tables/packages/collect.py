@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fleetscan.appliance.ground.problems import Problems
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import NotApplicable
-from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import release
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.languages import golang, java, node, python, ruby

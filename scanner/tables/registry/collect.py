@@ -9,9 +9,9 @@ from fleetscan.appliance.ground.redaction import MARKER, is_secret
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
-from fleetscan.appliance.guest.readers.hives import Key, Value
+from fleetscan.appliance.guest.readers.hives import HiveKey, Value
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables.registry import keys
+from fleetscan.scanner.tables.registry import default_keys
 from fleetscan.scanner.tables.registry.spec import RegistryValue, ValueType
 
 VALUE_LIMIT = 4096
@@ -42,13 +42,13 @@ def collect(root: Root) -> Iterator[RegistryValue]:
     if not root.windows:
         raise NotApplicable("no Windows registry")
     problems = Problems()
-    for hive, wanted in keys.MACHINE.items():
+    for hive, wanted in default_keys.MACHINE.items():
         more = tuple(_asked(root.options.registry, f"HKLM\\{hive}"))
         top = hives.read_system(root, hive, (*wanted, *more), problems)
         yield from values(top, f"HKLM\\{hive}")
-    wanted_of_users = (*keys.USER, *_asked(root.options.registry, "HKU"))
+    wanted_of_users = (*default_keys.USER, *_asked(root.options.registry, "HKU"))
     for account, path in hives.user_hives(root):
-        top = hives.read(root, path, wanted_of_users, problems) or Key("")
+        top = hives.read(root, path, wanted_of_users, problems) or HiveKey("")
         yield from values(top, f"HKU\\{account}")
     problems.finish()
 
@@ -57,10 +57,10 @@ def _asked(paths: tuple[str, ...], prefix: str) -> Iterator[Want]:
     """What a scan asks for besides, of the hive with a prefix."""
     for path in paths:
         if path.upper().startswith(f"{prefix}\\"):
-            yield Want(path[len(prefix) + 1 :], keys.DEPTH)
+            yield Want(path[len(prefix) + 1 :], default_keys.DEPTH)
 
 
-def values(top: Key, prefix: str) -> Iterator[RegistryValue]:
+def values(top: HiveKey, prefix: str) -> Iterator[RegistryValue]:
     """Rows of a hive's values.
 
     Args:
@@ -74,7 +74,7 @@ def values(top: Key, prefix: str) -> Iterator[RegistryValue]:
         yield from values(key, f"{prefix}\\{name}")
 
 
-def row(path: str, key: Key, value: Value) -> RegistryValue:
+def row(path: str, key: HiveKey, value: Value) -> RegistryValue:
     """The row of one value."""
     number = value.number()
     text = _text(value, number)

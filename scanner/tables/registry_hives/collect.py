@@ -9,8 +9,8 @@ import struct
 from collections.abc import Iterator
 
 from fleetscan.appliance.ground.problems import Problems
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import NotApplicable
-from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivelogs import Recovery
 from fleetscan.appliance.guest.root import Root

@@ -89,7 +89,12 @@ def _anacron(reader: Reader) -> Iterator[ScheduledTask]:
 
 
 def _rows(
-    kind: Kind, path: str, entries: Iterable[crontab.Entry], user: str | None, *, enabled: bool
+    kind: Kind,
+    path: str,
+    entries: Iterable[crontab.CrontabEntry],
+    user: str | None,
+    *,
+    enabled: bool,
 ) -> Iterator[ScheduledTask]:
     for entry in entries:
         yield ScheduledTask(

@@ -27,7 +27,7 @@ _CRONIE_PASSED_OVER = re.compile(r"\..*|#.*|.*~|.*\.(?:rpmsave|rpmorig|rpmnew|cf
 
 
 @dataclass(frozen=True)
-class Entry:
+class CrontabEntry:
     """One line of a crontab or anacrontab; the name is that of anacron's job."""
 
     line: int
@@ -37,7 +37,7 @@ class Entry:
     name: str | None = None
 
 
-def parse(text: str, *, with_user: bool, malformed: list[int]) -> Iterator[Entry]:
+def parse(text: str, *, with_user: bool, malformed: list[int]) -> Iterator[CrontabEntry]:
     """Entries of a crontab.
 
     Args:
@@ -54,17 +54,17 @@ def parse(text: str, *, with_user: bool, malformed: list[int]) -> Iterator[Entry
             malformed.append(number)
             continue
         user = words[times] if with_user else None
-        yield Entry(number, " ".join(words[:times]), user, _without_input(words[-1]))
+        yield CrontabEntry(number, " ".join(words[:times]), user, _without_input(words[-1]))
 
 
-def parse_anacron(text: str, malformed: list[int]) -> Iterator[Entry]:
+def parse_anacron(text: str, malformed: list[int]) -> Iterator[CrontabEntry]:
     """Entries of an anacrontab: period in days, delay in minutes, name, command."""
     for number, line in _entries(text):
         words = line.split(None, 3)
         if len(words) < 4 or not _PERIOD.fullmatch(words[0]) or not words[1].isdigit():
             malformed.append(number)
             continue
-        yield Entry(number, f"{words[0]} {words[1]}", "root", words[3].rstrip(), words[2])
+        yield CrontabEntry(number, f"{words[0]} {words[1]}", "root", words[3].rstrip(), words[2])
 
 
 def _entries(text: str) -> Iterator[tuple[int, str]]:

@@ -16,7 +16,7 @@ _NAMESPACE_MARK = " "
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskFile:
     """What a task's file says of it.
 
     Attributes:
@@ -62,7 +62,7 @@ class _Element:
         return default if text is None else text in ("true", "1")
 
 
-def parse(content: bytes) -> Task:
+def parse(content: bytes) -> TaskFile:
     """The task of a file.
 
     Raises:
@@ -72,7 +72,7 @@ def parse(content: bytes) -> Task:
     if task.name != "Task":
         raise ValueError(f"is not a task but {task.name!r}")
     principal = _principal(task)
-    return Task(
+    return TaskFile(
         name=task.get("RegistrationInfo", "URI"),
         schedule="; ".join(map(_trigger, task.below("Triggers"))),
         user=principal.get("UserId") or principal.get("GroupId"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
-from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.hives import HiveKey
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.scheduled_tasks import jobfile, taskxml
 from fleetscan.scanner.tables.scheduled_tasks.spec import ScheduledTask
@@ -112,7 +112,7 @@ def _jobs(reader: Reader) -> Iterator[ScheduledTask]:
 
 
 def _of_file(
-    path: str, name: str, task: taskxml.Task, entry: Cached | None, *, registered: bool
+    path: str, name: str, task: taskxml.TaskFile, entry: Cached | None, *, registered: bool
 ) -> ScheduledTask:
     return ScheduledTask(
         kind="windows",
@@ -145,15 +145,15 @@ def _of_registry(hive: str, entry: Cached) -> ScheduledTask:
     )
 
 
-def cached(software: Key) -> dict[str, Cached]:
+def cached(software: HiveKey) -> dict[str, Cached]:
     """The tasks that the registry knows, by their path in the scheduler's tree in lower case."""
     tree = software.find(_TREE)
     return {entry.name.lower(): entry for entry in _leaves(software, tree, "")} if tree else {}
 
 
-def _leaves(software: Key, key: Key, path: str) -> Iterator[Cached]:
+def _leaves(software: HiveKey, key: HiveKey, path: str) -> Iterator[Cached]:
     if identifier := key.text("Id"):
-        task = software.find(f"{_TASKS}\\{identifier}") or Key("")
+        task = software.find(f"{_TASKS}\\{identifier}") or HiveKey("")
         yield Cached(path, last_run(task.data("DynamicInfo")), command(task.data("Actions")))
     for below in key.keys.values():
         yield from _leaves(software, below, f"{path}\\{below.name}")

@@ -49,7 +49,7 @@ def read_units(root: Root) -> systemd.UnitTree:
     Raises:
         OSError: one cannot be read.
     """
-    listings: dict[tuple[int, int], systemd.Listing] = {}
+    listings: dict[tuple[int, int], systemd.UnitListing] = {}
     same: dict[str, str] = {}
     for path in systemd.SEARCH_PATH:
         if not root.is_dir(path):
@@ -63,7 +63,7 @@ def read_units(root: Root) -> systemd.UnitTree:
     return systemd.UnitTree(listings.values(), same)
 
 
-def _listing(root: Root, path: str) -> systemd.Listing:
+def _listing(root: Root, path: str) -> systemd.UnitListing:
     files, links, folders = _entries(root, path)
     pulls, dropins = {}, {}
     for folder in folders:
@@ -72,7 +72,7 @@ def _listing(root: Root, path: str) -> systemd.Listing:
         elif folder.endswith(".d"):
             names = root.listdir(f"{path}/{folder}")
             dropins[folder] = tuple(name for name in names if name.endswith(".conf"))
-    return systemd.Listing(path, files, links, pulls, dropins)
+    return systemd.UnitListing(path, files, links, pulls, dropins)
 
 
 def _entries(root: Root, path: str) -> tuple[dict[str, int], dict[str, str], list[str]]:

@@ -35,7 +35,7 @@ _LINKS_FOLLOWED = 64
 
 
 @dataclass(frozen=True)
-class Listing:
+class UnitListing:
     """What one unit directory lists.
 
     Attributes:
@@ -84,7 +84,7 @@ class UnitTree:
         same: other paths of a listed directory, such as /lib/systemd/system of /usr/lib's.
     """
 
-    def __init__(self, listings: Iterable[Listing], same: Mapping[str, str]) -> None:
+    def __init__(self, listings: Iterable[UnitListing], same: Mapping[str, str]) -> None:
         self.listings = tuple(listings)
         self._same = same
         self._by_path = {listing.path: listing for listing in self.listings}
@@ -145,7 +145,7 @@ class UnitTree:
         folder = posixpath.dirname(path)
         return self._same.get(folder, folder) not in self._by_path
 
-    def _holder(self, name: str) -> Listing | None:
+    def _holder(self, name: str) -> UnitListing | None:
         for listing in self.listings:
             if name in listing.files or name in listing.links:
                 return listing
@@ -162,7 +162,7 @@ class UnitTree:
             )
         return Definition(name, target, masked=listing.files[base] == 0)
 
-    def _chase(self, listing: Listing, name: str) -> str:
+    def _chase(self, listing: UnitListing, name: str) -> str:
         path = f"{listing.path}/{name}"
         for _ in range(_LINKS_FOLLOWED):
             folder, base = posixpath.split(path)

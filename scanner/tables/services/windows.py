@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
-from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.hives import HiveKey
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.services.spec import Service, State
 
@@ -41,7 +41,7 @@ def collect(root: Root) -> Iterator[Service]:
     problems.finish()
 
 
-def services(keys: Iterator[Key]) -> Iterator[Service]:
+def services(keys: Iterator[HiveKey]) -> Iterator[Service]:
     """Rows of keys below Services; those of another kind, such as performance data, have none."""
     for key in keys:
         kind = key.number("Type") or 0

@@ -6,12 +6,12 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import NotApplicable
-from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables.config.sshd import Reader as SshdReader
+from fleetscan.scanner.tables.config.sshd import SshdReader
 from fleetscan.scanner.tables.ssh_keys import keys
 from fleetscan.scanner.tables.ssh_keys.spec import SshKey
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from fleetscan.appliance.ground.problems import Problems
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import MICROSECOND, NotApplicable
-from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.users import logins, windows

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fleetscan.appliance.ground.problems import Problems
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
 

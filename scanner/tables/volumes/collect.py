@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.machine import GuestMachine, need_disks
-from fleetscan.scanner.tables.volumes.spec import Volume
+from fleetscan.scanner.tables.volumes.spec import VolumeRow
 
 
-def collect(machine: GuestMachine) -> Iterator[Volume]:
+def collect(machine: GuestMachine) -> Iterator[VolumeRow]:
     """One row a volume.
 
     Raises:
@@ -18,7 +18,7 @@ def collect(machine: GuestMachine) -> Iterator[Volume]:
     """
     problems = Problems()
     for volume in need_disks(machine).volumes:
-        yield Volume(**dataclasses.asdict(volume))
+        yield VolumeRow(**dataclasses.asdict(volume))
         if volume.error:
             problems.note(f"{volume.name}: {volume.error}")
     problems.finish()

@@ -8,7 +8,7 @@ from fleetscan.appliance.ground.schema import IS_DEVICE, U64, Scope, column, tab
 
 
 @table(scope=Scope.MACHINE)
-class Volume:
+class VolumeRow:
     """Logical volumes, RAID arrays, encrypted containers and btrfs subvolumes."""
 
     kind: Literal["lvm", "md", "ldm", "luks", "bitlocker", "bcache", "raid", "btrfs_subvolume"] = (

@@ -13,7 +13,7 @@ import pytest
 from fleetscan.appliance.ground import wire
 from fleetscan.appliance.ground.schema import IncompleteError, NotApplicable, Origin, Scope
 from fleetscan.appliance.ground.wire import FrameKind
-from fleetscan.appliance.guest.__main__ import Agent
+from fleetscan.appliance.guest.__main__ import Operations
 from fleetscan.appliance.guest.machine import DirectoryMachine
 from fleetscan.appliance.guest.root import Mount, Root
 from fleetscan.scanner import tables
@@ -66,7 +66,7 @@ def test_files_are_all_that_lacks_unless_a_collector_looked_where_nothing_is_mou
     (tmp_path / "etc/hosts").write_text("address\n")
     stream = Stream("config")
     with Root("r", str(tmp_path), mounts) as root:
-        Agent(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
+        Operations(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
     assert (stream.last["name"], stream.last["unread"]) == (name, unread)
 
 
@@ -96,7 +96,7 @@ class Broken:
 def test_what_a_collector_states_is_told_as_it_is(error: Exception, told: str) -> None:
     stream = Stream("users")
     with Root("r", "/") as root:
-        Agent(stream, cast(DirectoryMachine, Machine(root)), cast(Any, Broken(error))).serve()
+        Operations(stream, cast(DirectoryMachine, Machine(root)), cast(Any, Broken(error))).serve()
     assert re.fullmatch(told, stream.last["message"])
     assert stream.last["name"] == type(error).__name__
 
@@ -107,7 +107,7 @@ def test_what_a_collector_states_is_told_as_it_is(error: Exception, told: str) -
 def test_any_other_error_of_a_collector_is_a_bug_and_says_where(error: Exception) -> None:
     stream = Stream("users")
     with Root("r", "/") as root:
-        Agent(stream, cast(DirectoryMachine, Machine(root)), cast(Any, Broken(error))).serve()
+        Operations(stream, cast(DirectoryMachine, Machine(root)), cast(Any, Broken(error))).serve()
     assert stream.last["name"] == type(error).__name__
     where = r"\(a bug in fleetscan, at guest/test_agent\.py:[0-9]+ collect < "
     assert re.search(where, stream.last["message"][:1000])
@@ -151,7 +151,7 @@ def errors(top: Path, *mounts: Mount) -> dict[str, tuple[str, list[str] | None]]
     with Root("r", str(top), mounts) as root:
         for table in ROOT_TABLES:
             stream = Stream(table)
-            Agent(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
+            Operations(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
             if stream.last and stream.last["name"] != "NotApplicable":
                 found[table] = stream.last["message"], stream.last["unread"]
     return found
@@ -258,7 +258,7 @@ def test_whatever_stands_in_a_files_place_fails_its_table_and_leaves_the_others(
     with Root("r", str(tmp_path)) as root:
         for table in {WELL_KNOWN[path], "services", "kernel_settings"}:
             stream = Stream(table)
-            Agent(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
+            Operations(stream, cast(DirectoryMachine, Machine(root)), tables).serve()
             name = stream.last["name"] if stream.last else None
             assert (name not in (None, "NotApplicable")) is (table == WELL_KNOWN[path]), table
             assert "Errno" not in (stream.last or {"message": ""})["message"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetscan.appliance.ground.mounts import Entry
+from fleetscan.appliance.ground.mounts import FstabEntry
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.fstab import parse, parse_crypttab, resolve
 from tests.strategies import guest_texts
@@ -42,12 +42,12 @@ def found(source: str) -> str | None:
 
 def test_a_line_has_six_fields() -> None:
     assert parse("UUID=1-2 /boot vfat umask=0077,ro 0 2\n") == [
-        Entry("UUID=1-2", "/boot", "vfat", ("umask=0077", "ro"), 2)
+        FstabEntry("UUID=1-2", "/boot", "vfat", ("umask=0077", "ro"), 2)
     ]
 
 
 def test_fields_that_are_left_out_have_their_defaults() -> None:
-    assert parse("/dev/sda1 / ext4") == [Entry("/dev/sda1", "/", "ext4", ("defaults",), 0)]
+    assert parse("/dev/sda1 / ext4") == [FstabEntry("/dev/sda1", "/", "ext4", ("defaults",), 0)]
     assert parse("/dev/sda1 / ext4 ro 1")[0].check_pass == 0
 
 
@@ -60,7 +60,7 @@ def test_what_is_no_entry_is_passed_over(line: str) -> None:
     "line", ["a\t/b  \t ext4\tdefaults\t0\t0", "  a /b ext4 defaults 0 0  # no comment here"]
 )
 def test_blanks_of_any_kind_part_fields(line: str) -> None:
-    assert parse(line) == [Entry("a", "/b", "ext4", ("defaults",), 0)]
+    assert parse(line) == [FstabEntry("a", "/b", "ext4", ("defaults",), 0)]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_quotes_around_a_tags_value_fall_off() -> None:
     ],
 )
 def test_sources_that_can_only_be_block_devices_are_told_apart(source: str, expected: bool) -> None:
-    assert Entry(source, "/", "ext4", (), 0).names_device is expected
+    assert FstabEntry(source, "/", "ext4", (), 0).names_device is expected
 
 
 @given(guest_texts())

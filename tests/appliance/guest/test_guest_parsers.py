@@ -8,9 +8,9 @@ import pytest
 
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.filesystems import Subvolume, parse_subvolumes
-from fleetscan.appliance.guest.layers import closed
+from fleetscan.appliance.guest.volume_layers import closed
 from fleetscan.appliance.guest.volumes.arrays import device_path
-from fleetscan.appliance.guest.volumes.encryption import Key, open_container
+from fleetscan.appliance.guest.volumes.encryption import VolumeKey, open_container
 from fleetscan.appliance.guest.volumes.lvm import exported, parse_lvs
 
 # -- lvs --reportformat json -----------------------------------------------------------------
@@ -121,7 +121,7 @@ LUKS = BlockDevice("/dev/sda2", 200, probe={"TYPE": "crypto_LUKS", "UUID": "aB",
 
 
 def test_an_encrypted_container_without_a_key_is_named_with_its_version() -> None:
-    volume = open_container(LUKS, [Key("other", b"secret")])
+    volume = open_container(LUKS, [VolumeKey("other", b"secret")])
     assert (volume.name, volume.layout, volume.size) == ("/dev/sda2", "luks2", 200)
     assert (volume.active, volume.uuid, volume.device) == (False, "aB", None)
     assert volume.error == "encrypted (LUKS), and no key was given"
@@ -149,11 +149,11 @@ def test_volumes_that_are_never_opened_are_named() -> None:
     [("all", True), ("Ab", True), ("/dev/sda2", True), ("/dev/sda", False), ("", False)],
 )
 def test_a_key_is_for_everything_or_one_container(selector: str, wanted: bool) -> None:
-    assert Key(selector, b"secret").is_for(LUKS) is wanted
+    assert VolumeKey(selector, b"secret").is_for(LUKS) is wanted
 
 
 def test_a_key_is_never_shown() -> None:
-    assert "secret" not in repr(Key("all", b"secret"))
+    assert "secret" not in repr(VolumeKey("all", b"secret"))
 
 
 # -- mdadm -----------------------------------------------------------------------------------

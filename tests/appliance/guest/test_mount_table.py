@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance.ground.mounts import Entry
+from fleetscan.appliance.ground.mounts import FstabEntry
 from fleetscan.appliance.guest import mdadm_conf, mount_table
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.fstab import parse, resolve
@@ -105,7 +105,7 @@ def test_a_windows_has_no_fstab_whatever_lies_in_its_etc(tree: Path) -> None:
 # -- Kinds of entries --------------------------------------------------------------------------
 
 
-def entry(line: str) -> Entry:
+def entry(line: str) -> FstabEntry:
     (found,) = parse(line)
     return found
 

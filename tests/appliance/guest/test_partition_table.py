@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.guest import blkid, disks, partition_table, partitioning
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.partition_table import Table
+from fleetscan.appliance.guest.partition_table import PartitionTable
 from fleetscan.scanner.tables.partitions.collect import to_row
 
 SIZE = 64 << 20
@@ -49,7 +49,7 @@ def damage(path: Path, *places: int) -> Path:
     return path
 
 
-def table_of(path: Path) -> Table:
+def table_of(path: Path) -> PartitionTable:
     return disks.table(str(path), 512)
 
 

@@ -177,11 +177,11 @@ def test_many_at_once_do_not_mix() -> None:
 # -- Nobody goes another way -----------------------------------------------------------------
 
 _ALLOWED = {
-    "appliance/confinement/process.py": "the one way for what reads images",
+    "appliance/confinement/confined_process.py": "the one way for what reads images",
     "appliance/host/child.py": "a worker that is talked to",
     "appliance/host/command.py": "the one way",
     "appliance/privileges.py": "what lives as long as a block, such as QEMU",
-    "scanner/sources/keys.py": "a user's command, which may ask at the terminal and is never named",
+    "scanner/sources/volume_keys.py": "a user's command, which may ask at the terminal",
 }
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from fleetscan.appliance.guest.root import Root
-from fleetscan.rules import facts
+from fleetscan.rules import case_facts
 from fleetscan.scanner.derived.directory_usage import DirectoryUsages
 from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.tables import load_collector, load_tables
@@ -101,7 +101,7 @@ def test_too_many_directories_are_counted_above(
 
 def lies(number: int, **columns: object) -> pa.Table:
     """Rows of the table of files, of which every one has the columns given."""
-    row = facts.complete({"files": [{"type": "file", "links": 1}]})["files"][0]
+    row = case_facts.complete({"files": [{"type": "file", "links": 1}]})["files"][0]
     own = [column.name for column in load_tables()["files"].columns]
     plain = {name: row[name] for name in own} | dict.fromkeys(
         ("accessed", "modified", "changed"), 0

@@ -16,7 +16,7 @@ from fleetscan.appliance.ground.errors import FleetscanError, PreflightError, Us
 from fleetscan.scanner import preflight
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
-from fleetscan.scanner.preflight import Policy
+from fleetscan.scanner.preflight import DiskPolicy
 from fleetscan.scanner.preflight.plan import open_checked
 from fleetscan.scanner.sources import Disk, Machine, SourceOptions, find_machines, listing
 from fleetscan.scanner.sources.base import LeftOut
@@ -171,7 +171,7 @@ def test_a_listed_disk_that_is_a_folder_fails_alone(fleet: Path) -> None:
     (fleet / "evil" / "folder.img").mkdir()
     (disk,) = written(fleet, "disks: [folder.img]\n").disks
     with pytest.raises(PreflightError, match="neither a regular file"):
-        preflight.examine(disk, Policy())
+        preflight.examine(disk, DiskPolicy())
 
 
 @pytest.mark.parametrize("target", ["secret/secret.img", "secret/../secret/nothing", "/dev/null"])
@@ -199,7 +199,7 @@ def test_a_link_that_is_led_elsewhere_after_the_listing_is_not_followed(fleet: P
     (disk,) = found["evil/folder/secret.img"].disks
     for moved in (disk, Disk(str(link), within=disk.within)):
         with pytest.raises(PreflightError, match="outside of its source"):
-            preflight.examine(moved, Policy())
+            preflight.examine(moved, DiskPolicy())
 
 
 def test_a_folder_that_becomes_a_link_while_its_file_is_opened_is_seen(
@@ -223,7 +223,7 @@ def test_a_link_into_an_allowed_directory_is_followed(fleet: Path) -> None:
     (fleet / "evil" / "link.img").symlink_to(fleet.parent / "secret" / "secret.img")
     options = SourceOptions(allowed_directories=(str(fleet.parent / "secret"),))
     (disk,) = machines(fleet, options=options)["evil/link.img"].disks
-    assert preflight.examine(disk, Policy()).layers[0].path.endswith("secret/secret.img")
+    assert preflight.examine(disk, DiskPolicy()).layers[0].path.endswith("secret/secret.img")
 
 
 def test_links_in_a_row_longer_than_anything_follows_are_errors(fleet: Path) -> None:
@@ -238,7 +238,7 @@ def test_links_in_a_row_longer_than_anything_follows_are_errors(fleet: Path) -> 
     disk = Disk(str(fleet / "evil" / "0000.img"))
     assert preflight.referred_files(disk) == ()
     with pytest.raises(PreflightError, match="too many symbolic links"):
-        preflight.examine(disk, Policy())
+        preflight.examine(disk, DiskPolicy())
 
 
 def test_more_files_left_out_than_one_message_holds_are_all_rows() -> None:
@@ -267,7 +267,7 @@ def test_a_source_that_is_itself_a_link_is_scanned(fleet: Path) -> None:
     found = machines(fleet.parent / "alias")
     assert {machine.error for machine in found.values()} == {None}
     (disk,) = found["honest.img"].disks
-    preflight.examine(disk, Policy())
+    preflight.examine(disk, DiskPolicy())
 
 
 def make_fifo(path: Path) -> None:

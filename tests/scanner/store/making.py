@@ -13,13 +13,13 @@ from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.groups.spec import Group
-from fleetscan.scanner.tables.machines.spec import Machine, Outcome
+from fleetscan.scanner.tables.machines.spec import MachineRow, Outcome
 
 ROOT = "/dev/sda1"
 
 
 def machine_rows(machine_id: str, facts_run: str, outcome: Outcome = Outcome.OK) -> pa.Table:
-    row = Machine(
+    row = MachineRow(
         outcome=outcome,
         error=None,
         error_kind=None,

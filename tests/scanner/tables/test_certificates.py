@@ -42,7 +42,7 @@ def _shown(path: Path, *what: str) -> list[str]:
     return [line.partition("=")[2] for line in shown.stdout.splitlines()]
 
 
-def _agrees_with_openssl(path: Path, found: x509.Certificate) -> None:
+def _agrees_with_openssl(path: Path, found: x509.ParsedCertificate) -> None:
     what = ("-subject", "-issuer", "-serial", "-fingerprint", "-sha256")
     subject, issuer, serial, fingerprint = _shown(path, *what)
     assert (found.subject, found.issuer) == (subject, issuer)

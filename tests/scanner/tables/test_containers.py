@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.scanner.tables.containers import bolt, stores
-from fleetscan.scanner.tables.containers.bolt import BoltError, Bucket, Database
+from fleetscan.scanner.tables.containers.bolt import BoltDatabase, BoltError, Bucket
 from tests.scanner.tables.run_case import REPOSITORY, run
 from tests.strategies import guest_texts
 
@@ -30,8 +30,8 @@ def everything(bucket: Bucket, left: int = 20) -> int:
 
 
 def test_databases_of_real_engines_are_read_to_the_end() -> None:
-    assert everything(Database(META).root()) > 100
-    assert everything(Database(PODMAN).root()) > 20
+    assert everything(BoltDatabase(META).root()) > 100
+    assert everything(BoltDatabase(PODMAN).root()) > 20
 
 
 @settings(max_examples=200)
@@ -48,14 +48,14 @@ def test_damaged_databases_give_what_is_whole(
         damaged[place % len(data) : place % len(data) + len(put)] = put
     content = bytes(damaged[: cut % len(data)] if cut % 3 == 0 else damaged)
     try:
-        everything(Database(content).root())
+        everything(BoltDatabase(content).root())
     except BoltError as error:
         assert str(error)  # noqa: PT017 - some are sound, most are not
 
 
 def test_pages_that_refer_to_each_other_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bolt, "VISITS", 1000)
-    database = Database(META)
+    database = BoltDatabase(META)
     page = bytearray(4096)
     struct.pack_into("<QHHI", page, 0, database.root().page, 1, 200, 0)
     for index in range(200):
@@ -63,7 +63,7 @@ def test_pages_that_refer_to_each_other_end(monkeypatch: pytest.MonkeyPatch) -> 
     start = database.root().page * 4096
     looped = META[:start] + bytes(page) + META[start + 4096 :]
     with pytest.raises(BoltError, match="damaged pages"):
-        list(Database(looped).root().items())
+        list(BoltDatabase(looped).root().items())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.scanner.tables.firewall_rules import firewalld, iptables, nftables, ufw
-from fleetscan.scanner.tables.firewall_rules.row import Rule
+from fleetscan.scanner.tables.firewall_rules.parsed_rule import ParsedRule
 from tests.scanner.tables.run_case import run
 from tests.strategies import guest_texts
 
@@ -29,7 +29,7 @@ def nothing(_: str) -> Iterator[tuple[str, str]]:
     return iter(())
 
 
-def script(text: str) -> list[Rule]:
+def script(text: str) -> list[ParsedRule]:
     return [rule for _, rule in nftables.parse("/n", text, nothing)]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import release
-from fleetscan.appliance.guest.readers.hives import Key, Value
+from fleetscan.appliance.guest.readers.hives import HiveKey, Value
 from fleetscan.appliance.guest.readers.release import Release
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.operating_systems import elf, inspector, windows
@@ -214,9 +214,9 @@ def test_any_text_is_a_release_or_none(text: str) -> None:
         parse(f"{text} release {text} ({text})")
 
 
-def _key(**values: str | int) -> Key:
+def _key(**values: str | int) -> HiveKey:
     """A key with text and number values."""
-    return Key(
+    return HiveKey(
         "",
         values={
             name.lower(): Value(name, 4, value.to_bytes(4, "little"), 4)
@@ -227,9 +227,9 @@ def _key(**values: str | int) -> Key:
     )
 
 
-def _below(path: str, key: Key) -> Key:
+def _below(path: str, key: HiveKey) -> HiveKey:
     for name in reversed(path.lower().split("\\")):
-        key = Key("", keys={name: key})
+        key = HiveKey("", keys={name: key})
     return key
 
 

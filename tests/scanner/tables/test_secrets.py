@@ -66,7 +66,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, rows: Iterator[object], tmp_path: Pat
     monkeypatch.setattr(tables, "load_collector", lambda _: lambda _: rows)
     args = {"table": "t", "root": None}
     stream = Stream(encode_json(FrameKind.REQUEST, {"op": "collect", "args": args}))
-    agent.Agent(stream, DirectoryMachine(str(tmp_path)), tables).serve()
+    agent.Operations(stream, DirectoryMachine(str(tmp_path)), tables).serve()
     return stream
 
 
@@ -147,7 +147,7 @@ def test_warnings_and_logs_do_not_quote_secrets(tmp_path: Path) -> None:
 
     request = {"op": "discover", "args": {"disks": [], "options": {"files": "none"}}}
     stream = Stream(encode_json(FrameKind.REQUEST, request))
-    told = agent.Agent(stream, Warned(str(tmp_path)), tables)
+    told = agent.Operations(stream, Warned(str(tmp_path)), tables)
     told.serve()
     told.log(f"curl -u bob:{MARKED} https://x")
     assert MARKED not in stream.said.decode("utf-8", "replace")

@@ -71,11 +71,11 @@ def test_service_runs_as_the_account_that_is_not_root(text: str, account: str | 
 
 
 def test_most_specific_drop_in_of_a_name_wins_and_names_give_the_order() -> None:
-    vendor = systemd.Listing(
+    vendor = systemd.UnitListing(
         "/usr/lib/systemd/system",
         dropins={"a-b.service.d": ("20-x.conf",), "a-.service.d": ("10-y.conf", "20-x.conf")},
     )
-    admin = systemd.Listing("/etc/systemd/system", dropins={"a-b.service.d": ("20-x.conf",)})
+    admin = systemd.UnitListing("/etc/systemd/system", dropins={"a-b.service.d": ("20-x.conf",)})
     assert systemd.UnitTree([admin, vendor], {}).dropins("a-b.service") == [
         "/usr/lib/systemd/system/a-.service.d/10-y.conf",
         "/etc/systemd/system/a-b.service.d/20-x.conf",
@@ -85,7 +85,7 @@ def test_most_specific_drop_in_of_a_name_wins_and_names_give_the_order() -> None
 def test_endless_links_lead_to_no_unit() -> None:
     links = {f"a{n}.service": f"a{n + 1}.service" for n in range(200)}
     links["a200.service"] = "a0.service"
-    tree = systemd.UnitTree([systemd.Listing("/etc/systemd/system", links=links)], {})
+    tree = systemd.UnitTree([systemd.UnitListing("/etc/systemd/system", links=links)], {})
     assert tree.define("a0.service") is None
 
 
@@ -124,7 +124,7 @@ TARGETS = NAMES | st.sampled_from(
 )
 FOLDERS = st.sampled_from(["b.target.wants", ".requires"])
 LISTINGS = st.builds(
-    systemd.Listing,
+    systemd.UnitListing,
     path=st.sampled_from(systemd.SEARCH_PATH),
     files=st.dictionaries(NAMES, st.integers(0, 1)),
     links=st.dictionaries(NAMES, TARGETS),
@@ -135,7 +135,7 @@ LISTINGS = st.builds(
 
 @given(st.lists(LISTINGS, max_size=3), guest_texts())
 def test_any_unit_directories_give_a_state_to_every_name(
-    listings: list[systemd.Listing], text: str
+    listings: list[systemd.UnitListing], text: str
 ) -> None:
     tree = systemd.UnitTree(listings, {"/lib/systemd/system": "/usr/lib/systemd/system"})
     settings = _parse(f"[Install]\nWantedBy={text}\nDefaultInstance={text}\n{text}")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance.guest.readers import sam
-from fleetscan.appliance.guest.readers.hives import Key, Value
+from fleetscan.appliance.guest.readers.hives import HiveKey, Value
 from fleetscan.scanner.tables.account_policy.collect import describe
 from fleetscan.scanner.tables.audit_policy import events
 from fleetscan.scanner.tables.firewall_rules import windows as firewall
@@ -47,9 +47,9 @@ def test_a_subcategory_that_is_not_known_is_numbered() -> None:
 
 @given(st.binary(max_size=120))
 def test_any_account_policy_has_a_row_or_none(data: bytes) -> None:
-    account = Key("Account", values={"f": Value("F", 3, data, len(data))})
-    domains = Key("Domains", keys={"account": account})
-    hive = Key("", keys={"sam": Key("SAM", keys={"domains": domains})})
+    account = HiveKey("Account", values={"f": Value("F", 3, data, len(data))})
+    domains = HiveKey("Domains", keys={"account": account})
+    hive = HiveKey("", keys={"sam": HiveKey("SAM", keys={"domains": domains})})
     policy = sam.policy(hive)
     assert (policy is None) == (len(data) < 86)
     if policy:

@@ -54,7 +54,7 @@ def test_what_is_no_task_is_refused(content: bytes, problem: str) -> None:
 
 
 def test_a_task_that_says_nothing_is_on_and_does_nothing() -> None:
-    assert taskxml.parse(b"<Task/>") == taskxml.Task(None, "", None, "", True, False)
+    assert taskxml.parse(b"<Task/>") == taskxml.TaskFile(None, "", None, "", True, False)
 
 
 @pytest.mark.parametrize(("parse", "sample"), [(jobfile.parse, JOB), (windows.command, b"\3\0")])

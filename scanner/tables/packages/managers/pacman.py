@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 
 from fleetscan.appliance.ground.problems import Problems
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import MICROSECOND
-from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
 from fleetscan.scanner.tables.packages.row import LATEST, number, package

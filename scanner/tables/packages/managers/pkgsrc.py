@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from fleetscan.appliance.ground.problems import Problems
-from fleetscan.appliance.ground.words import reason
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
 from fleetscan.scanner.tables.packages.row import number, package

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fleetscan.appliance.ground.problems import Problems
+from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import MICROSECOND
-from fleetscan.appliance.ground.words import reason
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
@@ -94,7 +94,7 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Database:
+class RpmDatabase:
     """An rpm database found in a root."""
 
     directory: str
@@ -260,11 +260,11 @@ FORMATS = (
 )
 
 
-def find(root: Root) -> Database | None:
+def find(root: Root) -> RpmDatabase | None:
     """The root's rpm database; None when it has none."""
     for directory in DIRECTORIES:
         for layout in FORMATS:
-            database = Database(directory, layout)
+            database = RpmDatabase(directory, layout)
             if root.is_file(database.path):
                 return database
     return None
@@ -298,7 +298,7 @@ def collect(root: Root, distribution: Distribution, problems: Problems) -> Itera
 
 
 def _rows(
-    root: Root, database: Database, distribution: Distribution, problems: Problems
+    root: Root, database: RpmDatabase, distribution: Distribution, problems: Problems
 ) -> Iterator[Package]:
     with root.open(database.path) as stream:
         if not database.format.magic(stream.read(64)):

@@ -16,7 +16,7 @@ from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.readers import hives
 from fleetscan.appliance.guest.readers.hivereader import Want
-from fleetscan.appliance.guest.readers.hives import Key
+from fleetscan.appliance.guest.readers.hives import HiveKey
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import purl
 from fleetscan.scanner.tables.packages.row import package
@@ -66,7 +66,7 @@ def _of_user(root: Root, account: str, path: str, problems: Problems) -> Iterato
 
 
 def programs(
-    keys: Iterator[Key], architecture: str | None = None, account: str | None = None
+    keys: Iterator[HiveKey], architecture: str | None = None, account: str | None = None
 ) -> Iterator[Package]:
     """Rows of Uninstall keys; those without a name to show are parts of others, or remains."""
     for key in keys:
@@ -88,7 +88,7 @@ def programs(
             )
 
 
-def updates(keys: Iterator[Key]) -> Iterator[Package]:
+def updates(keys: Iterator[HiveKey]) -> Iterator[Package]:
     """Rows of servicing packages, whose keys are named NAME~TOKEN~ARCHITECTURE~LANGUAGE~VERSION."""
     for key in keys:
         fields = key.name.split("~")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.readers import hivenames, hivereader, hives, sam
-from fleetscan.appliance.guest.readers.hives import Key, Value
+from fleetscan.appliance.guest.readers.hives import HiveKey, Value
 from fleetscan.appliance.guest.root import Root
 from tests.scanner.tables.make_hives import make_hive
 from tests.scanner.tables.run_case import DEBIAN_PYTHON, ENVIRONMENT, REPOSITORY
@@ -184,7 +184,7 @@ def test_a_crash_of_the_reader_is_a_failure(
     problems = Problems()
     with Root("r", str(tmp_path)) as root:
         key = hives.read(root, "HIVE", [], problems)
-    assert key == Key("")
+    assert key == HiveKey("")
     assert list(problems) == ["HIVE: its reader ended with status -9"]
 
 
@@ -259,7 +259,7 @@ def test_a_hive_that_is_not_there_is_told_from_one_that_cannot_be_read(tmp_path:
     with Root("r", str(tmp_path)) as root:
         assert hives.read(root, "HIVE", [], problems) is None
         assert list(problems) == []
-        assert hives.read(root, "folder", [], problems) == Key("")
+        assert hives.read(root, "folder", [], problems) == HiveKey("")
         assert list(problems) == ["folder: Is a directory"]
 
 
@@ -307,15 +307,15 @@ def test_windows_times_are_microseconds_since_1970(
 def test_account_values_of_any_content_give_rows_or_problems(
     first: bytes, second: bytes, third: bytes
 ) -> None:
-    def key(name: str, **values: bytes) -> Key:
+    def key(name: str, **values: bytes) -> HiveKey:
         found = {n.lower(): Value(n, 3, data, len(data)) for n, data in values.items()}
-        return Key(name, values=found)
+        return HiveKey(name, values=found)
 
     account = key("Account", V=third)
-    account.keys["users"] = Key("Users", keys={"1": key("000001F5", F=first, V=second)})
-    account.keys["aliases"] = Key("Aliases", keys={"2": key("000003EB", C=first + second)})
-    domains = Key("Domains", keys={"account": account})
-    hive = Key("", keys={"sam": Key("SAM", keys={"domains": domains})})
+    account.keys["users"] = HiveKey("Users", keys={"1": key("000001F5", F=first, V=second)})
+    account.keys["aliases"] = HiveKey("Aliases", keys={"2": key("000003EB", C=first + second)})
+    domains = HiveKey("Domains", keys={"account": account})
+    hive = HiveKey("", keys={"sam": HiveKey("SAM", keys={"domains": domains})})
     problems = Problems()
     rows = [*sam.accounts(hive, problems), *sam.aliases(hive, problems)]
     assert len(rows) + len(problems) == 2
@@ -352,13 +352,13 @@ def test_a_listed_key_whose_name_is_damaged_is_named(tmp_path: Path, whole: byte
 @pytest.mark.parametrize(
     ("entry", "name"),
     [
-        (hivenames.Entry("x", hash=0x7E25_F69D), "CurrentVersion"),
-        (hivenames.Entry("x", hash=0x7E25_F69D), "currentVERSION"),
-        (hivenames.Entry("x", first=b"curr"), "CurrentVersion"),
-        (hivenames.Entry("x", first=b"ab\0\0"), "Ab"),
+        (hivenames.KeyEntry("x", hash=0x7E25_F69D), "CurrentVersion"),
+        (hivenames.KeyEntry("x", hash=0x7E25_F69D), "currentVERSION"),
+        (hivenames.KeyEntry("x", first=b"curr"), "CurrentVersion"),
+        (hivenames.KeyEntry("x", first=b"ab\0\0"), "Ab"),
     ],
 )
-def test_names_are_known_by_hash_or_first_characters(entry: hivenames.Entry, name: str) -> None:
+def test_names_are_known_by_hash_or_first_characters(entry: hivenames.KeyEntry, name: str) -> None:
     assert entry.fits(name)
     assert not entry.fits("Ab" if len(name) > 2 else "Abc")
 

@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.volumes import ldm, ldm_database
-from fleetscan.appliance.guest.volumes.ldm import Member
-from fleetscan.appliance.guest.volumes.ldm_database import Component, Database, Described, Header
+from fleetscan.appliance.guest.volumes.ldm import GroupMember
+from fleetscan.appliance.guest.volumes.ldm_database import (
+    Component,
+    Described,
+    LdmDatabase,
+    LdmHeader,
+)
 
 GUID = uuid.UUID(int=3)
 SECTORS = 1000
@@ -71,9 +76,9 @@ SPANNED = database(
 )
 
 
-def member(number: int) -> Member:
+def member(number: int) -> GroupMember:
     device = BlockDevice(f"/dev/sd{'xab'[number]}", SECTORS * 512, disk=number)
-    return Member(device, Header(str(uuid.UUID(int=number)), "g", "Group", 63, 900, 100))
+    return GroupMember(device, LdmHeader(str(uuid.UUID(int=number)), "g", "Group", 63, 900, 100))
 
 
 PRESENT = {1: member(1), 2: member(2)}
@@ -147,7 +152,7 @@ def test_pieces_that_make_no_sense_are_not_mapped(pieces: list[bytes], reason: s
 def test_damaged_databases_are_read_or_refused(junk: bytes, at: int) -> None:
     with contextlib.suppress(ValueError):
         found = ldm_database.parse_database(SPANNED[:at] + junk + SPANNED[at + len(junk) :])
-        assert isinstance(found, Database)
+        assert isinstance(found, LdmDatabase)
         for item in found.volumes:
             with contextlib.suppress(ValueError):
                 ldm.table(item, ldm.choose(item, PRESENT)[0], PRESENT, lambda disk: disk.path)
@@ -171,5 +176,5 @@ def test_pieces_hold_nothing_of_their_own() -> None:
     part = BlockDevice(
         "/dev/sda1", 512, 0, 1, 512, members=("/dev/sda",), probe={"TYPE": "ntfs", **entry}
     )
-    ldm.hide_pieces([Member(disk, member(1).header)], [disk, part])
+    ldm.hide_pieces([GroupMember(disk, member(1).header)], [disk, part])
     assert part.probe == entry

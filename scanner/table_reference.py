@@ -10,7 +10,7 @@ from fleetscan.scanner.tables import load_tables
 HEAD = """\
 # Fact tables
 
-<!-- Made by `python -m tests.regenerate` from the specs; its head is in scanner/reference.py. -->
+<!-- Made by `python -m tests.regenerate` from the specs and scanner/table_reference.py. -->
 
 Each folder here is a table: `spec.py` defines its rows, and everything below is generated from it;
 `collect.py` gathers the rows inside the appliance; `cases/` holds inputs and the rows they give.

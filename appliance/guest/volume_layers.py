@@ -8,12 +8,12 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
-from fleetscan.appliance.ground.words import in_words
+from fleetscan.appliance.ground.reasons import in_words
 from fleetscan.appliance.guest import disks
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.volume import Volume
 from fleetscan.appliance.guest.volumes import arrays, bcache, encryption, ldm, ldm_database, mapping
-from fleetscan.appliance.guest.volumes.encryption import Key
+from fleetscan.appliance.guest.volumes.encryption import VolumeKey
 from fleetscan.appliance.guest.volumes.lvm import LogicalVolumes
 
 _MOST_LAYERS = 8  # deeper than anybody builds; an image may try to go on for ever
@@ -26,7 +26,7 @@ _NOT_OPENED: Mapping[str, str] = {
 """blkid's type, to the reason."""
 
 
-class Layers:
+class VolumeLayers:
     """Opens volumes on the devices there are, then on those volumes, until nothing is new.
 
     Args:
@@ -39,7 +39,7 @@ class Layers:
         warnings: what went wrong beside what the volumes' rows say, a line each.
     """
 
-    def __init__(self, keys: Sequence[Key]) -> None:
+    def __init__(self, keys: Sequence[VolumeKey]) -> None:
         self.opened: list[BlockDevice] = []
         self.partitions: list[BlockDevice] = []
         self.warnings: list[str] = []
@@ -86,7 +86,7 @@ class Layers:
         if not members:
             return
         ldm.hide_pieces(members, fresh)
-        groups: dict[str, list[ldm.Member]] = {}
+        groups: dict[str, list[ldm.GroupMember]] = {}
         for member in members:
             groups.setdefault(member.header.group, []).append(member)
         for group in groups.values():
@@ -140,7 +140,7 @@ def _partitions_inside(volume: BlockDevice) -> list[BlockDevice]:
     return disks.partitions(volume, name)
 
 
-def _volumes_of(group: Sequence[ldm.Member]) -> list[Volume]:
+def _volumes_of(group: Sequence[ldm.GroupMember]) -> list[Volume]:
     """A disk group's volumes, by the first of its disks whose database can be read.
 
     Raises:

@@ -29,7 +29,7 @@ def loaded(*command: str) -> set[str]:
 
 def test_pyarrow_would_import_pandas_and_does_not_where_it_is_kept_out() -> None:
     assert "pandas.core" in loaded("-c", _TRIAL)
-    lean = "from fleetscan.appliance.host.lean import without_pandas\nwithout_pandas()\n"
+    lean = "from fleetscan.appliance.host.without_pandas import without_pandas\nwithout_pandas()\n"
     modules = loaded("-c", lean + _TRIAL)
     assert "pyarrow" in modules
     assert "pandas.core" not in modules

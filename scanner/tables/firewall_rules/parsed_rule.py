@@ -11,7 +11,7 @@ Kind = Literal["rule", "policy"]
 
 
 @dataclass
-class Rule:
+class ParsedRule:
     """A rule, or a default policy; the columns of the table that bear these names."""
 
     chain: str | None

@@ -13,7 +13,7 @@ import pyarrow as pa
 from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.host import child
 from fleetscan.appliance.host.child import Child, ChildLostError
-from fleetscan.rules.judge import Judge, Limits, RuleError
+from fleetscan.rules.judge import Judge, RuleError, RuleLimits
 from fleetscan.rules.query import RuleQuery
 from fleetscan.rules.results import UNWAIVED
 from fleetscan.scanner.store.views import connect
@@ -39,8 +39,8 @@ class JudgingProcess:
         limits: time for a rule, memory for all.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: RuleLimits | None = None) -> None:
+        self.limits = limits or RuleLimits()
         self._run: tuple[Path, str, Collection[str]] | None = None
         self._begun = False
         self._child: Child | None = self._launch()

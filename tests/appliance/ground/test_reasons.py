@@ -11,7 +11,7 @@ from typing import TypeGuard
 
 import pytest
 
-from fleetscan.appliance.ground.words import in_words, reason
+from fleetscan.appliance.ground.reasons import in_words, reason
 
 PROJECT = Path(__file__).resolve().parents[3]
 GUEST = [*PROJECT.glob("appliance/guest/**/*.py"), *PROJECT.glob("scanner/tables/**/*.py")]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.host import child
 from fleetscan.appliance.host.child import Child, ChildLostError
-from fleetscan.reports.build import DEFAULT_TITLE
+from fleetscan.reports.compose import DEFAULT_TITLE
 from fleetscan.reports.formats import load_formats
 from fleetscan.reports.report_format import CheckedRun
 from fleetscan.reports.sections import SectionLostError, Sections
@@ -25,7 +25,7 @@ _SECTION_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedReport:
     """A report that is to be made.
 
     Attributes:
@@ -45,7 +45,7 @@ class Wanted:
     title: str = DEFAULT_TITLE
 
 
-def write_report(wanted: Wanted, path: Path) -> dict[str, str]:
+def write_report(wanted: WantedReport, path: Path) -> dict[str, str]:
     """Write a report to a file that is there already.
 
     Args:
@@ -59,7 +59,7 @@ def write_report(wanted: Wanted, path: Path) -> dict[str, str]:
         FleetscanError: not even the rest could be.
     """
     lost: dict[str, str] = {}
-    plain = Wanted(
+    plain = WantedReport(
         *(wanted.facts, wanted.run_id, wanted.form, wanted.generated),
         rules=tuple(Words.of(rule) for rule in wanted.rules),
         title=wanted.title,
@@ -73,7 +73,7 @@ def write_report(wanted: Wanted, path: Path) -> dict[str, str]:
         lost[section] = reason
 
 
-def _attempt(wanted: Wanted, path: Path, lost: dict[str, str]) -> tuple[str, str]:
+def _attempt(wanted: WantedReport, path: Path, lost: dict[str, str]) -> tuple[str, str]:
     """Try to write it without some sections; gives the one that it failed at, and why."""
     try:
         with Child(__name__, child.memory_limit()) as process:
@@ -96,7 +96,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def render(self, wanted: Wanted, lost: dict[str, str]) -> bytes:
+    def render(self, wanted: WantedReport, lost: dict[str, str]) -> bytes:
         """Write a report, and tell what was lost."""
         sections = Sections(lost, child.note)
         section = reason = ""
@@ -107,7 +107,7 @@ class _File:
         problems = {name: why for name, why in sections.problems.items() if name != section}
         return json.dumps({"problems": problems, "section": section, "reason": reason}).encode()
 
-    def _write(self, wanted: Wanted, sections: Sections) -> None:
+    def _write(self, wanted: WantedReport, sections: Sections) -> None:
         try:
             results: pa.Table | None = read_results(wanted.facts, wanted.run_id)
         except NoResultsError:

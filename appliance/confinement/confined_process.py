@@ -25,7 +25,7 @@ from fleetscan.appliance.open_files import memory_file
 from fleetscan.appliance.privileges import (
     CONSOLE_BYTES,
     KVM,
-    Limits,
+    ProcessLimits,
     environment,
     kvm_group,
     limited,
@@ -42,7 +42,7 @@ Stream = int | IO[bytes] | None
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayersInUse:
     """Which layers of confinement are used.
 
     Attributes:
@@ -167,7 +167,7 @@ class Process:
 def confined(
     argv: Sequence[str],
     needs: Needs,
-    layers: Layers,
+    layers: LayersInUse,
     *,
     stdin: Stream = subprocess.DEVNULL,
     stdout: Stream = subprocess.DEVNULL,
@@ -205,7 +205,7 @@ def confined(
 
 
 def _user(
-    stack: contextlib.ExitStack, needs: Needs, layers: Layers
+    stack: contextlib.ExitStack, needs: Needs, layers: LayersInUse
 ) -> tuple[int, int, tuple[int, ...]] | None:
     """User, group and further groups that the program gets; None to stay whom we are."""
     if layers.user == "same":
@@ -226,7 +226,7 @@ def _command(
     stack: contextlib.ExitStack,
     argv: Sequence[str],
     needs: Needs,
-    layers: Layers,
+    layers: LayersInUse,
     user: tuple[int, int, tuple[int, ...]] | None,
     ends: _Ends,
 ) -> tuple[list[str], tuple[int, ...]]:
@@ -239,7 +239,7 @@ def _command(
         own, command = _wrapped(stack, argv, needs, layers, become, ends)
         passed += own
     writes = needs.writes if layers.namespaces is None else max(needs.writes, _STARTER_BYTES)
-    limits = Limits(writes, needs.memory_bytes, needs.cpu_seconds, needs.open_files)
+    limits = ProcessLimits(writes, needs.memory_bytes, needs.cpu_seconds, needs.open_files)
     return limited(command, limits, None if inside else user, keep=inside), passed
 
 
@@ -247,7 +247,7 @@ def _wrapped(
     stack: contextlib.ExitStack,
     argv: Sequence[str],
     needs: Needs,
-    layers: Layers,
+    layers: LayersInUse,
     become: tuple[int, int, tuple[int, ...]] | None,
     ends: _Ends,
 ) -> tuple[tuple[int, ...], list[str]]:
@@ -276,7 +276,9 @@ def _wrapped(
     return tuple(passed), [*command, "--", *starts, root.program, *argv[1:]]
 
 
-def _bubblewrap(layers: Layers, needs: Needs, root: rootfs.Root, *, become: bool) -> list[str]:
+def _bubblewrap(
+    layers: LayersInUse, needs: Needs, root: rootfs.SandboxRoot, *, become: bool
+) -> list[str]:
     devices = ("/dev/null", "/dev/urandom", *((KVM,) if needs.kvm else ()))
     kept = ("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID") if become else ()
     return [

@@ -22,10 +22,9 @@ from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
 from fleetscan.scanner.tables.disk_snapshots.spec import DiskSnapshot
-from fleetscan.scanner.tables.disks.spec import Disk
-from fleetscan.scanner.tables.left_out.spec import LeftOut
-from fleetscan.scanner.tables.machines.spec import Machine as MachineRow
-from fleetscan.scanner.tables.machines.spec import Outcome, Stage
+from fleetscan.scanner.tables.disks.spec import DiskRow
+from fleetscan.scanner.tables.left_out.spec import LeftOutRow
+from fleetscan.scanner.tables.machines.spec import MachineRow, Outcome, Stage
 
 _TEXT = 500  # characters of an error that a row keeps
 _WARNINGS = 3  # that stand beside the reason why facts are incomplete
@@ -43,7 +42,7 @@ class MachineSummary:
 
 
 @dataclass
-class Findings:
+class ScanState:
     """What is known of a machine so far.
 
     Attributes:
@@ -68,7 +67,7 @@ class Findings:
     error: FleetscanError | None = None
     error_kind: str | None = None
     seconds: dict[Stage, float] = field(default_factory=dict)
-    disks: list[Disk] = field(default_factory=list)
+    disks: list[DiskRow] = field(default_factory=list)
     snapshots: list[DiskSnapshot] = field(default_factory=list)
     plans: dict[int, DiskPlan] = field(default_factory=dict)
     coverage: list[Coverage] = field(default_factory=list)
@@ -96,7 +95,7 @@ class Findings:
         if plan is not None:
             self.plans[index] = plan
         top = plan.layers[0] if plan else None
-        row = Disk(
+        row = DiskRow(
             disk=index,
             device=None,
             path=disk.path,
@@ -164,10 +163,10 @@ class Findings:
                         reason = f"not reached: {self.error}"
                         self.cover(table.name, root, CoverageStatus.FAILED, error=reason)
 
-    def left_out_rows(self) -> list[LeftOut]:
+    def left_out_rows(self) -> list[LeftOutRow]:
         """A row for each file of the source that is no machine because of this one."""
         return [
-            LeftOut(path=file.path, why=file.why, named_by=file.named_by)
+            LeftOutRow(path=file.path, why=file.why, named_by=file.named_by)
             for file in self.machine.left_out
         ]
 

@@ -95,7 +95,7 @@ def tables(
     verbose: Verbose = 0,
 ) -> int:
     """List the fact tables, or describe one with its columns."""
-    from fleetscan.scanner.reference import markdown as reference
+    from fleetscan.scanner.table_reference import markdown as reference
     from fleetscan.scanner.tables import load_tables
 
     known = load_tables()
@@ -135,8 +135,8 @@ def _described(table: Table) -> dict[str, object]:
 
 
 def _print_table(table: Table) -> None:
-    from fleetscan.scanner.reference import scope_name, type_name
     from fleetscan.scanner.store.arrow import all_columns
+    from fleetscan.scanner.table_reference import scope_name, type_name
 
     output.paragraph(f"{table.name}: {table.summary} Rows for {scope_name(table)}.")
     for part in table.description.split("\n\n"):

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner.preflight import bounds, containers
-from fleetscan.scanner.preflight.archive import BLOCK, Member, is_sound, members
 from fleetscan.scanner.preflight.deciding import ARCHIVE_SUFFIX, DISK_SUFFIXES
 from fleetscan.scanner.preflight.layer import reader
+from fleetscan.scanner.preflight.ova_members import BLOCK, ArchiveMember, is_sound, members
 from fleetscan.scanner.preflight.plan import file_size, open_checked
 from fleetscan.scanner.sources.base import Disk, Machine
-from fleetscan.scanner.sources.keys import KeySource
+from fleetscan.scanner.sources.volume_keys import KeySource
 
 _SEVERAL_SYSTEMS = b"VirtualSystemCollection"  # the element that groups machines (DSP0243)
 _MAX_DESCRIPTOR = 1 << 20  # bytes; those of single machines have some ten thousand
@@ -96,5 +96,5 @@ def _disk_names(fd: int) -> list[str]:
     return disks
 
 
-def _most_of(member: Member) -> int:
+def _most_of(member: ArchiveMember) -> int:
     return min(member.length, _MAX_DESCRIPTOR)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fleetscan.reports.database import RESULTS, Database, sql_list
-from fleetscan.reports.model import (
+from fleetscan.reports.contents import (
     ErrorGroup,
     FailedMachine,
-    FilesystemRow,
+    FilesystemLine,
     FilesystemTotals,
-    LeftOutRow,
+    LeftOutLine,
     MachineCounts,
-    MachineRow,
-    PackageManagerRow,
+    MachineLine,
+    PackageManagerLine,
     PackageSpread,
-    RunInfo,
-    SystemRow,
+    RunSummary,
+    SystemLine,
     Top,
 )
+from fleetscan.reports.database import RESULTS, ReportDatabase, sql_list
 from fleetscan.reports.text import from_epoch
 from fleetscan.scanner.tables.coverage.spec import CoverageStatus
 from fleetscan.scanner.tables.machines.spec import Outcome
@@ -39,7 +39,7 @@ _FAILURES = ", ".join(
 _WORST_FIRST = ", ".join(f"coalesce({severity}, 0) DESC" for severity in Severity)
 
 
-def run_info(db: Database) -> RunInfo:
+def run_info(db: ReportDatabase) -> RunSummary:
     """What the run was, as its machines tell."""
     row = db.row(
         """
@@ -51,7 +51,7 @@ def run_info(db: Database) -> RunInfo:
         """
     )
     journals = db.row("SELECT count(*) FROM filesystems WHERE journal::VARCHAR = 'ignored'")
-    return RunInfo(
+    return RunSummary(
         run_id=row[0],
         started=None if row[1] is None else from_epoch(row[1]),
         finished=None if row[2] is None else from_epoch(row[2]),
@@ -64,7 +64,7 @@ def run_info(db: Database) -> RunInfo:
     )
 
 
-def _distinct(db: Database, column: str) -> tuple[str, ...]:
+def _distinct(db: ReportDatabase, column: str) -> tuple[str, ...]:
     sql = (
         f"SELECT DISTINCT {column}::VARCHAR AS value FROM machines "  # noqa: S608 - our own name
         f"WHERE {column} IS NOT NULL ORDER BY value"
@@ -72,7 +72,7 @@ def _distinct(db: Database, column: str) -> tuple[str, ...]:
     return tuple(row[0] for row in db.rows(sql))
 
 
-def machine_counts(db: Database) -> MachineCounts:
+def machine_counts(db: ReportDatabase) -> MachineCounts:
     """Machines by outcome."""
     row = db.row(
         f"""
@@ -110,7 +110,7 @@ MACHINES_SQL = f"""
 """One row a machine with its failures by severity, in no order."""
 
 
-def machines(db: Database, limit: int, total: int) -> Top[MachineRow]:
+def machines(db: ReportDatabase, limit: int, total: int) -> Top[MachineLine]:
     """Machines by their gravest failures, then by what could not be seen of them."""
     found = db.rows(
         f"""
@@ -124,14 +124,14 @@ def machines(db: Database, limit: int, total: int) -> Top[MachineRow]:
     return Top(tuple(machine_row(row) for row in found), total)
 
 
-def machine_row(row: tuple[Any, ...]) -> MachineRow:
+def machine_row(row: tuple[Any, ...]) -> MachineLine:
     """A row of :data:`MACHINES_SQL`."""
     *head, failures, undecided, passed = row
     values = [*head, dict(zip(Severity, failures, strict=True)), undecided, passed]
-    return MachineRow(*values)
+    return MachineLine(*values)
 
 
-def failed_machines(db: Database, limit: int, total: int) -> Top[FailedMachine]:
+def failed_machines(db: ReportDatabase, limit: int, total: int) -> Top[FailedMachine]:
     """Machines of which no operating system could be read."""
     found = db.rows(
         """
@@ -143,7 +143,7 @@ def failed_machines(db: Database, limit: int, total: int) -> Top[FailedMachine]:
     return Top(tuple(FailedMachine(*row) for row in found), total)
 
 
-def failure_kinds(db: Database, limit: int) -> Top[ErrorGroup]:
+def failure_kinds(db: ReportDatabase, limit: int) -> Top[ErrorGroup]:
     """Failed machines by the kind of their error and the stage they had come to."""
     return _error_groups(
         db,
@@ -155,13 +155,13 @@ def failure_kinds(db: Database, limit: int) -> Top[ErrorGroup]:
     )
 
 
-def coverage(db: Database) -> Mapping[str, int]:
+def coverage(db: ReportDatabase) -> Mapping[str, int]:
     """How many tables, over all machines and roots, ended in each status."""
     found = dict(db.rows("SELECT status::VARCHAR, count(*) FROM coverage GROUP BY 1"))
     return {status: found.get(status, 0) for status in CoverageStatus}
 
 
-def coverage_errors(db: Database, limit: int) -> Top[ErrorGroup]:
+def coverage_errors(db: ReportDatabase, limit: int) -> Top[ErrorGroup]:
     """Failed collectors by table and error."""
     return _error_groups(
         db,
@@ -173,7 +173,7 @@ def coverage_errors(db: Database, limit: int) -> Top[ErrorGroup]:
     )
 
 
-def device_errors(db: Database, limit: int) -> Top[ErrorGroup]:
+def device_errors(db: ReportDatabase, limit: int) -> Top[ErrorGroup]:
     """Disks, volumes, filesystems and mounts that could not be opened."""
     return _error_groups(
         db,
@@ -191,7 +191,7 @@ def device_errors(db: Database, limit: int) -> Top[ErrorGroup]:
     )
 
 
-def left_out(db: Database, limit: int) -> Top[LeftOutRow]:
+def left_out(db: ReportDatabase, limit: int) -> Top[LeftOutLine]:
     """Files of scanned folders that are no machines of their own, with those they belong to."""
     found = db.rows(
         """
@@ -203,10 +203,10 @@ def left_out(db: Database, limit: int) -> Top[LeftOutRow]:
         """,
         (limit,),
     )
-    return Top(tuple(LeftOutRow(*row[:-1]) for row in found), found[0][-1] if found else 0)
+    return Top(tuple(LeftOutLine(*row[:-1]) for row in found), found[0][-1] if found else 0)
 
 
-def _error_groups(db: Database, failures: str, limit: int) -> Top[ErrorGroup]:
+def _error_groups(db: ReportDatabase, failures: str, limit: int) -> Top[ErrorGroup]:
     found = db.rows(
         f"""
         SELECT what, left(error, ?) AS reason, count(*) AS failures,
@@ -225,7 +225,7 @@ _PERCENT = "100 * used::DOUBLE / (used::DOUBLE + available::DOUBLE)"
 _HAS_ROOM = "(used > 0 OR available > 0)"
 
 
-def filesystem_totals(db: Database) -> FilesystemTotals:
+def filesystem_totals(db: ReportDatabase) -> FilesystemTotals:
     """All filesystems whose usage is known, added up."""
     row = db.row(
         f"""
@@ -237,7 +237,7 @@ def filesystem_totals(db: Database) -> FilesystemTotals:
     return FilesystemTotals(*map(int, row))
 
 
-def filesystems(db: Database, limit: int, total: int) -> Top[FilesystemRow]:
+def filesystems(db: ReportDatabase, limit: int, total: int) -> Top[FilesystemLine]:
     """Filesystems, the fullest first."""
     found = db.rows(
         f"""
@@ -262,10 +262,10 @@ def filesystems(db: Database, limit: int, total: int) -> Top[FilesystemRow]:
         """,  # noqa: S608 - built of this module's constants
         (limit,),
     )
-    return Top(tuple(FilesystemRow(*row) for row in found), total)
+    return Top(tuple(FilesystemLine(*row) for row in found), total)
 
 
-def systems(db: Database, limit: int) -> Top[SystemRow]:
+def systems(db: ReportDatabase, limit: int) -> Top[SystemLine]:
     """Operating systems, the most frequent first."""
     found = db.rows(
         f"""
@@ -277,10 +277,10 @@ def systems(db: Database, limit: int) -> Top[SystemRow]:
         """,  # noqa: S608 - built of this module's constants
         (limit,),
     )
-    return Top(tuple(SystemRow(*row[:-1]) for row in found), found[0][-1] if found else 0)
+    return Top(tuple(SystemLine(*row[:-1]) for row in found), found[0][-1] if found else 0)
 
 
-def package_managers(db: Database) -> tuple[PackageManagerRow, ...]:
+def package_managers(db: ReportDatabase) -> tuple[PackageManagerLine, ...]:
     """What the package databases hold, by their kind; texts are counted by their hashes."""
     found = db.rows(
         """
@@ -289,10 +289,10 @@ def package_managers(db: Database) -> tuple[PackageManagerRow, ...]:
         FROM packages WHERE status::VARCHAR = 'installed' GROUP BY 1 ORDER BY 1
         """
     )
-    return tuple(PackageManagerRow(*row) for row in found)
+    return tuple(PackageManagerLine(*row) for row in found)
 
 
-def package_spread(db: Database, limit: int) -> tuple[PackageSpread, ...]:
+def package_spread(db: ReportDatabase, limit: int) -> tuple[PackageSpread, ...]:
     """Packages installed in more than one version, those with the most versions first."""
     found = db.rows(
         f"""

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleetscan.reports.database import RESULTS, Database, sql_list
-from fleetscan.reports.model import (
+from fleetscan.reports.contents import (
     Example,
-    Limits,
-    RuleRow,
-    SeverityRow,
+    ReportLimits,
+    RuleLine,
+    SeverityLine,
     Top,
     UndecidedGroup,
-    WaiverRow,
+    WaiverLine,
 )
+from fleetscan.reports.database import RESULTS, ReportDatabase, sql_list
 from fleetscan.reports.states import RuleText, Tally
 from fleetscan.scanner.tables.results.spec import UNDECIDED, ResultState, Severity
 
@@ -31,7 +31,7 @@ _UNDECIDED_SQL = sql_list(UNDECIDED)
 _STATE_COUNTS = ", ".join(f"count(*) FILTER (state = '{state}')" for state in ResultState)
 
 
-def severities(db: Database) -> tuple[SeverityRow, ...]:
+def severities(db: ReportDatabase) -> tuple[SeverityLine, ...]:
     """One row a severity, also for those that no rule has."""
     found = db.rows(
         f"""
@@ -44,22 +44,24 @@ def severities(db: Database) -> tuple[SeverityRow, ...]:
         """  # noqa: S608 - built of this module's constants
     )
     by_severity = {
-        severity: SeverityRow(severity, rules, failing, machines, _tally(counts))
+        severity: SeverityLine(severity, rules, failing, machines, _tally(counts))
         for severity, rules, failing, machines, *counts in found
     }
     none = Tally({})
     return tuple(
-        by_severity.get(severity, SeverityRow(severity, 0, 0, 0, none)) for severity in Severity
+        by_severity.get(severity, SeverityLine(severity, 0, 0, 0, none)) for severity in Severity
     )
 
 
-def total(rows: Iterable[SeverityRow]) -> Tally:
+def total(rows: Iterable[SeverityLine]) -> Tally:
     """All severities' tallies added up."""
     tallies = [row.tally for row in rows]
     return _tally([sum(tally[state] for tally in tallies) for state in ResultState])
 
 
-def rules(db: Database, texts: Iterable[RuleText], limits: Limits) -> tuple[RuleRow, ...]:
+def rules(
+    db: ReportDatabase, texts: Iterable[RuleText], limits: ReportLimits
+) -> tuple[RuleLine, ...]:
     """All rules that have results or a text, the gravest and most failed first."""
     counts = _rule_counts(db)
     by_id = {text.id: text for text in texts}
@@ -73,7 +75,7 @@ def rules(db: Database, texts: Iterable[RuleText], limits: Limits) -> tuple[Rule
     return tuple(sorted(rows, key=_gravity))
 
 
-def waivers(db: Database, limit: int) -> Top[WaiverRow]:
+def waivers(db: ReportDatabase, limit: int) -> Top[WaiverLine]:
     """Waivers that met a failing check, those in force first."""
     found = db.rows(
         f"""
@@ -87,7 +89,7 @@ def waivers(db: Database, limit: int) -> Top[WaiverRow]:
         ORDER BY in_force DESC, rule_id, expires, waiver_justification
         """  # noqa: S608 - built of this module's constants
     )
-    return Top(tuple(WaiverRow(*row) for row in found[:limit]), len(found))
+    return Top(tuple(WaiverLine(*row) for row in found[:limit]), len(found))
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class _Counts:
     tally: Tally
 
 
-def _rule_counts(db: Database) -> list[_Counts]:
+def _rule_counts(db: ReportDatabase) -> list[_Counts]:
     found = db.rows(
         f"""
         SELECT pack, rule_id, any_value(title), any_value(severity),
@@ -120,7 +122,9 @@ def _rule_counts(db: Database) -> list[_Counts]:
     ]
 
 
-def _examples(db: Database, limits: Limits, per_rule: int) -> Mapping[_Key, list[Example]]:
+def _examples(
+    db: ReportDatabase, limits: ReportLimits, per_rule: int
+) -> Mapping[_Key, list[Example]]:
     found = db.rows(
         f"""
         SELECT pack, rule_id, machine_id, root, coalesce(violations, 0),
@@ -139,7 +143,7 @@ def _examples(db: Database, limits: Limits, per_rule: int) -> Mapping[_Key, list
     return examples
 
 
-def _undecided(db: Database) -> Mapping[_Key, list[UndecidedGroup]]:
+def _undecided(db: ReportDatabase) -> Mapping[_Key, list[UndecidedGroup]]:
     found = db.rows(
         f"""
         SELECT pack, rule_id, state, left(message, ?) AS reason,
@@ -163,8 +167,8 @@ def _rule_row(
     text: RuleText | None,
     examples: Mapping[_Key, list[Example]],
     undecided: Mapping[_Key, list[UndecidedGroup]],
-) -> RuleRow:
-    return RuleRow(
+) -> RuleLine:
+    return RuleLine(
         id=row.key[1],
         pack=row.key[0],
         title=row.title,
@@ -182,12 +186,12 @@ def _rule_row(
     )
 
 
-def _unused_rule(text: RuleText) -> RuleRow:
+def _unused_rule(text: RuleText) -> RuleLine:
     counts = _Counts((None, text.id), text.title, text.severity, 0, 0, 0, 0, Tally({}))
     return _rule_row(counts, text, {}, {})
 
 
-def _gravity(row: RuleRow) -> tuple[int, int, int, str, str]:
+def _gravity(row: RuleLine) -> tuple[int, int, int, str, str]:
     return (
         Severity(row.severity).rank,
         -row.failing_machines,

@@ -26,7 +26,7 @@ from fleetscan.scanner.tables.results.spec import ResultState, Severity
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fleetscan.reports.process import Wanted
+    from fleetscan.reports.report_process import WantedReport
     from fleetscan.rules.results import Results
 
 _NEVER = "none"
@@ -86,8 +86,8 @@ def check(
 ) -> int:
     """Evaluate rules over a run's facts and store the results."""
     from fleetscan.rules.evaluate import evaluate_run
+    from fleetscan.rules.judging_process import JudgingProcess
     from fleetscan.rules.load import load_config, load_packs, load_waivers
-    from fleetscan.rules.process import JudgingProcess
     from fleetscan.rules.results import results_path, write_results
     from fleetscan.scanner.store.files import check_writable
 
@@ -199,7 +199,7 @@ def report(
 
     It shows the machines, the results of check, and what went wrong.
     """
-    from fleetscan.reports.process import Wanted
+    from fleetscan.reports.report_process import WantedReport
     from fleetscan.rules.load import load_packs
 
     if not any(targets.values()):
@@ -212,7 +212,7 @@ def report(
     generated = dt.datetime.now(dt.UTC)
     for form, target in targets.items():
         if target:
-            _write(target, Wanted(facts, run_id, form, generated, rules, title), permissions)
+            _write(target, WantedReport(facts, run_id, form, generated, rules, title), permissions)
     return exits.FINE
 
 
@@ -237,7 +237,7 @@ def _permissions(mode: str | None) -> int:
     return int(mode, 8)
 
 
-def _write(target: str, wanted: Wanted, mode: int) -> None:
+def _write(target: str, wanted: WantedReport, mode: int) -> None:
     """Write a report under its name when it is complete; - is standard output."""
     if target == "-":
         with tempfile.NamedTemporaryFile() as printed:
@@ -256,8 +256,8 @@ def _write(target: str, wanted: Wanted, mode: int) -> None:
     output.message(f"wrote {target}")
 
 
-def _render(wanted: Wanted, path: Path) -> None:
-    from fleetscan.reports.process import write_report
+def _render(wanted: WantedReport, path: Path) -> None:
+    from fleetscan.reports.report_process import write_report
 
     for section, reason in write_report(wanted, path).items():
         output.message(f"fleetscan: warning: could not be computed: {section} ({reason})")

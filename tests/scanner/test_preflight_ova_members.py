@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
-from fleetscan.scanner.preflight import Policy, examine
-from fleetscan.scanner.preflight.archive import Member, find_member, members
+from fleetscan.scanner.preflight import DiskPolicy, examine
 from fleetscan.scanner.preflight.image import Read
+from fleetscan.scanner.preflight.ova_members import ArchiveMember, find_member, members
 from fleetscan.scanner.sources import Disk, find_machines
 from tests.disk_images import archive
 
@@ -24,7 +24,7 @@ def reader(data: bytes) -> Read:
     return lambda offset, length: data[offset : offset + length]
 
 
-def listed(data: bytes) -> list[Member]:
+def listed(data: bytes) -> list[ArchiveMember]:
     return list(members(reader(data), len(data)))
 
 
@@ -46,7 +46,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_members_are_where_tarfile_finds_them(name: str, disk: Path, tmp_path: Path) -> None:
     path = archive(tmp_path / "a.ova", [disk], FORMATS[name])
     with tarfile.open(path) as tar:
-        wanted = [Member(item.name, item.offset_data, item.size) for item in tar.getmembers()]
+        wanted = [
+            ArchiveMember(item.name, item.offset_data, item.size) for item in tar.getmembers()
+        ]
     assert listed(path.read_bytes()) == wanted
 
 
@@ -151,14 +153,14 @@ def test_inventories_may_name_archives(disk: Path, tmp_path: Path) -> None:
 
 def refused(path: Path, member: str) -> str:
     with pytest.raises(PreflightError) as caught:
-        examine(Disk(str(path), member=member), Policy())
+        examine(Disk(str(path), member=member), DiskPolicy())
     return str(caught.value)
 
 
 def test_a_member_is_a_part_of_the_file(disk: Path, tmp_path: Path) -> None:
     disk.write_bytes(bytes(4096))
     path = archive(tmp_path / "a.ova", [disk])
-    (layer,) = examine(Disk(str(path), member="disk1.img"), Policy()).layers
+    (layer,) = examine(Disk(str(path), member="disk1.img"), DiskPolicy()).layers
     start, length = find_member(reader(path.read_bytes()), path.stat().st_size, "disk1.img")
     assert (layer.path, layer.start, layer.length) == (str(path), start, length)
     assert "no such member" in refused(path, "other.img")

@@ -23,7 +23,7 @@ _malformed = Malformed("ova")
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchiveMember:
     """A file in an archive.
 
     Attributes:
@@ -49,7 +49,7 @@ def find_member(read: Read, file_size: int, name: str) -> tuple[int, int]:
     raise PreflightError("the archive has no such member")
 
 
-def members(read: Read, file_size: int) -> Iterator[Member]:
+def members(read: Read, file_size: int) -> Iterator[ArchiveMember]:
     """The regular files of an archive, in its order.
 
     Raises:
@@ -71,7 +71,7 @@ def members(read: Read, file_size: int) -> Iterator[Member]:
             pax = _pax_records(read(start, length))
         elif kind != _PAX_GLOBAL:
             if kind in (_REGULAR, _OLD_REGULAR):
-                yield Member(_name(header, pax), start, length)
+                yield ArchiveMember(_name(header, pax), start, length)
             pax = {}
     raise PreflightError(f"an archive of more than {_MAX_MEMBERS} members")
 

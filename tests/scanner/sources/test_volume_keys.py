@@ -8,7 +8,7 @@ import pytest
 from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.sources import SourceOptions, find_machines
 from fleetscan.scanner.sources.inventory import inventory_machines
-from fleetscan.scanner.sources.keys import (
+from fleetscan.scanner.sources.volume_keys import (
     KEY_LIMIT,
     KeySource,
     KeyUnavailableError,

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ReportLimits:
     """How many rows of each list a report holds.
 
     Attributes:
@@ -59,7 +59,7 @@ class Top(Generic[T]):
 
 
 @dataclass(frozen=True)
-class RunInfo:
+class RunSummary:
     """The run.
 
     Attributes:
@@ -103,7 +103,7 @@ class MachineCounts:
 
 
 @dataclass(frozen=True)
-class SeverityRow:
+class SeverityLine:
     """Results of all rules of one severity.
 
     Attributes:
@@ -149,7 +149,7 @@ class UndecidedGroup:
 
 
 @dataclass(frozen=True)
-class RuleRow:
+class RuleLine:
     """One rule over the whole fleet."""
 
     id: str
@@ -169,7 +169,7 @@ class RuleRow:
 
 
 @dataclass(frozen=True)
-class MachineRow:
+class MachineLine:
     """One machine.
 
     Attributes:
@@ -220,7 +220,7 @@ class ErrorGroup:
 
 
 @dataclass(frozen=True)
-class LeftOutRow:
+class LeftOutLine:
     """A file of a scanned folder that is no machine of its own.
 
     Attributes:
@@ -238,7 +238,7 @@ class LeftOutRow:
 
 
 @dataclass(frozen=True)
-class FilesystemRow:
+class FilesystemLine:
     """One mounted filesystem.
 
     Attributes:
@@ -272,7 +272,7 @@ class FilesystemTotals:
 
 
 @dataclass(frozen=True)
-class SystemRow:
+class SystemLine:
     """Roots with the same operating system and architecture."""
 
     product: str
@@ -283,7 +283,7 @@ class SystemRow:
 
 
 @dataclass(frozen=True)
-class PackageManagerRow:
+class PackageManagerLine:
     """Installed packages in the databases of one package manager."""
 
     manager: str
@@ -304,7 +304,7 @@ class PackageSpread:
 
 
 @dataclass(frozen=True)
-class WaiverRow:
+class WaiverLine:
     """A waiver of one rule.
 
     Attributes:
@@ -339,23 +339,23 @@ class Report:
 
     title: str
     generated: datetime
-    run: RunInfo
+    run: RunSummary
     machines: MachineCounts
     checked: bool
     tally: Tally
-    severities: tuple[SeverityRow, ...]
-    rules: tuple[RuleRow, ...]
-    machine_rows: Top[MachineRow]
+    severities: tuple[SeverityLine, ...]
+    rules: tuple[RuleLine, ...]
+    machine_rows: Top[MachineLine]
     failure_kinds: Top[ErrorGroup]
     failed_machines: Top[FailedMachine]
     coverage: Mapping[str, int]
     coverage_errors: Top[ErrorGroup]
     device_errors: Top[ErrorGroup]
-    left_out: Top[LeftOutRow]
+    left_out: Top[LeftOutLine]
     filesystem_totals: FilesystemTotals
-    filesystems: Top[FilesystemRow]
-    systems: Top[SystemRow]
-    package_managers: tuple[PackageManagerRow, ...]
+    filesystems: Top[FilesystemLine]
+    systems: Top[SystemLine]
+    package_managers: tuple[PackageManagerLine, ...]
     package_spread: tuple[PackageSpread, ...]
-    waivers: Top[WaiverRow]
+    waivers: Top[WaiverLine]
     problems: Mapping[str, str] = field(default_factory=dict)
