@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from playwright.sync_api import Playwright, sync_playwright
 
 from fleetscan.reports.html import render_html
-from tests.browser.devtools import BrowserError, Page, chromium, processes_of
+from tests.browser.browser import BrowserError, Page, chromium, processes_of
 from tests.reports.report_fleet import GENERATED, Fleet, rich_fleet, small_fleet
 
 Scheme = Literal["light", "dark"]
@@ -48,8 +49,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    with chromium() as opened:
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page(playwright: Playwright) -> Iterator[Page]:
+    with chromium(playwright) as opened:
         yield opened
 
 
@@ -121,15 +128,7 @@ def test_hostile_strings_ran_nothing_and_made_no_element(
 def test_rules_open_from_the_keyboard(page: Page, files: dict[str, Path]) -> None:
     page.show(files["small"], 1280)
     page.evaluate("document.querySelector('.rule > summary').focus()")
-    for kind in ("keyDown", "keyUp"):
-        page.call(
-            "Input.dispatchKeyEvent",
-            type=kind,
-            key="Enter",
-            code="Enter",
-            text="\r",
-            windowsVirtualKeyCode=13,
-        )
+    page.driven.keyboard.press("Enter")
     assert page.evaluate("document.querySelector('.rule').open") is True
 
 
@@ -137,23 +136,23 @@ def test_paper_shows_what_is_folded_on_screen(page: Page, files: dict[str, Path]
     page.show(files["small"], 1280)
     visible = "document.querySelector('.rule .examples').checkVisibility()"
     assert page.evaluate(visible) is False
-    page.call("Emulation.setEmulatedMedia", media="print")
+    page.driven.emulate_media(media="print")
     assert page.evaluate(visible) is True
-    page.call("Emulation.setEmulatedMedia", media="")
+    page.driven.emulate_media(media="null")
 
 
 @pytest.mark.parametrize("width", [718, 1000])  # A4 with 1 cm margins, upright and across
 def test_paper_cuts_nothing_off(page: Page, files: dict[str, Path], width: int) -> None:
     page.show(files["rich"], width)
-    page.call("Emulation.setEmulatedMedia", media="print")
+    page.driven.emulate_media(media="print")
     content, window = page.evaluate(_WIDTHS)
-    page.call("Emulation.setEmulatedMedia", media="")
+    page.driven.emulate_media(media="null")
     assert content == window
 
 
-def test_no_process_outlives_its_browser() -> None:
-    with chromium() as opened:
-        version = opened.call("Browser.getVersion")["product"]
+def test_no_process_outlives_its_browser(playwright: Playwright) -> None:
+    with chromium(playwright) as opened:
+        version = opened.evaluate("navigator.userAgent")
         profile = opened.profile
         assert processes_of(profile)
     assert "Chrome" in version
@@ -162,8 +161,8 @@ def test_no_process_outlives_its_browser() -> None:
 
 
 def test_a_missing_browser_is_an_error_that_names_the_package(
-    monkeypatch: pytest.MonkeyPatch,
+    playwright: Playwright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(BrowserError, match="apt-get install chromium"), chromium():
+    with pytest.raises(BrowserError, match="apt-get install chromium"), chromium(playwright):
         pass
