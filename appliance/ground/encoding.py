@@ -1,7 +1,4 @@
-"""Rows as the agent sends them: redacted, and as lines of JSON.
-
-This module runs inside the appliance: standard library only.
-"""
+"""Rows as the agent sends them: redacted, and as lines of JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What an error says to people: the reason in words, never a number of the kernel's.
-
-Guest-safe: standard library only.
-"""
+"""What an error says to people: the reason in words, never a number of the kernel's."""
 
 from __future__ import annotations
 

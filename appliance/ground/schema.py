@@ -2,8 +2,6 @@
 
 A row class is the single definition of a table. The Arrow schema, the check of guest rows, the
 SQL view and the reference documentation all follow from it.
-
-This module runs inside the appliance as well: standard library only.
 """
 
 from __future__ import annotations

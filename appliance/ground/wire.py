@@ -14,8 +14,6 @@ ERROR    JSON object: ``name``, ``message``, ``traceback`` of the exception that
 ROWS     a fact table's name, a newline, then rows as newline-ended JSON objects
 LOG      UTF-8 text for the scanner's log
 ======== ======================================================================================
-
-This module runs inside the appliance as well: standard library only.
 """
 
 from __future__ import annotations

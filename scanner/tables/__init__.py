@@ -1,7 +1,4 @@
-"""The tables: one folder each, found by listing this one.
-
-Guest-safe: standard library only.
-"""
+"""The tables: one folder each, found by listing this one."""
 
 from __future__ import annotations
 

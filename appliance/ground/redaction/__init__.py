@@ -5,7 +5,7 @@ stands before it (``names``), by its own shape or the grammar around it (``shape
 program that it is handed to (``commands``). What is found is replaced by `MARKER`; all other text
 stays as it is, so that rules still see the rest, and that a secret stands there.
 
-The text is hostile: every search is linear in its length. Guest-safe: standard library only.
+The text is hostile: every search is linear in its length.
 """
 
 from __future__ import annotations

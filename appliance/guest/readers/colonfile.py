@@ -1,7 +1,7 @@
 """The colon-separated account files: passwd(5), shadow(5), group(5), gshadow(5).
 
 Shared by the collectors of users, groups and files. Lines are read as glibc's "files" module
-reads them, because what it accepts can log in. Guest-safe: standard library only.
+reads them, because what it accepts can log in.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ its next start, the log entries that were not yet written to the hive are applie
 as long as each is whole and follows the one before.
 
 Source of the layouts and of the order: Maxim Suhanov, "Windows registry file format
-specification" (transaction log files, old and new format). Guest-safe: standard library only.
+specification" (transaction log files, old and new format).
 
 hivex reads hives and leaves their logs alone, as does Debian's other reader, libregf. regipy, which
 knows them, is not in Debian; the tests compare with it.

@@ -1,7 +1,4 @@
-"""Reading many small files for one table: what cannot be read is noted, the rest goes on.
-
-Guest-safe: standard library only.
-"""
+"""Reading many small files for one table: what cannot be read is noted, the rest goes on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Which distribution a root is: os-release(5), and the release files from before it.
 
-Parsers from text to :class:`Release`, and :func:`find`, which opens the files. Guest-safe:
-standard library only.
+Parsers from text to :class:`Release`, and :func:`find`, which opens the files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Reading a database of the system that is an SQLite file, within limits.
-
-Guest-safe: standard library only.
-"""
+"""Reading a database of the system that is an SQLite file, within limits."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Sources: Microsoft's article 246120 for the form until Server 2003. That since Vista is not
 documented: a head with the number of categories and where their sizes stand, then two bytes a
 subcategory. The order of subcategories is that of the readers auditpol of RegRipper and of
-dissect.target; a genuine Windows' defaults agree with it. Guest-safe: standard library only.
+dissect.target; a genuine Windows' defaults agree with it.
 """
 
 from __future__ import annotations

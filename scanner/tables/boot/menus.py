@@ -1,8 +1,7 @@
 """Parsers of boot loaders' menus.
 
 Sources: GNU GRUB manual 2.06 (menuentry, submenu, default, saved_entry) and 0.97 (menu.lst); the
-UAPI Group's Boot Loader Specification (type 1 entries); SYSLINUX' wiki (Config). Guest-safe:
-standard library only.
+UAPI Group's Boot Loader Specification (type 1 entries); SYSLINUX' wiki (Config).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A reader of DER, as far as certificates need it.
 
 Source: ITU-T X.690 (02/2021), sections 8 and 10. Every element is checked to lie within the one
-that holds it, and no depth is followed but what the caller asks for. Guest-safe: standard library
-only.
+that holds it, and no depth is followed but what the caller asks for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """X.509 certificates: what they say, and PEM files of them.
 
 Sources: RFC 5280 sections 4.1 and 4.2, RFC 3279, RFC 4055, RFC 5480, RFC 5758, RFC 8410 (object
-identifiers); RFC 4514 (names as text); RFC 7468 (PEM). Guest-safe: standard library only.
+identifiers); RFC 4514 (names as text); RFC 7468 (PEM).
 
 Read here and by no library, as an inventory has to list what systems really hold. Debian's
 python3-cryptography 43 refuses certificates that openssl shows and servers use: a false ``cA`` or

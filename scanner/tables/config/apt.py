@@ -1,7 +1,7 @@
 """sources.list(5): apt's one-line and deb822 sources.
 
 Augeas' lens knows neither the second form nor most options of the first. Source: sources.list(5)
-of apt 2.6. Guest-safe: standard library only.
+of apt 2.6.
 """
 
 from __future__ import annotations

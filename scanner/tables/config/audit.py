@@ -1,6 +1,6 @@
 """audit.rules(7): what auditctl is given at boot, an option and its arguments a line.
 
-Source: auditctl(8) and augenrules(8) of audit 3. Guest-safe: standard library only.
+Source: auditctl(8) and augenrules(8) of audit 3.
 """
 
 from __future__ import annotations

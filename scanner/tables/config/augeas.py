@@ -2,7 +2,6 @@
 
 Augeas' own Python binding has no aug_print(3), without which every setting costs two calls. The
 handle never sees the scanned system: texts are handed in, and its root is an empty directory.
-Guest-safe: standard library only.
 
 Sources: augeas.h of Augeas 1.14 (functions, flags); ``print_one`` and ``escape`` in its augeas.c
 and internal.c (the form that aug_print gives a tree).

@@ -6,7 +6,6 @@ quotes, letters outside ASCII) is Augeas' own.
 
 Sources: pam.d(5), sudoers(5), login.defs(5), hosts(5), resolv.conf(5), nsswitch.conf(5), fstab(5),
 limits.conf(5), systemd-system.conf(5); the nodes are those of the lenses of Augeas 1.14.
-Guest-safe: standard library only.
 """
 
 from __future__ import annotations

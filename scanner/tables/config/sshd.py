@@ -1,6 +1,6 @@
 """sshd_config(5): keywords, quoted arguments, Match blocks and Include.
 
-Source: sshd_config(5) and ssh_config(5) of OpenSSH 9. Guest-safe: standard library only.
+Source: sshd_config(5) and ssh_config(5) of OpenSSH 9.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""bbolt databases: buckets of keys with values or further buckets. Guest-safe: stdlib only.
+"""bbolt databases: buckets of keys with values or further buckets.
 
 Source: bbolt's own description of its file (pages, branch and leaf elements, inline buckets), as
 version 2 of the format has been since 2014. It is read here as the only library is bbolt itself, in

@@ -1,7 +1,7 @@
 """containerd's database: its namespaces with their images and containers.
 
 Source: what containerd 1.6 writes, schema version v1; Go's time.MarshalBinary; Protocol Buffers'
-encoding of an Any. Guest-safe: standard library only.
+encoding of an Any.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The store that podman, Buildah and CRI-O share, and what podman keeps of its containers.
 
 Source: what containers/storage 1.43 and podman 4 write; podman's database by SQLite of its
-version 5. Guest-safe: standard library only.
+version 5.
 """
 
 from __future__ import annotations

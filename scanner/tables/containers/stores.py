@@ -1,7 +1,4 @@
-"""Where container engines keep their stores, and what their JSON files hold.
-
-Guest-safe: standard library only.
-"""
+"""Where container engines keep their stores, and what their JSON files hold."""
 
 from __future__ import annotations
 

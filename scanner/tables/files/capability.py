@@ -1,7 +1,7 @@
 """File capabilities: what the ``security.capability`` attribute holds, as getcap(8) prints it.
 
 Source of layout and names: Linux's uapi/linux/capability.h (struct vfs_cap_data and
-vfs_ns_cap_data); of the text: cap_to_text(3). Guest-safe: standard library only.
+vfs_ns_cap_data); of the text: cap_to_text(3).
 """
 
 from __future__ import annotations

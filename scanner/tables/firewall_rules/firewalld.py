@@ -1,4 +1,4 @@
-"""firewalld's zones, services and settings. Guest-safe: standard library only.
+"""firewalld's zones, services and settings.
 
 Source: firewalld.zone(5), firewalld.richlanguage(5), firewalld.service(5) and firewalld.conf(5) of
 firewalld 1.3.

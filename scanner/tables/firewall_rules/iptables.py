@@ -1,4 +1,4 @@
-"""What iptables-save(8) and ip6tables-save(8) write. Guest-safe: standard library only.
+"""What iptables-save(8) and ip6tables-save(8) write.
 
 Source: iptables-save(8), iptables(8), iptables-extensions(8) of iptables 1.8.
 """

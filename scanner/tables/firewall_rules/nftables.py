@@ -1,4 +1,4 @@
-"""nftables' scripts: tables, chains, rules, includes. Guest-safe: standard library only.
+"""nftables' scripts: tables, chains, rules, includes.
 
 Source: nft(8) of nftables 1.0.
 """

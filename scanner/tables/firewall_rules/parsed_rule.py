@@ -1,4 +1,4 @@
-"""What the parsers of firewall files give: a rule without its place. Guest-safe: stdlib only."""
+"""What the parsers of firewall files give: a rule without its place."""
 
 from __future__ import annotations
 

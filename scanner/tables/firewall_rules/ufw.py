@@ -1,4 +1,4 @@
-"""ufw's own files: user.rules, ufw.conf and /etc/default/ufw. Guest-safe: standard library only.
+"""ufw's own files: user.rules, ufw.conf and /etc/default/ufw.
 
 Source: ufw(8) and ufw-framework(8) of ufw 0.36; the comments that begin with ``### tuple ###``,
 from which ufw itself reads its rules back, as its command ``ufw --dry-run`` prints them.

@@ -1,4 +1,4 @@
-"""Parsers of sysctl.d(5), modules-load.d(5) and modprobe.d(5). Guest-safe: standard library only.
+"""Parsers of sysctl.d(5), modules-load.d(5) and modprobe.d(5).
 
 Sources: sysctl.d(5) and modules-load.d(5) of systemd 252, sysctl.conf(5) of procps-ng 4,
 modprobe.d(5) of kmod 31.

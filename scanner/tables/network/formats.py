@@ -2,7 +2,6 @@
 
 Sources: interfaces(5) of ifupdown 0.8; netplan(5); nm-settings-keyfile(5); Red Hat's
 /usr/share/doc/initscripts/sysconfig.txt and SUSE's ifcfg(5); systemd.network(5); resolv.conf(5).
-Guest-safe: standard library only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The BSDs, told by notes in their programs where no release file tells more.
-
-Guest-safe: standard library only.
-"""
+"""The BSDs, told by notes in their programs where no release file tells more."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a program was built for: its architecture, and for the BSDs the system's version.
 
 Source of layout and numbers: the System V ABI's ELF header, program headers and notes, as in
-Linux's elf.h and elf-em.h. Guest-safe: standard library only.
+Linux's elf.h and elf-em.h.
 
 python3-pyelftools wants the whole file, with a sound section table, for what stands in its first
 bytes: 3 ms for bash, where this takes 0.4 us for the machine and 7 us for the notes. Of 3,000

@@ -1,6 +1,6 @@
 """Names that virt-inspector gives to distributions, for comparison with it.
 
-Source: libguestfs, guestfs_inspect_get_distro in guestfs(3). Guest-safe: standard library only.
+Source: libguestfs, guestfs_inspect_get_distro in guestfs(3).
 """
 
 from __future__ import annotations

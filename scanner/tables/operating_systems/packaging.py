@@ -1,4 +1,4 @@
-"""How a root's packages are kept, and what manages them. Guest-safe: standard library only."""
+"""How a root's packages are kept, and what manages them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A default scan looks into the places of each language's own tools; with ``--packages all`` the whole
 tree is walked, and Java archives and Go programs, which must be opened to be told, are looked into
-as well. Guest-safe: standard library only.
+as well.
 """
 
 from __future__ import annotations

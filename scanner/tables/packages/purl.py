@@ -1,7 +1,7 @@
 """Package URLs, as https://github.com/package-url/purl-spec defines them.
 
 Types that the specification does not register are ``generic``, their ecosystem being the
-namespace. Guest-safe: standard library only.
+namespace.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Databases of records, which blank lines are between: dpkg's, opkg's and apk's.
 
 They are read a block at a time, so that what a file holds never lies in memory at once.
-Guest-safe: standard library only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Parsers of crontab(5), anacrontab(5) and of the job files of at(1).
 
 Sources: crontab(5) of Debian's cron 3.0 and of cronie 1.7, anacrontab(5) of anacron 2.3,
-run-parts(8) of debianutils, at.c and atd.c of at 3.2. Guest-safe: standard library only.
+run-parts(8) of debianutils, at.c and atd.c of at 3.2.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Parser of the .job files in which Windows kept scheduled tasks until XP and Server 2003.
 
-Source: Microsoft's [MS-TSCH] 2.4, ".JOB file format". Guest-safe: standard library only.
+Source: Microsoft's [MS-TSCH] 2.4, ".JOB file format".
 """
 
 from __future__ import annotations

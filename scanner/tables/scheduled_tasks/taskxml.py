@@ -1,7 +1,7 @@
 """Parser of the XML in which Windows, since Vista, keeps a scheduled task.
 
 Source: Microsoft's [MS-TSCH] 2.5, the task schema. No document type is accepted, so that no
-entity can be declared. Guest-safe: standard library only.
+entity can be declared.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """systemd's units on disk, and the state that ``systemctl is-enabled`` gives them offline.
 
 The rules are those of systemctl(1) and systemd.unit(5). :class:`UnitTree` holds what the unit
-directories list; what it concludes needs no file but the unit files. Guest-safe: standard
-library only.
+directories list; what it concludes needs no file but the unit files.
 """
 
 from __future__ import annotations

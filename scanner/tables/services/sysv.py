@@ -1,7 +1,7 @@
 """SysV scripts: what their headers say, and the run levels that start them.
 
 Headers are those of the LSB (init scripts' comment conventions) and of Red Hat's chkconfig(8).
-Parsers of text and names only. Guest-safe: standard library only.
+Parsers of text and names only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Unit names and unit files, as systemd.unit(5) and systemd.syntax(7) define them.
 
-Parsers of text only. Guest-safe: standard library only.
+Parsers of text only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Parsers of OpenSSH's keys: public blobs, authorized_keys lines, private keys' outer form.
 
 Sources: RFC 4253 section 6.6, RFC 5656 section 3.1, RFC 8709; AUTHORIZED_KEYS FILE FORMAT in
-sshd(8); PROTOCOL.key and PROTOCOL.u2f of OpenSSH 9. Guest-safe: standard library only.
+sshd(8); PROTOCOL.key and PROTOCOL.u2f of OpenSSH 9.
 """
 
 from __future__ import annotations

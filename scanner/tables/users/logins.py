@@ -1,7 +1,7 @@
 """When accounts last logged in: lastlog(5), wtmp(5) and Debian 13's lastlog2.
 
 Sources: struct lastlog and struct utmp of glibc's bits/utmp.h on x86-64, which 64-bit ARM shares;
-lastlog2.c of util-linux 2.41. Guest-safe: standard library only.
+lastlog2.c of util-linux 2.41.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Modules that Go programs were built from, as their build information lists them.
 
 Format: Go's debug/buildinfo and runtime/debug (BuildInfo): strings in place since Go 1.18, before
-it pointers to strings, back to Go 1.13. Guest-safe: standard library only.
+it pointers to strings, back to Go 1.13.
 """
 
 from __future__ import annotations

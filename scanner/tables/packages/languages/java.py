@@ -1,7 +1,7 @@
 """Java archives: Maven's coordinates in them, else their manifests.
 
 Format: the JAR File Specification; META-INF/maven/*/*/pom.properties as Maven's archiver writes
-it. Archives within archives are looked into as well. Guest-safe: standard library only.
+it. Archives within archives are looked into as well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Node.js packages: package.json below node_modules.
 
-Format: docs.npmjs.com, package.json. Guest-safe: standard library only.
+Format: docs.npmjs.com, package.json.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Python distributions: their metadata directories and files.
 
 Format: packaging.python.org, "Core metadata specifications" and "Recording installed projects".
-Guest-safe: standard library only.
 """
 
 from __future__ import annotations

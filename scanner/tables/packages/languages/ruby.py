@@ -1,7 +1,6 @@
 """Ruby gems: the specifications of installed ones.
 
-Format: RubyGems, Gem::Specification#to_ruby; nothing of it is run. Guest-safe: standard library
-only.
+Format: RubyGems, Gem::Specification#to_ruby; nothing of it is run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """apk's database: Alpine, and OpenWrt since 25.12.
 
 Format: apk-tools, doc/apk-v2.5.scd (index fields) and its database writer: records of ``X:value``
-lines, a blank line after each. Guest-safe: standard library only.
+lines, a blank line after each.
 """
 
 from __future__ import annotations

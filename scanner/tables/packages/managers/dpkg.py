@@ -1,6 +1,6 @@
 """dpkg's database: deb822 records in /var/lib/dpkg, as dpkg-query(1) lists them.
 
-Parsers take text; :func:`collect` opens the files. Guest-safe: standard library only.
+Parsers take text; :func:`collect` opens the files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Flatpaks installed for all users: /var/lib/flatpak/{app,runtime}/ID/ARCHITECTURE/BRANCH.
 
 Format: flatpak's deploy directories; their ``deploy`` file is a GVariant whose dictionary has the
-version that the application states. Guest-safe: standard library only.
+version that the application states.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """FreeBSD's package database, an SQLite file; DragonFly's as well.
 
-Format: pkg, libpkg/pkgdb.c. Guest-safe: standard library only.
+Format: pkg, libpkg/pkgdb.c.
 """
 
 from __future__ import annotations

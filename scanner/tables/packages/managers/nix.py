@@ -1,7 +1,7 @@
 """Nix' store: paths that its database calls valid, by their names.
 
 Format: nix, libstore's schema.sql; names as parseDrvName of nix-env(1) splits them: the version
-begins at the first dash that no letter follows. Guest-safe: standard library only.
+begins at the first dash that no letter follows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """opkg's status file: OpenWrt before 25.12, Yocto images, Entware.
 
-Format: dpkg's records, with opkg's own Installed-Time. Guest-safe: standard library only.
+Format: dpkg's records, with opkg's own Installed-Time.
 """
 
 from __future__ import annotations

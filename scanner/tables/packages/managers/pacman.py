@@ -1,7 +1,7 @@
 """pacman's local database: a directory a package with a ``desc`` file.
 
 Format: libalpm, lib/libalpm/be_local.c: ``%FIELD%`` lines, each followed by its values, a line a
-value, and a blank line. Guest-safe: standard library only.
+value, and a blank line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Package records of pkg_install: pkgsrc (NetBSD), OpenBSD, FreeBSD before 10.
 
 A directory a package, named NAME-VERSION, with files whose names begin with a plus sign. Format:
-pkg_add(1) of each system. Guest-safe: standard library only.
+pkg_add(1) of each system.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Portage's database of installed packages: /var/db/pkg/CATEGORY/PACKAGE-VERSION/, a file a fact.
 
-Format: the Package Manager Specification and portage's vartree. Guest-safe: standard library only.
+Format: the Package Manager Specification and portage's vartree.
 """
 
 from __future__ import annotations

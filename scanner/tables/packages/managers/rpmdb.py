@@ -3,7 +3,7 @@
 Headers of packages are librpm's to read. They are taken out of the databases here, one by one and
 in place, so that a damaged one costs no other, whatever librpm was built with, and whatever the
 database's pages refer to: librpm itself follows a chain of them that comes back to its beginning
-for ever. Guest-safe: standard library, and the ``rpm`` binding inside the function that uses it.
+for ever.
 """
 
 from __future__ import annotations

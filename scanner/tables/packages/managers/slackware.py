@@ -1,6 +1,6 @@
 """Slackware's package records: a file a package, named NAME-VERSION-ARCHITECTURE-BUILD.
 
-Format: pkgtools, installpkg(8). Guest-safe: standard library only.
+Format: pkgtools, installpkg(8).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Snaps, as snapd's state lists them; their versions stand in the snaps alone.
 
-Format: snapd, overlord/snapstate. Guest-safe: standard library only.
+Format: snapd, overlord/snapstate.
 """
 
 from __future__ import annotations

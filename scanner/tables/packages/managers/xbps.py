@@ -1,6 +1,6 @@
 """xbps' package database: a property list. Void Linux.
 
-Format: xbps, lib/pkgdb.c: a dictionary by package name. Guest-safe: standard library only.
+Format: xbps, lib/pkgdb.c: a dictionary by package name.
 """
 
 from __future__ import annotations
