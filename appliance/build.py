@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fleetscan.appliance import built, initrd, placing
@@ -72,8 +72,7 @@ def _bootstrap(work: Path, log: Callable[[str], None]) -> None:
         'echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"',
         "--dpkgopt=force-confold",
         '--customize-hook=mkdir -p "$1/appliance/native"',
-        f"--customize-hook=copy-in {' '.join(map(str, built.native_sources()))} /appliance/native",
-        f"--customize-hook=copy-in {built.CHECKSUM} /appliance",
+        *_native_sources(),
         f"--customize-hook={built.HERE / 'customize.sh'}",
         *(f"--customize-hook=download /appliance/{name} {work / name}" for name in outputs),
         built.suite(),
@@ -82,6 +81,13 @@ def _bootstrap(work: Path, log: Callable[[str], None]) -> None:
     if mirror := os.environ.get("FLEETSCAN_DEBIAN_MIRROR"):
         argv.append(mirror)
     _run("building the appliance's root", argv, log)
+
+
+def _native_sources() -> Iterator[str]:
+    """Hooks that bring the agent's C sources to where customize.sh compiles them."""
+    for path in initrd.native_sources():
+        folder = "/appliance" if path.name == built.LIBRARY else "/appliance/native"
+        yield f"--customize-hook=copy-in {path} {folder}"
 
 
 def _run(doing: str, argv: Sequence[str], log: Callable[[str], None]) -> None:

@@ -28,8 +28,9 @@ SUITE = "trixie"
 FILES = ("vmlinuz", "initrd", "root.erofs")
 """An appliance's files, its manifest aside."""
 
-CHECKSUM = initrd.PROJECT / "appliance" / "guest" / "readers" / "marvin32.c"
-_NATIVE = initrd.PROJECT / "scanner" / "tables" / "files"
+LIBRARY = "marvin32.c"
+"""Which of the agent's C sources is a library by itself; the others are one program."""
+
 _BUILD_AGAIN = "run: fleetscan appliance build --force"
 
 EXCLUDED = (
@@ -123,18 +124,13 @@ def packages() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def native_sources() -> list[Path]:
-    """The C sources of the walk that the files table is gathered by."""
-    return sorted(_NATIVE.glob("*.[ch]"))
-
-
 def inputs_id() -> str:
     """Content address of everything that decides how the appliance is built: 12 hex digits."""
     digest = hashlib.sha256()
     recipe = [suite(), *packages(), *EXCLUDED]
     digest.update("\n".join(recipe).encode())
     scripts = (HERE / name for name in ("customize.sh", "init.sh", "probe.sh"))
-    for path in (*scripts, *native_sources(), CHECKSUM):
+    for path in (*scripts, *initrd.native_sources()):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

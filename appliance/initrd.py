@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,12 +67,26 @@ def agent_files() -> dict[str, bytes]:
     What ships follows from its place: the modules of the ground and of the guest's room, those of
     the fact tables, and the packages that they lie in.
     """
-    rooms = [*(PROJECT / room for room in _ROOMS), _tables()]
+    rooms = _rooms()
     paths = {path for room in rooms for path in room.rglob("*.py")}
     paths |= {room.parent / "__init__.py" for room in rooms}
     files = {f"{_PACKAGE}/{path.relative_to(PROJECT)}": path.read_bytes() for path in sorted(paths)}
     files["start.py"] = _START.format(tables=tables_package()).encode()
     return files
+
+
+def native_sources() -> list[Path]:
+    """What of the agent is written in C: part of the appliance, whose build compiles it."""
+    return [path for room in _rooms() for path in sorted(room.rglob("*.[ch]"))]
+
+
+def agent_command() -> tuple[str, ...]:
+    """What runs the agent as an ordinary process; a directory and a socket's descriptor follow."""
+    return (sys.executable, "-m", f"{_PACKAGE}.appliance.guest", tables_package())
+
+
+def _rooms() -> list[Path]:
+    return [_tables(), *(PROJECT / room for room in _ROOMS)]
 
 
 def tables_package() -> str:

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -288,7 +287,8 @@ class LocalAppliance:
         with contextlib.ExitStack() as stack:
             ours, peer = _socket_pair(stack)
             messages = memory_file(stack, "messages", b"")
-            argv = [*(self.agent or _agent()), str(self._directory), str(peer.fileno())]
+            agent = self.agent or initrd.agent_command()
+            argv = [*agent, str(self._directory), str(peer.fileno())]
             stack.enter_context(
                 running(bound_to_us(argv), (peer.fileno(),), messages, cwd=initrd.PROJECT)
             )
@@ -311,10 +311,6 @@ class LocalAppliance:
     ) -> Any:
         """As :meth:`fleetscan.appliance.session.Session.call`."""
         return self._session.call(op, deadline, on_rows, **args)
-
-
-def _agent() -> Sequence[str]:
-    return (sys.executable, "-m", "fleetscan.appliance.guest", initrd.tables_package())
 
 
 def hello(agent: Agent, deadline: Deadline) -> None:

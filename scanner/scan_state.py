@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from fleetscan.appliance.ground.errors import FleetscanError
 from fleetscan.appliance.ground.schema import MICROSECOND, Origin, Scope, microseconds
 from fleetscan.appliance.qemu_args import RanBy
+from fleetscan.scanner.disk import Disk as SourceDisk
 from fleetscan.scanner.preflight import DiskPlan
 from fleetscan.scanner.preflight.image import Snapshot
-from fleetscan.scanner.sources.base import Disk as SourceDisk
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus

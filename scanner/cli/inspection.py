@@ -91,8 +91,8 @@ def _inspect(
     options: ScanOptions,
 ) -> StagedMachine:
     from fleetscan.appliance.ground.schema import escape
+    from fleetscan.scanner.disk import Disk
     from fleetscan.scanner.inspect import inspect_directory, inspect_machine
-    from fleetscan.scanner.sources.base import Disk
     from fleetscan.scanner.sources.ova import machine_of
     from fleetscan.scanner.store.staging import MachineWriter, staged_machine
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import bounds, parents
 from fleetscan.scanner.preflight.deciding import decide_format, format_of, is_certain
 from fleetscan.scanner.preflight.image import SECTOR, ExtentReference, Parent
@@ -30,7 +31,6 @@ from fleetscan.scanner.preflight.plan import (
     open_checked,
     open_layer,
 )
-from fleetscan.scanner.sources.base import Disk
 
 __all__ = [
     "Beside",

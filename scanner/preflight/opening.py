@@ -20,7 +20,6 @@ from fleetscan.scanner.preflight.image import SECTOR, ExtentReference
 from fleetscan.scanner.preflight.layer import reader
 from fleetscan.scanner.preflight.plan import DiskLayer, DiskPlan, QemuImgLimits, open_layer
 from fleetscan.scanner.preflight.qemu_img import replay_log
-from fleetscan.scanner.sources.volume_keys import keys_for
 
 
 def open_disk(
@@ -58,13 +57,19 @@ def _with_keys(
 ) -> PluggedLayer:
     if layer.luks_uuid is None:
         return plugged
-    fitting = keys_for(layer.luks_uuid, keys)
+    fitting = _keys_for(layer.luks_uuid, keys)
     if not fitting:
         raise LockedError(
             f"{layer.path!r}: encrypted (LUKS, UUID {layer.luks_uuid}), and no key was given",
             hint="give its key with --key, or with keys in the inventory",
         )
     return replace(plugged, keys=fitting, name=layer.path)
+
+
+def _keys_for(uuid: str, keys: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    """The keys that are to be tried on what has this UUID, of those with their selectors."""
+    wanted = ("all", uuid.casefold())
+    return [key for selector, key in keys if selector.casefold() in wanted]
 
 
 def _open(layer: DiskLayer, stack: contextlib.ExitStack, *, live: bool) -> PluggedLayer:

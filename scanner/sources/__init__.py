@@ -18,11 +18,11 @@ from pathlib import Path
 
 from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.sources import ids
-from fleetscan.scanner.sources.base import Disk, Machine, SourceOptions
+from fleetscan.scanner.sources.base import Machine, SourceOptions
 from fleetscan.scanner.sources.kinds import load_kinds
 from fleetscan.scanner.sources.source_kind import SourceKind
 
-__all__ = ["Disk", "Machine", "SourceOptions", "absolute", "find_machines"]
+__all__ = ["Machine", "SourceOptions", "absolute", "find_machines"]
 
 log = logging.getLogger(__name__)
 

@@ -1,14 +1,15 @@
-"""What a source yields: machines and their disks, named but not yet opened."""
+"""What a source yields: machines, their disks named but not yet opened."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from fleetscan.appliance.ground.option import option
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.sources.volume_keys import KeySource
 
 Why = Literal["base", "extent", "alias", "bundle", "unlisted"]
@@ -89,24 +90,6 @@ class SourceOptions:
 
 def _matches(machine_id: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(machine_id, pattern) for pattern in patterns)
-
-
-@dataclass(frozen=True)
-class Disk:
-    """One disk of a machine, as its source names it.
-
-    Attributes:
-        path: image file or block device, absolute, symbolic links unresolved.
-        format: image format where the source states one; None leaves it to preflight.
-        member: which member of the archive ``path`` the image is; None when it is no archive.
-        within: directories, links resolved, below one of which the file lies when it is opened;
-            empty for a disk that the user named, which may lie anywhere.
-    """
-
-    path: str
-    format: str | None = None
-    member: str | None = None
-    within: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

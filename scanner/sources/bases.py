@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import Beside, DiskPolicy, examine, referred_files
-from fleetscan.scanner.sources.base import Bases, Disk, LeftOut, Why
+from fleetscan.scanner.sources.base import Bases, LeftOut, Why
 
 # Formats that refer to other files; opening the others would take most of a listing's time.
 _REFERRING = frozenset({".qcow2", ".vmdk", ".vhd", ".vhdx", ".avhd", ".avhdx", ".vdi"})

@@ -31,10 +31,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPolicy
 from fleetscan.scanner.preflight.bounds import resolved
 from fleetscan.scanner.sources import ids
-from fleetscan.scanner.sources.base import Disk, LeftOut, Machine, SourceOptions, Why
+from fleetscan.scanner.sources.base import LeftOut, Machine, SourceOptions, Why
 from fleetscan.scanner.sources.bases import left_out, parts_of
 from fleetscan.scanner.sources.listing import (
     BUNDLE,

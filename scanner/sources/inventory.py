@@ -38,8 +38,9 @@ import pydantic_core
 from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner import bounded_yaml
 from fleetscan.scanner.bounded_yaml import Parsed
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight.deciding import FORMATS
-from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.sources.ova import machine_of
 from fleetscan.scanner.sources.volume_keys import KeySource, parse_key
 

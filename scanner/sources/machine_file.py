@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 import pydantic
 
 from fleetscan.appliance.ground.errors import FleetscanError, UsageError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import bounds
 from fleetscan.scanner.preflight.plan import open_checked
-from fleetscan.scanner.sources.base import Disk
 from fleetscan.scanner.sources.inventory import DiskEntry, parsed_yaml, validated
 from fleetscan.scanner.sources.listing import MARKER, is_below, link_error
 

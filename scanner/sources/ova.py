@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import bounds, containers
 from fleetscan.scanner.preflight.deciding import ARCHIVE_SUFFIX, DISK_SUFFIXES
 from fleetscan.scanner.preflight.layer import reader
 from fleetscan.scanner.preflight.ova_members import BLOCK, ArchiveMember, is_sound, members
 from fleetscan.scanner.preflight.plan import file_size, open_checked
-from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.sources.volume_keys import KeySource
 
 _SEVERAL_SYSTEMS = b"VirtualSystemCollection"  # the element that groups machines (DSP0243)

@@ -101,12 +101,6 @@ def read_keys(sources: Sequence[KeySource]) -> Iterator[tuple[str, bytes]]:
         yield from ((source.selector, key) for key in dict.fromkeys((stripped, content)) if key)
 
 
-def keys_for(uuid: str, keys: Sequence[tuple[str, bytes]]) -> list[bytes]:
-    """The keys that are to be tried on what has this UUID, of those with their selectors."""
-    wanted = ("all", uuid.casefold())
-    return [key for selector, key in keys if selector.casefold() in wanted]
-
-
 def _from_file(source: KeySource) -> bytes:
     try:
         with Path(source.value).open("rb") as stream:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance import build, built, cache, exchange
+from fleetscan.appliance import build, built, cache, exchange, initrd
 from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.ground.errors import ApplianceError, CommandError
 
@@ -45,10 +45,14 @@ def test_a_change_of_any_script_or_package_makes_another_appliance(
 def test_a_change_of_a_native_part_makes_another_appliance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = built.inputs_id()
-    (tmp_path / "walk.c").write_text("int main() {}")
-    monkeypatch.setattr(built, "_NATIVE", tmp_path)
-    assert built.inputs_id() != before
+    before, sources = built.inputs_id(), initrd.native_sources()
+    assert {path.name for path in sources} == {"extfs.c", "extfs.h", "marvin32.c", "walk.c"}
+    for changed in sources:
+        other = tmp_path / changed.name
+        other.write_text("int main() {}")
+        files = [other if path == changed else path for path in sources]
+        monkeypatch.setattr(initrd, "native_sources", lambda files=files: files)
+        assert built.inputs_id() != before, changed
 
 
 def test_another_suite_makes_another_appliance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetscan.appliance import initrd
+from fleetscan.appliance import built, initrd
 
 names = st.text("abcxyz-_.", min_size=1, max_size=12).filter(lambda name: name.strip("."))
 
@@ -91,7 +92,9 @@ def test_the_agent_is_whole_and_nothing_else_ships() -> None:
     assert not [name for name in files if "scanner/store/" in name or "/cases/" in name]
 
 
-def test_the_agent_runs_with_the_standard_library_alone(tmp_path: Path) -> None:
+def test_the_agent_runs_with_what_the_appliance_has_alone(tmp_path: Path) -> None:
+    assert "python3-yaml" in built.packages()
+    (tmp_path / "yaml").symlink_to(Path(yaml.__file__).parent)
     for name, data in initrd.agent_files().items():
         place = tmp_path / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +109,7 @@ def test_the_agent_runs_with_the_standard_library_alone(tmp_path: Path) -> None:
         "assert agent.__file__.startswith(sys.path[0]), agent.__file__\n"
         "print(len(tables))\n"
     )
-    # -S: no site-packages, so that nothing but the standard library can be found.
+    # -S: no site-packages, so that nothing else can be found but the standard library.
     command = [sys.executable, "-ISB", "-c", script]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30

@@ -10,7 +10,8 @@ from pathlib import Path
 from examples.build_fleet import default_directory
 from examples.builder.images import SETS
 from fleetscan.appliance.ground.errors import UsageError
-from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.disk import Disk
+from fleetscan.scanner.sources.base import Machine
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from pathlib import Path
 from examples.build_fleet import default_directory
 from examples.builder.images import SETS, Image
 from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.fleet_tasks import scan_one
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
-from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.runs import Store
 from tests.bench.mutating import Mutation, Region, applied, contents, ends, mutation

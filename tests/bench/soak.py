@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
-from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import MemorySink
 from tests.vm.machines import Host, checksum, image_of, prepared, qemus, small_system
 

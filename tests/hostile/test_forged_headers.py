@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPolicy, examine, referred_files
-from fleetscan.scanner.sources import Disk
 from tests.disk_images import Content, archive, differencing
 
 SIZE = 4 << 20

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPolicy, QemuImgLimits, examine
-from fleetscan.scanner.sources import Disk
 
 
 def overlay(path: Path, backing: str, backing_format: str = "raw") -> Path:

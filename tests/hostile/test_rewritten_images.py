@@ -23,11 +23,12 @@ from fleetscan.appliance.monitor import Monitor
 from fleetscan.appliance.plugging import PluggedLayer, Plugger
 from fleetscan.appliance.qemu_args import ROOT_SET, OpenLayer
 from fleetscan.scanner import isolation
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.preflight import DiskPlan, DiskPolicy, examine, layer, qemu_img
 from fleetscan.scanner.preflight.opening import open_disk
-from fleetscan.scanner.sources import Disk, Machine
+from fleetscan.scanner.sources import Machine
 from fleetscan.scanner.store.staging import MemorySink
 
 SIZE = 4 << 20

@@ -20,13 +20,14 @@ import pytest
 
 from fleetscan.appliance.ground.errors import FleetscanError, StoreError, UsageError
 from fleetscan.scanner.cluster import ClusterOptions, default_slots, open_cluster
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import FleetEvent, FleetSummary, MachineFinished, MachineStarted
 from fleetscan.scanner.fleet_tasks import FleetOptions
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.scan_state import MachineSummary
-from fleetscan.scanner.sources import Disk, Machine
+from fleetscan.scanner.sources import Machine
 from fleetscan.scanner.store.run import Run
 from fleetscan.scanner.store.runs import Store
 from tests.scanner import fleet_fakes

@@ -15,10 +15,11 @@ from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.ground.schema import Origin, Scope
 from fleetscan.scanner import isolation
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.inspect import inspect_directory, inspect_machine
 from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.scan_state import MachineSummary
-from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.arrow import arrow_schema
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables

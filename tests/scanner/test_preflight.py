@@ -14,6 +14,7 @@ import pytest
 from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.confined_process import LayersInUse
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import (
     DiskPolicy,
     QemuImgLimits,
@@ -22,7 +23,6 @@ from fleetscan.scanner.preflight import (
     referred_files,
 )
 from fleetscan.scanner.preflight.qemu_img import info_command, readers, run_limited
-from fleetscan.scanner.sources import Disk
 
 POLICY = DiskPolicy()
 

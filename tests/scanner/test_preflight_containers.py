@@ -23,10 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPolicy, examine
 from fleetscan.scanner.preflight.containers import refuse
 from fleetscan.scanner.preflight.deciding import is_image_name
-from fleetscan.scanner.sources import Disk
 
 DISK = random.Random(3).randbytes(5000)  # noqa: S311 - any content
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner import preflight
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPolicy, examine
 from fleetscan.scanner.preflight.deciding import FORMATS, format_of
 from fleetscan.scanner.preflight.disk_format import DifferencingFormat, DiskFormat, KnownFormat
 from fleetscan.scanner.preflight.formats import load_formats
-from fleetscan.scanner.sources import Disk
 from fleetscan.scanner.tables import load_tables
 
 

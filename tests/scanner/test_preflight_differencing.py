@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPlan, DiskPolicy, examine, mapped, referred_files
 from fleetscan.scanner.preflight.image import DiskStretch, block_runs
 from fleetscan.scanner.preflight.opening import open_disk
-from fleetscan.scanner.sources import Disk, find_machines
+from fleetscan.scanner.sources import find_machines
 from tests.disk_images import Content, differencing, differencing_vhd, differencing_vhdx
 
 MEBIBYTE = 1 << 20

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPlan, DiskPolicy, examine
 from fleetscan.scanner.preflight.deciding import format_of
 from fleetscan.scanner.preflight.formats import vmdk
@@ -22,7 +23,6 @@ from fleetscan.scanner.preflight.image import ByteOrder, ExtentReference, Image
 from fleetscan.scanner.preflight.layer import reader
 from fleetscan.scanner.preflight.plan import QemuImgLimits
 from fleetscan.scanner.preflight.qemu_img import replay_log
-from fleetscan.scanner.sources import Disk
 from tests.disk_images import leave_log
 
 SIZE = 3 << 20

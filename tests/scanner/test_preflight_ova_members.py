@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPolicy, examine
 from fleetscan.scanner.preflight.image import Read
 from fleetscan.scanner.preflight.ova_members import ArchiveMember, find_member, members
-from fleetscan.scanner.sources import Disk, find_machines
+from fleetscan.scanner.sources import find_machines
 from tests.disk_images import archive
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

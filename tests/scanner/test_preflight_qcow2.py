@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPlan, DiskPolicy, examine, qcow2_tables
 from fleetscan.scanner.preflight.formats.qcow2 import FORMAT, Qcow2Header, parse_header, tables_of
 from fleetscan.scanner.preflight.image import Read
-from fleetscan.scanner.sources import Disk
 
 CLUSTER = 512
 FIELDS = {  # name: (offset, length), as QEMU's docs/interop/qcow2.txt has them

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import DiskPolicy, examine, qcow2_tables
 from fleetscan.scanner.preflight.formats.qcow2 import parse_header, tables_of
 from fleetscan.scanner.preflight.image import Read
 from fleetscan.scanner.preflight.qcow2_tables import COMPRESSED, OFFSET, Qcow2Tables
-from fleetscan.scanner.sources import Disk
 
 COPIED = 1 << 63
 SIZE = 2 << 20

@@ -13,13 +13,14 @@ import pytest
 
 from fleetscan.appliance.ground.errors import PreflightError
 from fleetscan.scanner import fleet, preflight
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import FleetSummary, MachineFinished
 from fleetscan.scanner.fleet_tasks import FleetOptions, record_failure
 from fleetscan.scanner.options import ScanOptions, to_plan
 from fleetscan.scanner.reuse import EarlierFacts
 from fleetscan.scanner.scan_state import ScanState
-from fleetscan.scanner.sources.base import Disk, LeftOut, Machine
+from fleetscan.scanner.sources.base import LeftOut, Machine
 from fleetscan.scanner.sources.volume_keys import parse_key
 from fleetscan.scanner.store import layout, views
 from fleetscan.scanner.store.arrow import rows_to_arrow

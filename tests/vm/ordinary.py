@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fleetscan.appliance.ground.schema import Origin
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.inspect import inspect_directory, inspect_machine
 from fleetscan.scanner.options import ScanOptions
-from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import MemorySink
 from fleetscan.scanner.tables import load_tables
 

@@ -22,9 +22,10 @@ from fleetscan.appliance import accelerator, built, initrd, template
 from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.plugging import PluggedLayer
 from fleetscan.appliance.vm import ApplianceVM
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
-from fleetscan.scanner.sources.base import Disk, Machine
+from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.staging import MemorySink
 from tests.vm.machines import (
     Host,

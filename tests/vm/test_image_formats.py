@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.preflight import DiskPolicy, examine
 from fleetscan.scanner.preflight.opening import open_disk
-from fleetscan.scanner.sources import Disk, Machine, find_machines
+from fleetscan.scanner.sources import Machine, find_machines
 from fleetscan.scanner.sources.volume_keys import KeySource
 from fleetscan.scanner.store.staging import MemorySink
 from tests.disk_images import Content, archive, differencing, gpt_disk, leave_log

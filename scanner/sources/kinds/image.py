@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleetscan.scanner.sources.base import Disk, Machine, SourceOptions
+from fleetscan.scanner.disk import Disk
+from fleetscan.scanner.sources.base import Machine, SourceOptions
 from fleetscan.scanner.sources.source_kind import SourceKind, is_there
 
 

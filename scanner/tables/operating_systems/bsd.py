@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleetscan.appliance.guest.readers.release import Release
+from fleetscan.appliance.guest.readers.os_release import Release
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.operating_systems import elf
 

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.reasons import reason
-from fleetscan.appliance.guest.readers import release as release_files
-from fleetscan.appliance.guest.readers.release import Release, parse_assignments, version_numbers
+from fleetscan.appliance.guest.readers import release as releases
+from fleetscan.appliance.guest.readers.os_release import Release, parse_assignments
+from fleetscan.appliance.guest.readers.release import version_numbers
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.operating_systems import bsd, elf, inspector, packaging, windows
 from fleetscan.scanner.tables.operating_systems.spec import (
@@ -80,7 +81,7 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
             problems.note(f"{fact}: {where}{reason(error)}")
             return otherwise
 
-    release = probe("release", release_files.find, Release())
+    release = probe("release", releases.find, Release())
     if release.distro is None:
         release = _named(release, probe("release", bsd.find_release, Release()))
     package_format = packaging.find_format(root)

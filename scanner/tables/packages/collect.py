@@ -8,6 +8,7 @@ from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.guest.readers import release
+from fleetscan.appliance.guest.readers.os_release import parse_assignments, read_os_release
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages import language
@@ -88,9 +89,9 @@ def _unix(reader: Reader) -> Iterator[Package]:
 
 def _distribution(root: Root, problems: Problems) -> Distribution:
     try:
-        text = release.read_os_release(root)
+        text = read_os_release(root)
         if text is not None:
-            stated = release.parse_assignments(text)
+            stated = parse_assignments(text)
             return Distribution(stated.get("ID", "").lower(), stated.get("VERSION_ID", ""))
         older = release.find(root)
         return Distribution(older.distro or "", older.version or "")

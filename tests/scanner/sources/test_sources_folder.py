@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.ground.errors import UsageError
-from fleetscan.scanner.sources import Disk, Machine, SourceOptions, find_machines
+from fleetscan.scanner.disk import Disk
+from fleetscan.scanner.sources import Machine, SourceOptions, find_machines
 from fleetscan.scanner.sources.base import LeftOut
 
 

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import FleetscanError, PreflightError, UsageError
 from fleetscan.scanner import preflight
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions
 from fleetscan.scanner.preflight import DiskPolicy
 from fleetscan.scanner.preflight.plan import open_checked
-from fleetscan.scanner.sources import Disk, Machine, SourceOptions, find_machines, listing
+from fleetscan.scanner.sources import Machine, SourceOptions, find_machines, listing
 from fleetscan.scanner.sources.base import LeftOut
 from fleetscan.scanner.sources.ids import id_of
 from fleetscan.scanner.sources.machine_file import machine_disks

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.errors import UsageError
-from fleetscan.scanner.sources import Disk, find_machines
+from fleetscan.scanner.disk import Disk
+from fleetscan.scanner.sources import find_machines
 from fleetscan.scanner.sources.inventory import inventory_machines
 
 YAML = """\

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance.ground.problems import Problems
-from fleetscan.appliance.guest.readers import release
+from fleetscan.appliance.guest.readers import older_releases, os_release, release
 from fleetscan.appliance.guest.readers.hives import HiveKey, Value
-from fleetscan.appliance.guest.readers.release import Release
+from fleetscan.appliance.guest.readers.os_release import Release
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.operating_systems import elf, inspector, windows
 from fleetscan.scanner.tables.operating_systems.collect import release_order
@@ -33,11 +33,11 @@ from tests.strategies import guest_texts
     ],
 )
 def test_values_are_unquoted_as_a_shell_would(line: str, value: str) -> None:
-    assert release.parse_assignments(line) == {"A": value}
+    assert os_release.parse_assignments(line) == {"A": value}
 
 
 def test_comments_and_other_lines_are_passed_over() -> None:
-    assert release.parse_assignments("# A=1\n\nexport B=2\n3=C\nD=4") == {"D": "4"}
+    assert os_release.parse_assignments("# A=1\n\nexport B=2\n3=C\nD=4") == {"D": "4"}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_comments_and_other_lines_are_passed_over() -> None:
 def test_red_hat_release_files_name_distribution_and_version(
     text: str, distro: str, version: str, codename: str | None
 ) -> None:
-    found = release.from_red_hat(text)
+    found = older_releases.from_red_hat(text)
     assert found
     assert (found.distro, found.version, found.codename) == (distro, version, codename)
 
@@ -92,9 +92,9 @@ def test_older_release_files_name_distribution_and_version(
 
 
 def test_text_that_is_no_release_names_nothing() -> None:
-    assert release.from_motd("Welcome to Debian\nOpenBSD 7.4\n") is None
-    assert release.from_freebsd_version("#!/bin/sh\nUSERLAND_VERSION=unknown\n") is None
-    assert release.from_tree_info("[checksums]\nimages/boot.iso = sha256:00\n") is None
+    assert older_releases.from_motd("Welcome to Debian\nOpenBSD 7.4\n") is None
+    assert older_releases.from_freebsd_version("#!/bin/sh\nUSERLAND_VERSION=unknown\n") is None
+    assert older_releases.from_tree_info("[checksums]\nimages/boot.iso = sha256:00\n") is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_distributions_have_virt_inspectors_names(
 
 def test_open_suse_release_file_names_its_version() -> None:
     text = "openSUSE 13.2 (x86_64)\nVERSION = 13.2\nCODENAME = Harlequin\n"
-    found = release.from_suse(text)
+    found = older_releases.from_suse(text)
     assert found == Release("opensuse", (), "openSUSE 13.2 (x86_64)", "13.2", "Harlequin")
 
 
@@ -140,7 +140,7 @@ def test_older_files_only_add_the_point_release(
 
 
 def test_debian_states_its_point_release_since_13() -> None:
-    found = release.from_os_release("ID=debian\nVERSION_ID=13\nDEBIAN_VERSION_FULL=13.7\n")
+    found = os_release.from_os_release("ID=debian\nVERSION_ID=13\nDEBIAN_VERSION_FULL=13.7\n")
     assert found.version == "13.7"
 
 
@@ -206,10 +206,10 @@ def test_any_bytes_are_a_program_or_none(data: bytes) -> None:
 
 @given(guest_texts())
 def test_any_text_is_a_release_or_none(text: str) -> None:
-    release.from_os_release(f"ID={text}\nVERSION_ID={text}\nVERSION={text}\n{text}")
+    os_release.from_os_release(f"ID={text}\nVERSION_ID={text}\nVERSION={text}\n{text}")
     release.version_numbers(text)
     release_order(text)
-    for _, parse in (*release.OLDER_FILES, *release.OTHER_FILES):
+    for _, parse in (*older_releases.OLDER_FILES, *older_releases.OTHER_FILES):
         parse(text)
         parse(f"{text} release {text} ({text})")
 
