@@ -212,6 +212,7 @@ IS_DEVICE = "the appliance gives devices their names"
 def column(
     description: str,
     *,
+    default: Any = dataclasses.MISSING,
     unit: str = "",
     example: str = "",
     unredacted: str = "",
@@ -223,16 +224,17 @@ def column(
 
     Args:
         description: what it says.
+        default: what rows hold that do not state it; without one, each has to.
         unit: the unit of a number.
         example: a value as it could stand in a row.
         unredacted: why text in it can be no secret.
         named_by: the columns that name what it says, the nearest last: where they speak of a
             secret, all of the text is one.
 
-    Returns ``Any`` because type checkers read the field's own annotation.
+    ``Any`` because type checkers read the field's own annotation.
     """
     told = {"unit": unit, "example": example, "unredacted": unredacted, "named_by": named_by}
-    return dataclasses.field(metadata={"doc": description, **told})
+    return dataclasses.field(default=default, metadata={"doc": description, **told})
 
 
 T = TypeVar("T")

@@ -225,18 +225,12 @@ def _first_of_each_btrfs(devices: Sequence[BlockDevice]) -> list[BlockDevice]:
 def _as_volume(filesystem: Filesystem, subvolume: filesystems.Subvolume) -> Volume:
     return Volume(
         kind="btrfs_subvolume",
-        device=None,
         name=subvolume.path,
-        group_name=None,
         uuid=subvolume.uuid,
         group_uuid=filesystem.device.probe.get("UUID"),
-        size=None,
-        layout=None,
         members=(filesystem.device.path,),
         active=True,
         snapshot=bool(subvolume.parent_uuid),
-        degraded=None,
-        error=None,
     )
 
 

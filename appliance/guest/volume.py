@@ -13,15 +13,15 @@ class Volume:
     """One volume. Its attributes are the columns of the ``volumes`` table, which describes them."""
 
     kind: Kind
-    device: str | None
+    device: str | None = None
     name: str
-    group_name: str | None
-    uuid: str | None
-    group_uuid: str | None
-    size: int | None
-    layout: str | None
+    group_name: str | None = None
+    uuid: str | None = None
+    group_uuid: str | None = None
+    size: int | None = None
+    layout: str | None = None
     members: tuple[str, ...]
     active: bool
     snapshot: bool
-    degraded: bool | None
-    error: str | None
+    degraded: bool | None = None
+    error: str | None = None

@@ -171,16 +171,11 @@ def closed(devices: Sequence[BlockDevice]) -> Iterator[Volume]:
         if kind in _NOT_OPENED:
             yield Volume(
                 kind="raid",
-                device=None,
                 name=device.probe.get("LABEL") or device.path,
-                group_name=None,
                 uuid=device.probe.get("UUID"),
-                group_uuid=None,
                 size=device.size,
-                layout=None,
                 members=(device.path,),
                 active=False,
                 snapshot=False,
-                degraded=None,
                 error=_NOT_OPENED[kind],
             )

@@ -82,16 +82,13 @@ def _array(
         kind="md",
         device=path if named else f"/dev/{os.path.basename(place)}",
         name=os.path.basename(path if named else place),
-        group_name=None,
         uuid=members[0].probe.get("UUID"),
-        group_uuid=None,
         size=int(_read(f"{place}/size")) * 512,
         layout=_read(f"{place}/md/level"),
         members=tuple(sorted(paths[slave] for slave in slaves)),
         active=True,
         snapshot=False,
         degraded=_read(f"{place}/md/degraded") not in ("", "0"),
-        error=None,
     )
 
 
@@ -99,17 +96,11 @@ def _closed(members: Sequence[BlockDevice], error: str) -> Volume:
     probe = members[0].probe
     return Volume(
         kind="md",
-        device=None,
         name=probe.get("LABEL") or members[0].path,
-        group_name=None,
         uuid=probe.get("UUID"),
-        group_uuid=None,
-        size=None,
-        layout=None,
         members=tuple(member.path for member in members),
         active=False,
         snapshot=False,
-        degraded=None,
         error=error,
     )
 

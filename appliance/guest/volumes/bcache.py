@@ -47,15 +47,11 @@ def open_device(device: BlockDevice) -> Volume:
         kind="bcache",
         device=None if error else mapping.path_of(name),
         name=device.probe.get("LABEL") or device.path,
-        group_name=None,
         uuid=device.probe.get("UUID"),
-        group_uuid=None,
         size=device.size if error else size * 512,
-        layout=None,
         members=(device.path,),
         active=not error,
         snapshot=False,
-        degraded=None,
         error=f"bcache: {error}" if error else None,
     )
 

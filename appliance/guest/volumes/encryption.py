@@ -56,15 +56,12 @@ def open_container(device: BlockDevice, keys: Sequence[VolumeKey]) -> Volume:
         kind=kind,
         device=None if error else f"/dev/mapper/{name}",
         name=device.path,
-        group_name=None,
         uuid=device.probe.get("UUID"),
-        group_uuid=None,
         size=device.size,
         layout=f"{kind}{device.probe.get('VERSION', '') if kind == 'luks' else ''}",
         members=(device.path,),
         active=not error,
         snapshot=False,
-        degraded=None,
         error=f"encrypted ({word}), and {error}" if error else None,
     )
 

@@ -165,17 +165,11 @@ def exported(output: str) -> Iterator[Volume]:
 def _closed(name: str, members: tuple[str, ...], uuid: str | None, reason: str) -> Volume:
     return Volume(
         kind="lvm",
-        device=None,
         name=name,
-        group_name=None,
         uuid=uuid,
-        group_uuid=None,
-        size=None,
-        layout=None,
         members=members,
         active=False,
         snapshot=False,
-        degraded=None,
         error=reason,
     )
 

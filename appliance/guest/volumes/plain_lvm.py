@@ -85,8 +85,6 @@ def _map(
         members=tuple(devices[uuid].path for uuid in members),
         active=True,
         snapshot=False,
-        degraded=None,
-        error=None,
     )
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fleetscan.appliance.guest.root import Root
+from fleetscan.scanner.tables.container_images import (
+    containerd_images,
+    docker_images,
+    storage_images,
+)
 from fleetscan.scanner.tables.container_images.spec import ContainerImage
-from fleetscan.scanner.tables.containers import containerd, docker, storage, stores
+from fleetscan.scanner.tables.containers import stores
 
 
 def collect(root: Root) -> Iterator[ContainerImage]:
@@ -16,10 +21,11 @@ def collect(root: Root) -> Iterator[ContainerImage]:
         NotApplicable: there is no store.
         IncompleteError: a file of one cannot be read, or is damaged; raised after all rows.
     """
-    readers: stores.Readers = {
-        "docker": docker.images,
-        "podman": storage.images,
-        "containerd": containerd.images,
-    }
-    for columns in stores.rows(root, readers):
-        yield ContainerImage(**columns)
+    yield from stores.rows(
+        root,
+        {
+            "docker": docker_images.images,
+            "podman": storage_images.images,
+            "containerd": containerd_images.images,
+        },
+    )

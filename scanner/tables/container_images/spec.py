@@ -28,9 +28,11 @@ class ContainerImage:
     )
     store: str = column("The store's directory.", example="/var/lib/docker", unredacted=IS_PATH)
     user: str | None = column(
-        "Account that the store belongs to; null for the system's store.", unredacted=IS_NAME
+        "Account that the store belongs to; null for the system's store.",
+        unredacted=IS_NAME,
+        default=None,
     )
-    namespace: str | None = column("containerd's namespace.", example="k8s.io")
+    namespace: str | None = column("containerd's namespace.", example="k8s.io", default=None)
     id: str | None = column(
         "The image's id, which is the SHA-256 of its configuration; null if containerd keeps only "
         "names.",
@@ -43,4 +45,6 @@ class ContainerImage:
     )
     created: Timestamp | None = column("When it was built; for containerd, when it was stored.")
     architecture: str | None = column("Architecture, as Go names it.", example="amd64")
-    size: U64 | None = column("Size of its unpacked layers; null if not recorded.", unit="bytes")
+    size: U64 | None = column(
+        "Size of its unpacked layers; null if not recorded.", unit="bytes", default=None
+    )

@@ -16,10 +16,11 @@ def collect(root: Root) -> Iterator[Container]:
         NotApplicable: there is no store.
         IncompleteError: a file of one cannot be read, or is damaged; raised after all rows.
     """
-    readers: stores.Readers = {
-        "docker": docker.containers,
-        "podman": storage.containers,
-        "containerd": containerd.containers,
-    }
-    for columns in stores.rows(root, readers):
-        yield Container(**columns)
+    yield from stores.rows(
+        root,
+        {
+            "docker": docker.containers,
+            "podman": storage.containers,
+            "containerd": containerd.containers,
+        },
+    )

@@ -6,26 +6,19 @@ encoding of an Any.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.containers import stores
 from fleetscan.scanner.tables.containers.bolt import BoltDatabase, BoltError, Bucket
+from fleetscan.scanner.tables.containers.spec import Container
 from fleetscan.scanner.tables.containers.storage import host_mounts
-from fleetscan.scanner.tables.containers.stores import (
-    ContainerStore,
-    digest,
-    get,
-    text,
-    texts,
-    time,
-)
+from fleetscan.scanner.tables.containers.stores import ContainerStore, get, texts
 
-_DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
-_BLOBS = "io.containerd.content.v1.content/blobs/sha256"
-_REFERENCE = "containerd.io/gc.ref.content."
+DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
+"""Where it lies in a store."""
+
 _YEAR_1 = 62_135_596_800  # seconds from the year 1 to 1970
 _USUAL = frozenset(
     "CAP_" + name
@@ -37,85 +30,37 @@ _USUAL = frozenset(
 """What containerd gives every container."""
 
 
-def images(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
-    """The columns of ``container_images`` for each image of a store."""
-    for namespace, bucket in _namespaces(reader, store):
+def containers(reader: Reader, store: ContainerStore) -> Iterator[Container]:
+    """One row a container of a store."""
+    for namespace, bucket in namespaces(reader, store):
         try:
-            yield from _images(reader, store, namespace, bucket)
-        except BoltError as error:
-            reader.note(f"{store.path}/{_DATABASE}: {error}")
-
-
-def _images(
-    reader: Reader, store: ContainerStore, namespace: str, bucket: Bucket
-) -> Iterator[dict[str, Any]]:
-    found: dict[str, tuple[list[str], int | None]] = {}
-    for name, image in _below(bucket, "images"):
-        target = _below_values(image, "target").get("digest", b"")
-        names, _ = found.setdefault(_text(target), ([], _time(image.values().get("createdat"))))
-        if not name.startswith("sha256:"):  # its id, which Kubernetes makes a name of
-            names.append(name)
-    labels = {
-        blob: _below_values(content, "labels")
-        for blob, content in _below(bucket, "content", "blob")
-        if found
-    }
-    for manifest, (names, stored) in found.items():
-        identity = digest(_configuration(labels, manifest))
-        plain = identity is not None and identity.isalnum()
-        config = stores.load(reader, f"{store.path}/{_BLOBS}/{identity}") if plain else None
-        yield {
-            "namespace": namespace,
-            "id": identity,
-            "names": texts(names),
-            "digests": tuple(filter(None, [manifest])),
-            "created": time(get(config, "created")) or stored,
-            "architecture": text(get(config, "architecture")),
-            "size": None,
-        }
-
-
-def _configuration(labels: Mapping[str, Mapping[str, bytes]], manifest: str) -> str | None:
-    """The digest of the configuration that a manifest names, or the first of several platforms."""
-    own = labels.get(manifest, {})
-    platforms = [_text(own[name]) for name in sorted(own) if name.startswith(f"{_REFERENCE}m.")]
-    for blob in (manifest, *platforms):
-        if config := labels.get(blob, {}).get(f"{_REFERENCE}config"):
-            return _text(config)
-    return None
-
-
-def containers(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
-    """The columns of ``containers`` for each container of a store."""
-    for namespace, bucket in _namespaces(reader, store):
-        try:
-            for identity, container in _below(bucket, "containers"):
-                yield {"namespace": namespace, "id": identity, **_container(container)}
+            for identity, container in below(bucket, "containers"):
+                yield _container(store, namespace, identity, container)
         except ValueError as error:
-            reader.note(f"{store.path}/{_DATABASE}: {error}")
+            reader.note(f"{store.path}/{DATABASE}: {error}")
 
 
-def _container(bucket: Bucket) -> dict[str, Any]:
+def _container(store: ContainerStore, namespace: str, identity: str, bucket: Bucket) -> Container:
     values = bucket.values()
-    labels = _below_values(bucket, "labels")
+    labels = values_below(bucket, "labels")
     names = ("io.kubernetes.pod.name", "io.kubernetes.container.name", "nerdctl/name")
     spec = _spec(values.get("spec", b""))
     added = set(texts(get(spec, "process", "capabilities", "bounding"))) - _USUAL
     uid = get(spec, "process", "user", "uid")
-    return {
-        "name": "/".join(_text(labels[name]) for name in names if name in labels) or None,
-        "image": _text(values.get("image", b"")) or None,
-        "image_id": None,
-        "created": _time(values.get("createdat")),
-        "state": None,
-        "privileged": None,
-        "account": str(uid) if isinstance(uid, int) and 0 < uid < 1 << 32 else None,
-        "network": _network(spec),
-        "capabilities": tuple(sorted(added)),
-        "host_mounts": texts(list(host_mounts(spec))),
-        "ports": (),
-        "restart": None,
-    }
+    return Container(
+        engine=store.engine,
+        store=store.path,
+        user=store.user,
+        namespace=namespace,
+        id=identity,
+        name="/".join(decoded(labels[name]) for name in names if name in labels) or None,
+        image=decoded(values.get("image", b"")) or None,
+        created=moment(values.get("createdat")),
+        account=str(uid) if isinstance(uid, int) and 0 < uid < 1 << 32 else None,
+        network=_network(spec),
+        capabilities=tuple(sorted(added)),
+        host_mounts=texts(list(host_mounts(spec))),
+    )
 
 
 def _network(spec: object) -> str | None:
@@ -124,17 +69,18 @@ def _network(spec: object) -> str | None:
     return "host" if kinds and "network" not in kinds else None
 
 
-def _namespaces(reader: Reader, store: ContainerStore) -> Iterator[tuple[str, Bucket]]:
-    path = f"{store.path}/{_DATABASE}"
+def namespaces(reader: Reader, store: ContainerStore) -> Iterator[tuple[str, Bucket]]:
+    """The namespaces of a store, each with its bucket."""
+    path = f"{store.path}/{DATABASE}"
     data = reader.data(path)
     try:
         if data is not None:
-            yield from _below(BoltDatabase(data).root(), "v1")
+            yield from below(BoltDatabase(data).root(), "v1")
     except BoltError as error:
         reader.note(f"{path}: {error}")
 
 
-def _below(bucket: Bucket, *names: str) -> Iterator[tuple[str, Bucket]]:
+def below(bucket: Bucket, *names: str) -> Iterator[tuple[str, Bucket]]:
     """The buckets in one some levels below, up to a number."""
     found = bucket.bucket(*names)
     for index, item in enumerate(found.buckets() if found else ()):
@@ -143,17 +89,19 @@ def _below(bucket: Bucket, *names: str) -> Iterator[tuple[str, Bucket]]:
         yield item
 
 
-def _below_values(bucket: Bucket, name: str) -> dict[str, bytes]:
+def values_below(bucket: Bucket, name: str) -> dict[str, bytes]:
+    """The values of the bucket of a name; none where there is none."""
     found = bucket.bucket(name)
     return found.values() if found else {}
 
 
-def _text(value: bytes) -> str:
+def decoded(value: bytes) -> str:
+    """A value's text; bytes that are not UTF-8 become surrogates."""
     return value.decode("utf-8", "surrogateescape")
 
 
-def _time(value: bytes | None) -> int | None:
-    """Version, seconds since the year 1, nanoseconds, minutes from UTC; big endian."""
+def moment(value: bytes | None) -> int | None:
+    """A time: version, seconds since the year 1, nanoseconds, minutes from UTC; big endian."""
     if not value or len(value) < 13 or value[0] not in (1, 2):
         return None
     seconds = int.from_bytes(value[1:9], "big", signed=True) - _YEAR_1

@@ -6,6 +6,8 @@ from typing import Literal
 
 from fleetscan.appliance.ground.schema import IS_DIGEST, IS_NAME, IS_PATH, Timestamp, column, table
 
+State = Literal["created", "running", "paused", "restarting", "stopped", "removing", "dead"]
+
 
 @table()
 class Container:
@@ -21,22 +23,35 @@ class Container:
     )
     store: str = column("The store's directory.", example="/var/lib/docker", unredacted=IS_PATH)
     user: str | None = column(
-        "Account that the store belongs to; null for the system's store.", unredacted=IS_NAME
+        "Account that the store belongs to; null for the system's store.",
+        unredacted=IS_NAME,
+        default=None,
     )
-    namespace: str | None = column("containerd's namespace.", example="k8s.io")
+    namespace: str | None = column("containerd's namespace.", example="k8s.io", default=None)
     id: str = column("The container's id.", unredacted=IS_DIGEST)
     name: str | None = column(
-        "Its name; in Kubernetes the names of pod and container.", example="web"
+        "Its name; in Kubernetes the names of pod and container.", example="web", default=None
     )
-    image: str | None = column("Name of its image.", example="docker.io/library/nginx:1.27")
-    image_id: str | None = column("Id of its image, in hexadecimal digits.", unredacted=IS_DIGEST)
-    created: Timestamp | None = column("When it was created.")
-    state: (
-        Literal["created", "running", "paused", "restarting", "stopped", "removing", "dead"] | None
-    ) = column("State on disk; running means that it was running when the disk was last written.")
-    privileged: bool | None = column("Whether it has all rights on its host; null if not recorded.")
-    account: str | None = column("Account, and group, that its program runs as; null for root.")
-    network: str | None = column("Kind of its network; host means the host's own network.")
+    image: str | None = column(
+        "Name of its image.", example="docker.io/library/nginx:1.27", default=None
+    )
+    image_id: str | None = column(
+        "Id of its image, in hexadecimal digits.", unredacted=IS_DIGEST, default=None
+    )
+    created: Timestamp | None = column("When it was created.", default=None)
+    state: State | None = column(
+        "State on disk; running means that it was running when the disk was last written.",
+        default=None,
+    )
+    privileged: bool | None = column(
+        "Whether it has all rights on its host; null if not recorded.", default=None
+    )
+    account: str | None = column(
+        "Account, and group, that its program runs as; null for root.", default=None
+    )
+    network: str | None = column(
+        "Kind of its network; host means the host's own network.", default=None
+    )
     capabilities: tuple[str, ...] = column("Capabilities added to the default ones.")
     host_mounts: tuple[str, ...] = column(
         "Directories and files of the host that it sees: path on the host, path in the container, "
@@ -44,6 +59,10 @@ class Container:
         example="/var/run/docker.sock:/var/run/docker.sock",
     )
     ports: tuple[str, ...] = column(
-        "Ports of the host that are forwarded to it.", example="127.0.0.1:8080->80/tcp"
+        "Ports of the host that are forwarded to it.",
+        example="127.0.0.1:8080->80/tcp",
+        default=(),
     )
-    restart: str | None = column("When the engine starts it automatically.", example="always")
+    restart: str | None = column(
+        "When the engine starts it automatically.", example="always", default=None
+    )

@@ -6,19 +6,18 @@ version 5.
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.scanner.tables.containers import stores
 from fleetscan.scanner.tables.containers.bolt import BoltDatabase
+from fleetscan.scanner.tables.containers.spec import Container, State
 from fleetscan.scanner.tables.containers.stores import ContainerStore, flag, get, text, texts, time
 
 _BOLT, _SQLITE = "libpod/bolt_state.db", ("db.sql", "libpod/db.sql")
-_STATES = {
+_STATES: dict[int, State] = {
     1: "created",  # what podman calls configured
     2: "created",
     3: "running",
@@ -28,37 +27,12 @@ _STATES = {
     7: "removing",
     8: "stopped",
 }
-_LONGEST_CHAIN = 1000
-
 _Podman = tuple[object, object]
 """What podman keeps of a container: its configuration, and the number of its state."""
 
 
-def images(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
-    """The columns of ``container_images`` for each image of a store."""
-    for path in reader.root.glob(store.path, "*-images"):
-        layers = _by_id(reader, f"{path.removesuffix('-images')}-layers/layers.json")
-        for image in _listed(reader, f"{path}/images.json"):
-            identity = text(image.get("id"))
-            # The configuration lies under its digest, in a file whose name is that in Base64.
-            name = base64.b64encode(f"sha256:{identity}".encode("utf-8", "replace")).decode()
-            plain = identity is not None and "/" not in identity
-            config = stores.load(reader, f"{path}/{identity}/={name}") if plain else None
-            yield {
-                "id": identity,
-                "names": texts(image.get("names")),
-                "digests": tuple(filter(None, [text(image.get("digest"))])),
-                "created": time(get(config, "created")) or time(image.get("created")),
-                "architecture": text(get(config, "architecture")),
-                "size": _size(layers, text(image.get("layer"))),
-            }
-
-
-def _by_id(reader: Reader, path: str) -> dict[str, Mapping[str, object]]:
-    return {str(item.get("id")): item for item in stores.dicts(stores.load(reader, path))}
-
-
-def _listed(reader: Reader, path: str) -> Iterator[Mapping[str, object]]:
+def listed(reader: Reader, path: str) -> Iterator[Mapping[str, object]]:
+    """The objects of a JSON file's list, up to a number."""
     for index, item in enumerate(stores.dicts(stores.load(reader, path))):
         if index >= stores.ENTRIES:
             reader.note(f"{path}: the first {stores.ENTRIES} alone are told")
@@ -66,32 +40,22 @@ def _listed(reader: Reader, path: str) -> Iterator[Mapping[str, object]]:
         yield item
 
 
-def _size(layers: Mapping[str, Mapping[str, object]], layer: str | None) -> int | None:
-    """Bytes of a layer and those that it stands on; None when one of them is not told."""
-    total = 0
-    for _ in range(_LONGEST_CHAIN):
-        size = stores.count(get(layers, layer or "", "diff-size"))
-        if size is None:
-            return None
-        total += size
-        layer = text(get(layers, layer or "", "parent"))
-        if layer is None:
-            return total
-    return None
-
-
-def containers(reader: Reader, store: ContainerStore) -> Iterator[dict[str, Any]]:
-    """The columns of ``containers`` for each container of a store."""
+def containers(reader: Reader, store: ContainerStore) -> Iterator[Container]:
+    """One row a container of a store."""
     podman: dict[str, _Podman] | None = None
     for path in reader.root.glob(store.path, "*-containers"):
-        for item in _listed(reader, f"{path}/containers.json"):
+        for item in listed(reader, f"{path}/containers.json"):
             podman = _podman(reader, store) if podman is None else podman
-            yield _container(reader, path, item, podman)
+            yield _container(reader, store, path, item, podman)
 
 
 def _container(
-    reader: Reader, path: str, item: Mapping[str, object], podman: Mapping[str, _Podman]
-) -> dict[str, Any]:
+    reader: Reader,
+    store: ContainerStore,
+    path: str,
+    item: Mapping[str, object],
+    podman: Mapping[str, _Podman],
+) -> Container:
     identity = text(item.get("id")) or ""
     metadata = _metadata(reader, path, item)
     config, state = podman.get(identity, (None, None))
@@ -99,21 +63,24 @@ def _container(
     if spec is None and "/" not in identity:  # of CRI-O, once the container ran
         spec = stores.load(reader, f"{path}/{identity}/userdata/config.json")
     privileged = flag(get(config, "privileged"))
-    return {
-        "id": identity,
-        "name": text(get(metadata, "name")) or next(iter(texts(item.get("names"))), None),
-        "image": text(get(metadata, "image-name")),
-        "image_id": text(item.get("image")),
-        "created": time(item.get("created")),
-        "state": _STATES.get(state) if isinstance(state, int) else None,
-        "privileged": flag(get(metadata, "privileged")) if privileged is None else privileged,
-        "account": text(get(config, "user")),
-        "network": text(get(config, "networkMode")),
-        "capabilities": texts(get(config, "capAdd")),
-        "host_mounts": texts(list(host_mounts(spec))),
-        "ports": texts(list(_ports(config))),
-        "restart": text(get(config, "restartPolicy")),
-    }
+    return Container(
+        engine=store.engine,
+        store=store.path,
+        user=store.user,
+        id=identity,
+        name=text(get(metadata, "name")) or next(iter(texts(item.get("names"))), None),
+        image=text(get(metadata, "image-name")),
+        image_id=text(item.get("image")),
+        created=time(item.get("created")),
+        state=_STATES.get(state) if isinstance(state, int) else None,
+        privileged=flag(get(metadata, "privileged")) if privileged is None else privileged,
+        account=text(get(config, "user")),
+        network=text(get(config, "networkMode")),
+        capabilities=texts(get(config, "capAdd")),
+        host_mounts=texts(list(host_mounts(spec))),
+        ports=texts(list(_ports(config))),
+        restart=text(get(config, "restartPolicy")),
+    )
 
 
 def _metadata(reader: Reader, path: str, item: Mapping[str, object]) -> object:

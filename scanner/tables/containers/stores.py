@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from fleetscan.appliance.ground.schema import (
     MICROSECOND,
@@ -56,8 +56,7 @@ class ContainerStore:
     user: str | None = None
 
 
-Readers = Mapping[Engine, Callable[[Reader, ContainerStore], Iterator[dict[str, Any]]]]
-"""What reads the stores of each engine; ``Any``, as the columns have values of many types."""
+Row = TypeVar("Row")
 
 
 def find(reader: Reader) -> list[ContainerStore]:
@@ -79,12 +78,14 @@ def find(reader: Reader) -> list[ContainerStore]:
     return stores
 
 
-def rows(root: Root, readers: Readers) -> Iterator[dict[str, Any]]:
-    """The columns of rows about every store.
+def rows(
+    root: Root, readers: Mapping[Engine, Callable[[Reader, ContainerStore], Iterator[Row]]]
+) -> Iterator[Row]:
+    """The rows of every store.
 
     Args:
         root: whose stores.
-        readers: give the columns that an engine's own files tell.
+        readers: give the rows of an engine's store.
 
     Raises:
         NotApplicable: there is no store.
@@ -93,9 +94,7 @@ def rows(root: Root, readers: Readers) -> Iterator[dict[str, Any]]:
     reader = Reader(root, LIMIT)
     found = [] if root.windows else find(reader)
     for store in found:
-        own = {"engine": store.engine, "store": store.path, "user": store.user, "namespace": None}
-        for columns in readers[store.engine](reader, store):
-            yield {**own, **columns}
+        yield from readers[store.engine](reader, store)
     reader.finish()
     if not found:
         raise NotApplicable("no store of a container engine")

@@ -62,7 +62,6 @@ def parse_group(
             gid=int(fields[2]),
             members=_names(fields[3]) if len(fields) > 3 else (),
             administrators=administrators.get(fields[0], ()),
-            sid=None,
         )
     if malformed:
         problems.note(colonfile.malformed(GROUP, malformed))

@@ -19,4 +19,4 @@ class Group:
     administrators: tuple[str, ...] = column(
         "Accounts that may change the membership.", unredacted=IS_NAME
     )
-    sid: str | None = column("Windows: security identifier.", example="S-1-5-32-544")
+    sid: str | None = column("Windows: security identifier.", example="S-1-5-32-544", default=None)

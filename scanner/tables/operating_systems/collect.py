@@ -109,10 +109,6 @@ def collect(root: Root) -> Iterator[OperatingSystem]:
         kernels=kernels,
         package_format=package_format,
         package_manager=packaging.find_manager(root, package_format),
-        build=None,
-        installed_at=None,
-        system_root=None,
-        hibernated=None,
     )
     if lost:
         problems.note(f"kernels: {lost}", *lost.unread)

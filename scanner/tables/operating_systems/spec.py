@@ -66,33 +66,40 @@ class OperatingSystem:
         "Edition, os-release's VARIANT_ID or Windows' EditionID.", example="server"
     )
     support_end: str | None = column(
-        "End of support as the system itself states it (os-release's SUPPORT_END), YYYY-MM-DD."
+        "End of support as the system itself states it (os-release's SUPPORT_END), YYYY-MM-DD.",
+        default=None,
     )
     architecture: str | None = column(
         "Architecture of its programs, as uname -m names it.", example="x86_64"
     )
     hostname: str | None = column("Static host name.")
     etc_machine_id: str | None = column(
-        "Content of /etc/machine-id; null if it is empty or not yet initialized."
+        "Content of /etc/machine-id; null if it is empty or not yet initialized.", default=None
     )
     timezone: str | None = column(
         "Time zone name; Windows has names of its own.", example="Europe/Paris"
     )
-    init_system: InitSystem | None = column("What starts services.")
+    init_system: InitSystem | None = column("What starts services.", default=None)
     kernels: tuple[str, ...] = column(
         "Releases of the kernels installed, oldest first.", example="6.1.0-18-amd64"
     )
-    package_format: PackageFormat | None = column("Format of the package database.")
+    package_format: PackageFormat | None = column("Format of the package database.", default=None)
     package_manager: PackageManager | None = column(
         "Program that installs and updates packages, inferred from what is installed.",
         example="dnf",
+        default=None,
     )
-    build: str | None = column("Windows: build number.", example="19045")
-    installed_at: Timestamp | None = column("When it was installed, where the system records it.")
+    build: str | None = column("Windows: build number.", example="19045", default=None)
+    installed_at: Timestamp | None = column(
+        "When it was installed, where the system records it.", default=None
+    )
     system_root: str | None = column(
-        "Windows: the directory it is installed in, according to itself.", example="C:\\Windows"
+        "Windows: the directory it is installed in, according to itself.",
+        example="C:\\Windows",
+        default=None,
     )
     hibernated: bool | None = column(
         "Windows: whether it is hibernated, or was shut down for a fast start. What it then had "
-        "in memory is not in its files."
+        "in memory is not in its files.",
+        default=None,
     )

@@ -88,20 +88,14 @@ def describe(software: HiveKey, system: HiveKey) -> OperatingSystem:
         or version.text("ReleaseId")
         or version.text("CSDVersion"),
         variant=version.text("EditionID"),
-        support_end=None,
         architecture=_architecture(system),
         hostname=_text(system, _TCPIP, "Hostname") or _text(system, _NAME, "ComputerName"),
-        etc_machine_id=None,
         timezone=_text(system, _TIME_ZONE, "TimeZoneKeyName")
         or _text(system, _TIME_ZONE, "StandardName"),
-        init_system=None,
         kernels=(),
-        package_format=None,
-        package_manager=None,
         build=build,
         installed_at=_installed(version),
         system_root=version.text("SystemRoot"),
-        hibernated=None,
     )
 
 

@@ -71,7 +71,7 @@ class Package:
         example="1:3.0.15-1~deb12u1",
         unredacted=IS_PUBLISHED,
     )
-    epoch: U32 | None = column("Epoch; null if there is none.")
+    epoch: U32 | None = column("Epoch; null if there is none.", default=None)
     upstream_version: str = column(
         "Version without epoch and release.", example="3.0.15", unredacted=IS_PUBLISHED
     )
@@ -79,9 +79,13 @@ class Package:
         "Distribution's part of the version (dpkg and snap: revision; flatpak: branch).",
         example="1~deb12u1",
         unredacted=IS_PUBLISHED,
+        default=None,
     )
     architecture: str | None = column(
-        "Architecture, as the ecosystem names it.", example="amd64", unredacted=IS_PUBLISHED
+        "Architecture, as the ecosystem names it.",
+        example="amd64",
+        unredacted=IS_PUBLISHED,
+        default=None,
     )
     status: Status = column(
         "State of the package; only dpkg, opkg and xbps have states other than installed, and "
@@ -98,24 +102,36 @@ class Package:
     source_name: str | None = column(
         "Source package it was built from; a dpkg package that names none is its own.",
         unredacted=IS_PUBLISHED,
+        default=None,
     )
-    source_version: str | None = column("Version of the source package.", unredacted=IS_PUBLISHED)
-    vendor: str | None = column("Vendor, or the maintainer or packager; for snap the channel.")
-    license: str | None = column("License, if the database records one.", unredacted=IS_PUBLISHED)
-    section: str | None = column("Section or group.", example="admin", unredacted=IS_PUBLISHED)
-    summary: str | None = column("One-line description.")
-    installed_size: U64 | None = column("Size on disk as recorded.", unit="bytes")
+    source_version: str | None = column(
+        "Version of the source package.", unredacted=IS_PUBLISHED, default=None
+    )
+    vendor: str | None = column(
+        "Vendor, or the maintainer or packager; for snap the channel.", default=None
+    )
+    license: str | None = column(
+        "License, if the database records one.", unredacted=IS_PUBLISHED, default=None
+    )
+    section: str | None = column(
+        "Section or group.", example="admin", unredacted=IS_PUBLISHED, default=None
+    )
+    summary: str | None = column("One-line description.", default=None)
+    installed_size: U64 | None = column("Size on disk as recorded.", unit="bytes", default=None)
     installed_at: Timestamp | None = column(
         "When it was last installed or upgraded, as recorded; for dpkg and slackware the time of "
-        "its file list."
+        "its file list.",
+        default=None,
     )
     path: str | None = column(
         "Where a package that no database lists was found; null for packages of a system's "
         "database.",
         unredacted=IS_PATH,
+        default=None,
     )
     account: str | None = column(
         "For programs that a Windows user installed for one account alone, the profile folder of "
         "that account.",
         unredacted=IS_NAME,
+        default=None,
     )

@@ -103,12 +103,9 @@ def _rows(
             line=entry.line,
             name=entry.name,
             schedule=entry.schedule,
-            runs_at=None,
             user=user or entry.user,
             command=entry.command,
             enabled=enabled,
-            elevated=None,
-            last_run=None,
         )
 
 
@@ -122,15 +119,10 @@ def _periodic(root: Root) -> Iterator[ScheduledTask]:
             yield ScheduledTask(
                 kind="periodic",
                 file=path,
-                line=None,
-                name=None,
                 schedule=folder.rpartition("/")[2].removeprefix("cron."),
-                runs_at=None,
                 user="root",
                 command=path,
                 enabled=executable and crontab.is_run_by_run_parts(name),
-                elevated=None,
-                last_run=None,
             )
 
 
@@ -148,13 +140,9 @@ def _jobs(reader: Reader) -> Iterator[ScheduledTask]:
             yield ScheduledTask(
                 kind="at",
                 file=path,
-                line=None,
-                name=None,
                 schedule="once",
                 runs_at=seconds * MICROSECOND,
                 user=None if owner is None else names.get(owner, str(owner)),
                 command=command,
                 enabled=True,
-                elevated=None,
-                last_run=None,
             )

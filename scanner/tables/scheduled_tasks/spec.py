@@ -27,11 +27,12 @@ class ScheduledTask:
         example="/etc/cron.d/sysstat",
         unredacted=IS_PATH,
     )
-    line: U32 | None = column("Line of a crontab or anacrontab, from 1.")
+    line: U32 | None = column("Line of a crontab or anacrontab, from 1.", default=None)
     name: str | None = column(
         "Its name, if it has one besides its file: the unit of a timer, the job of anacron, the "
         "path of a Windows task.",
         example="logrotate.timer",
+        default=None,
     )
     schedule: str = column(
         "When it runs, in its own notation; settings of a timer are joined by semicolons. "
@@ -39,10 +40,11 @@ class ScheduledTask:
         "registry, or if only a program starts it.",
         example="25 6 * * *",
     )
-    runs_at: Timestamp | None = column("When an at job runs.")
+    runs_at: Timestamp | None = column("When an at job runs.", default=None)
     user: str | None = column(
         "Account that it runs as, a name or SID; null for a timer, whose service states it, and "
-        "for tasks of Windows XP and 2003, which store it among their secrets."
+        "for tasks of Windows XP and 2003, which store it among their secrets.",
+        default=None,
     )
     command: str | None = column(
         "Command that it runs, up to a percent sign; for a timer its unit; for an at job its "
@@ -56,6 +58,9 @@ class ScheduledTask:
         "a Windows task that is disabled or not in the registry."
     )
     elevated: bool | None = column(
-        "Whether it runs with its account's highest privileges; null if there is no such choice."
+        "Whether it runs with its account's highest privileges; null if there is no such choice.",
+        default=None,
     )
-    last_run: Timestamp | None = column("When it last ran, if the Windows registry records it.")
+    last_run: Timestamp | None = column(
+        "When it last ran, if the Windows registry records it.", default=None
+    )

@@ -43,16 +43,11 @@ def _task(
     return ScheduledTask(
         kind="timer",
         file=unit.path,
-        line=None,
         name=name,
         schedule="; ".join(
             f"{key}={value}" for key in _SCHEDULES for value in settings.get(("Timer", key), ())
         ),
-        runs_at=None,
-        user=None,
         command=unitfile.last(settings, "Timer", "Unit")
         or f"{name.removesuffix('.timer')}.service",
         enabled=started,
-        elevated=None,
-        last_run=None,
     )

@@ -99,15 +99,9 @@ def _jobs(reader: Reader) -> Iterator[ScheduledTask]:
         yield ScheduledTask(
             kind="windows",
             file=path,
-            line=None,
-            name=None,
             schedule=job.schedule,
-            runs_at=None,
-            user=None,
             command=job.command,
             enabled=job.enabled,
-            elevated=None,
-            last_run=None,
         )
 
 
@@ -117,10 +111,8 @@ def _of_file(
     return ScheduledTask(
         kind="windows",
         file=path,
-        line=None,
         name=name,
         schedule=task.schedule,
-        runs_at=None,
         user=task.user,
         command=task.command or None,
         enabled=task.enabled and registered,
@@ -133,14 +125,10 @@ def _of_registry(hive: str, entry: Cached) -> ScheduledTask:
     return ScheduledTask(
         kind="windows",
         file=hive,
-        line=None,
         name=entry.name,
         schedule="",
-        runs_at=None,
-        user=None,
         command=entry.command,
         enabled=True,
-        elevated=None,
         last_run=entry.last_run,
     )
 

@@ -56,9 +56,10 @@ class Service:
         "Its own description, as written in its file; Windows: its display name."
     )
     command: str | None = column(
-        "First command it starts with (ExecStart), without systemd's prefixes; Windows: ImagePath."
+        "First command it starts with (ExecStart), without systemd's prefixes; Windows: ImagePath.",
+        default=None,
     )
-    run_as: str | None = column("Account it runs as, if not root or LocalSystem.")
+    run_as: str | None = column("Account it runs as, if not root or LocalSystem.", default=None)
     wanted_by: tuple[str, ...] = column(
         "Units that pull it in by a link (SysV: run levels it starts in).",
         example="multi-user.target",

@@ -71,8 +71,6 @@ def service(
         state="enabled" if STARTING_LEVELS.intersection(levels) else "disabled",
         path=path,
         description=summary,
-        command=None,
-        run_as=None,
         wanted_by=levels,
         aliases=(),
     )

@@ -110,7 +110,6 @@ def _authorized(reader: Reader, path: str, user: str) -> Iterator[SshKey]:
             fingerprint=entry.key.fingerprint,
             comment=entry.comment,
             options=entry.options,
-            private=None,
         )
     if malformed:
         reader.note(colonfile.malformed(path, malformed), path)
@@ -134,7 +133,6 @@ def _own(
             yield SshKey(
                 kind=kind,
                 file=f"{stem}.pub" if public else stem,
-                line=None,
                 user=user,
                 type=key.type,
                 bits=key.bits,

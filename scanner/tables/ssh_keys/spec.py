@@ -23,7 +23,7 @@ class SshKey:
         example="/root/.ssh/authorized_keys",
         unredacted=IS_PATH,
     )
-    line: U32 | None = column("Line of an authorized_keys file, from 1.")
+    line: U32 | None = column("Line of an authorized_keys file, from 1.", default=None)
     user: str | None = column("Account it belongs to; null for host keys.", example="root")
     type: str = column("Type, according to the key itself.", example="ssh-ed25519")
     bits: U32 | None = column("Size; null for types without one.", unit="bits")
@@ -39,5 +39,6 @@ class SshKey:
     )
     private: Literal["encrypted", "plain", "unknown"] | None = column(
         "Whether the private key beside it is encrypted; unknown for formats that fleetscan does "
-        "not read; null if there is none."
+        "not read; null if there is none.",
+        default=None,
     )

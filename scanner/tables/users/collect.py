@@ -135,7 +135,6 @@ def _user(fields: list[str], shadow: Shadow | None, login: logins.Login | None) 
         password_warn_days=aging.warning,
         password_inactive_days=aging.inactive,
         expires=_midnight(aging.expires),
-        sid=None,
         flags=(),
         last_login=login.seconds * MICROSECOND if login else None,
         last_login_from=login.source if login else None,

@@ -39,6 +39,7 @@ class User:
     shell: str | None = column(
         "Login shell; an empty field means /bin/sh and is stored as /bin/sh; null on Windows.",
         unredacted=IS_PATH,
+        default=None,
     )
     password: PasswordState = column(
         "set: a password works; empty: logs in without one; locked: a password exists but is "
@@ -56,12 +57,16 @@ class User:
     )
     password_min_days: I64 | None = column("Days before it may be changed.", unit="days")
     password_max_days: I64 | None = column("Days after which it must be changed.", unit="days")
-    password_warn_days: I64 | None = column("Days of warning before that.", unit="days")
+    password_warn_days: I64 | None = column(
+        "Days of warning before that.", unit="days", default=None
+    )
     password_inactive_days: I64 | None = column(
-        "Days after expiry until the account closes.", unit="days"
+        "Days after expiry until the account closes.", unit="days", default=None
     )
     expires: Timestamp | None = column("Day on which the account expires.")
-    sid: str | None = column("Windows: security identifier.", example="S-1-5-21-1-2-3-1001")
+    sid: str | None = column(
+        "Windows: security identifier.", example="S-1-5-21-1-2-3-1001", default=None
+    )
     flags: tuple[str, ...] = column(
         "Windows: account flags, such as disabled, locked_out, password_not_required, "
         "password_never_expires.",
@@ -72,5 +77,5 @@ class User:
         "registry. Null if none is recorded."
     )
     last_login_from: str | None = column(
-        "Host that it came from, or otherwise its terminal.", example="10.0.0.17"
+        "Host that it came from, or otherwise its terminal.", example="10.0.0.17", default=None
     )

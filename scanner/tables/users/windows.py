@@ -33,19 +33,15 @@ def _user(account: Account, least: int | None, greatest: int | None) -> User:
         gid=account.group,
         comment=account.full_name or account.comment,
         home=account.home,
-        shell=None,
         password=_password(account),
         password_algorithm="nt" if account.has_password else None,
         password_changed=account.password_changed,
         password_min_days=least,
         password_max_days=None if never else greatest,
-        password_warn_days=None,
-        password_inactive_days=None,
         expires=account.expires,
         sid=account.sid,
         flags=account.flags,
         last_login=account.last_login,
-        last_login_from=None,
     )
 
 

@@ -35,7 +35,7 @@ SHARED = {
     "fleetscan.appliance.guest.tools",
     "fleetscan.scanner.tables.config.sshd",  # AuthorizedKeysFile says where ssh_keys looks
     "fleetscan.scanner.tables.containers.containerd",  # one store, two tables
-    "fleetscan.scanner.tables.containers.docker",
+    "fleetscan.scanner.tables.containers.bolt",
     "fleetscan.scanner.tables.containers.storage",
     "fleetscan.scanner.tables.containers.stores",
     "fleetscan.scanner.tables.services.collect",  # a timer is a unit

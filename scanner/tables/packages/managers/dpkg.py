@@ -153,13 +153,10 @@ def from_record(
         source_name=source[1] if source else name,
         source_version=(source[2] if source else None) or version or None,
         vendor=record.get("Maintainer") or None,
-        license=None,
         section=record.get("Section") or None,
         summary=record.get("Description") or None,
         installed_size=int(size) * _UNIT if _SIZE.fullmatch(size) else None,
         installed_at=installed_at,
-        path=None,
-        account=None,
     )
 
 

@@ -355,8 +355,6 @@ def from_header(header: Header, distribution: Distribution) -> Package:
         summary=_text(header["summary"]),
         installed_size=_number(header["longsize"]),
         installed_at=None if installed is None else installed * MICROSECOND,
-        path=None,
-        account=None,
     )
 
 
