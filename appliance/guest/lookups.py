@@ -7,15 +7,19 @@ have been followed: a table that never looked below one of them lacks nothing.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 _MOST_LINKS = 40  # as the kernel follows, path_resolution(7)
 _MOST_KNOWN = 4096
 _MOST_UNSEEN = 10
 _ODD = re.compile(r"//|(?:^|/)\.\.?(?:/|$)|./$")  # what a path has that is more than names
+_NO_NAMES = ("", ".", "..")
+
+_Place = tuple[str | None, bool]
+"""A directory below the top with a slash behind it, and whether anything is missing in it; None
+where only its resolution tells."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,25 @@ class LostLookups:
                 self.unread.add("/")  # more than are named
 
 
+class _Watch:
+    """As :meth:`Lookups.watching` tells; a class, since most files are read inside one."""
+
+    __slots__ = ("_before", "_lookups", "_mine")
+
+    def __init__(self, lookups: Lookups) -> None:
+        self._lookups = lookups
+
+    def __enter__(self) -> LostLookups:
+        self._before = self._lookups.lost
+        self._mine = self._lookups.lost = LostLookups()
+        return self._mine
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._lookups.lost = self._before
+        if kind is not None:
+            self._before.add(self._mine)
+
+
 class Lookups:
     """Compares looked-up paths with what is missing.
 
@@ -95,7 +118,8 @@ class Lookups:
     def __init__(self, lacks: Sequence[Lack], link: Callable[[str], str | None]) -> None:
         self._link = link
         self._known: dict[str, str] = {}
-        self._lost = LostLookups()
+        self._places: dict[str, _Place] = {}
+        self.lost = LostLookups()
         self.lacks = tuple(Lack(self.real(lack.path), lack.reason, lack.local) for lack in lacks)
 
     def missing(self, path: str) -> list[Lack]:
@@ -106,51 +130,59 @@ class Lookups:
         return [lack for lack in self.lacks if lack.holds(place)]
 
     def plain(self, path: str) -> str | None:
-        """The absolute path to look up for this one, its directory's links resolved if known.
+        """The path below the top to look up for this one, its directory's links resolved if known.
 
-        It leads where it says unless there are more links in it. None where only a path's own
-        resolution tells: one with dots, or with a slash too many.
+        It leads where it says unless there are more links in it, and what is missing of it is
+        noted. None where only a path's own resolution tells: one with dots, or with a slash too
+        many.
         """
-        if _ODD.search(path):
-            return None
         directory, _, name = path.rpartition("/")
-        directory = self._known.get(directory, directory).strip("/")
-        return f"/{directory}/{name}" if directory else f"/{name}"
+        prefix, near = self._places.get(directory) or self._place(directory)
+        if prefix is None or name in _NO_NAMES:
+            return None
+        plain = prefix + name
+        if near:
+            self._note(path, self._holding(f"/{plain}"))
+        return plain
+
+    def _place(self, directory: str) -> _Place:
+        """Where a directory is; kept, as most lookups are of directories that had one before."""
+        if len(self._places) >= _MOST_KNOWN:
+            self._places.clear()
+        place: _Place = (None, True)
+        if not _ODD.search(directory):
+            real = self._known.get(directory, directory).strip("/")
+            near = any(
+                lack.holds(f"/{real}") or lack.path.rpartition("/")[0].strip("/") == real
+                for lack in self.lacks
+            )
+            place = (f"{real}/" if real else "", near)
+        self._places[directory] = place
+        return place
 
     def note(self, path: str) -> None:
         """Remember what is missing of a path that is about to be looked up."""
         self._note(path, self.missing(path))
-
-    def note_plain(self, path: str, place: str) -> None:
-        """As :meth:`note`, of a path that is known to lead to this place."""
-        self._note(path, self._holding(place))
+        # Whether there are links in its directory is known now.
+        self._places.pop(path.rpartition("/")[0], None)
 
     def _note(self, path: str, lacks: list[Lack]) -> None:
         if lacks:
             unread = {lack.prefix for lack in lacks}
             if not any(lack.holds(f"/{path.strip('/')}") for lack in lacks):
                 unread.add(f"/{path.strip('/')}/")
-            self._lost.add(LostLookups(lacks, unread))
+            self.lost.add(LostLookups(lacks, unread))
 
     def add(self, lost: LostLookups) -> None:
         """Remember what was noted at another time."""
-        self._lost.add(lost)
+        self.lost.add(lost)
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[LostLookups]:
-        """Keep to itself what the block looks up in vain.
+    def watching(self) -> _Watch:
+        """Keep to itself what a ``with`` block looks up in vain.
 
         When the block fails, its lookups are those of the block around it as well.
         """
-        before, self._lost = self._lost, LostLookups()
-        mine = self._lost
-        try:
-            yield mine
-        except BaseException:
-            before.add(mine)
-            raise
-        finally:
-            self._lost = before
+        return _Watch(self)
 
     def real(self, path: str) -> str:
         """An absolute path without links, dots and double slashes, as far as the tree has it."""
@@ -158,8 +190,21 @@ class Lookups:
         if directory not in self._known:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[directory] = self._follow("", directory)
+            self._known[directory] = self._real_directory(directory)
         return self._follow(self._known[directory], name)
+
+    def _real_directory(self, directory: str) -> str:
+        """As :meth:`real`, from what is known of the directories above."""
+        above, parts = directory, []
+        while above and above not in self._known:
+            above, _, part = above.rpartition("/")
+            parts.append(part)
+        real = self._known.get(above, "/")
+        for part in reversed(parts):
+            real = self._follow(real, part)
+            above = f"{above}/{part}"
+            self._known[above] = real
+        return real
 
     def _follow(self, start: str, path: str) -> str:
         """A path from a directory that has no links itself."""

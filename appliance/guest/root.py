@@ -178,14 +178,10 @@ class Root:
         plain = self.lookups.plain(path)
         if plain is not None:
             try:
-                fd = self._open_exactly(plain.lstrip("/") or ".", flags, links=False)
+                return self._open_exactly(plain or ".", flags, links=False)
             except OSError as error:
                 if error.errno != errno.ELOOP:
-                    self.lookups.note_plain(path, plain)
                     raise
-            else:
-                self.lookups.note_plain(path, plain)
-                return fd
         self.lookups.note(path)
         return self._open_exactly(path.lstrip("/") or ".", flags)
 
@@ -199,7 +195,8 @@ class Root:
         with contextlib.suppress(OSError):
             fd = self._open_exactly(path.lstrip("/") or ".", os.O_PATH | os.O_NOFOLLOW)
             try:
-                return os.readlink("", dir_fd=fd)
+                is_link = stat.S_ISLNK(os.fstat(fd).st_mode)
+                return os.readlink("", dir_fd=fd) if is_link else None
             finally:
                 os.close(fd)
         return None
