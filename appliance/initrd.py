@@ -6,6 +6,7 @@ its own: a change of the agent needs no new appliance.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import stat
 import sys
@@ -99,11 +100,16 @@ def _tables() -> Path:
     return marker.parent
 
 
+@functools.cache
 def agent_archive() -> bytes:
-    """The archive that puts the agent below /agent; same files, same bytes."""
+    """The archive that puts the agent below /agent; same files, same bytes.
+
+    Read once a process: whoever replaces the files meanwhile changes no scan that runs.
+    """
     return pack({f"agent/{path}": content for path, content in agent_files().items()})
 
 
+@functools.cache
 def agent_id() -> str:
     """Content address of the agent and its collectors: 12 hex digits."""
     return hashlib.sha256(agent_archive()).hexdigest()[:12]

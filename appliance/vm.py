@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import signal
@@ -330,16 +329,11 @@ def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.soc
     return stack.enter_context(ours), stack.enter_context(peer)
 
 
-@functools.cache
-def _agent_archive() -> bytes:
-    return initrd.agent_archive()
-
-
 def _whole_initrd(appliance: Appliance) -> bytes:
     with contextlib.ExitStack() as stack:
         descriptor = appliance.opened(stack, appliance.initrd)
         first_stage = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-    return first_stage + _agent_archive()
+    return first_stage + initrd.agent_archive()
 
 
 def _ended(status: int | None) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -170,7 +172,10 @@ def _scan(
     if cluster.scheduler is None:  # workers elsewhere see to it themselves
         layers.require(asked.options.appliance.confinement)
     machines = _machines(asked, given)
-    appliance = _appliance(required=cluster.scheduler is None)
+    with ThreadPoolExecutor(1) as beside:
+        finding = beside.submit(_appliance, required=cluster.scheduler is None)
+        importlib.import_module("fleetscan.scanner.fleet")  # takes as long as the checksums
+        appliance = finding.result()
     settings = settings_of(asked)
     earlier = None if rescan or not appliance else EarlierFacts(facts, settings, appliance)
     run = run or Store(facts).begin([machine.machine_id for machine in machines], settings=settings)
@@ -231,7 +236,10 @@ def _machines(asked: Given, given: Given) -> list[Machine]:
 
 
 def _appliance(*, required: bool) -> str | None:
-    """Content address of this host's appliance; workers elsewhere have their own."""
+    """Content address of this host's appliance, once its files were compared with their checksums.
+
+    Workers elsewhere have their own.
+    """
     from fleetscan.appliance import built
     from fleetscan.scanner.isolation import appliance_address
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance import built, initrd
+from tests.agents import agent_of
 
 names = st.text("abcxyz-_.", min_size=1, max_size=12).filter(lambda name: name.strip("."))
 
@@ -118,10 +119,10 @@ def test_the_agent_runs_with_what_the_appliance_has_alone(tmp_path: Path) -> Non
     assert int(done.stdout) > 10
 
 
-def test_the_agents_id_is_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_agents_id_is_its_contents() -> None:
     before = initrd.agent_id()
     assert before == initrd.agent_id()
     assert len(before) == 12
     files = initrd.agent_files()
-    monkeypatch.setattr(initrd, "agent_files", lambda: {**files, "start.py": b"another"})
-    assert initrd.agent_id() != before
+    with agent_of({**files, "start.py": b"another"}):
+        assert initrd.agent_id() != before

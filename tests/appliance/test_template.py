@@ -23,6 +23,7 @@ from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.template import Template
 from fleetscan.appliance.verified import identity
+from tests.agents import agent_of
 
 OPTIONS = VMOptions("tcg", memory_mib=4)
 SIZE = OPTIONS.memory_mib << 20
@@ -314,8 +315,7 @@ def test_a_change_of_anything_that_is_in_a_template_changes_its_key(
     with monkeypatch.context() as patch:
         patch.setattr(accelerator, "qemu_build", lambda: "qemu-8.2")
         keys.append(template.key_of(small_appliance, OPTIONS))
-    with monkeypatch.context() as patch:
-        patch.setattr(initrd, "agent_files", lambda: {"start.py": b"another"})
+    with agent_of({"start.py": b"another"}):
         keys.append(template.key_of(small_appliance, OPTIONS))
     assert len(set(keys)) == len(keys)
     assert template.key_of(small_appliance, OPTIONS) == keys[0]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.appliance import accelerator, built, cache, initrd, template, vm
+from fleetscan.appliance import accelerator, built, cache, initrd, template
 from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError
@@ -23,6 +23,7 @@ from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.session import SessionLimits
 from fleetscan.appliance.template import Template
 from fleetscan.appliance.vm import ApplianceVM
+from tests.agents import agent_of
 
 _HOSTILE = initrd.PROJECT / "tests" / "appliance" / "hostile.py"
 _START = b"""\
@@ -95,11 +96,8 @@ def other_cache() -> Iterator[Path]:
 def hostile_agent() -> Iterator[None]:
     """Every appliance that is booted meanwhile has the hostile agent in it."""
     files = {**initrd.agent_files(), "hostile.py": _HOSTILE.read_bytes(), "start.py": _START}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(initrd, "agent_files", lambda: files)
-        vm._agent_archive.cache_clear()
+    with agent_of(files):
         yield
-    vm._agent_archive.cache_clear()
 
 
 def qemus() -> set[int]:
