@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -11,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fleetscan.appliance.guest import blkid
-from fleetscan.appliance.guest.partition_table import PartitionTable
+from fleetscan.appliance.guest.partition_table import PartitionTable, Read
 from fleetscan.appliance.guest.partition_table import read as read_table
 
 _PLUG_SECONDS = 20.0
 _SECTOR = 512  # the unit of sysfs' start and size, whatever the disk's own sector is
+_WINDOW = 32 << 10  # bytes; as much as a GPT and its header take with either size of sector
 _SCSI_DEVICES = "/sys/bus/scsi/devices"
 _ADDRESS = re.compile(r"\d+:\d+:(\d+):\d+")
 
@@ -193,6 +195,13 @@ def read_at(path: str, offset: int, length: int) -> bytes:
         os.close(descriptor)
 
 
+def hold(stack: contextlib.ExitStack, devices: Sequence[BlockDevice]) -> None:
+    """Keep devices open: with the last who closes it, the kernel drops what it read of one."""
+    for device in devices:
+        with contextlib.suppress(OSError):  # whoever needs it will say why
+            stack.callback(os.close, os.open(device.path, os.O_RDONLY | os.O_CLOEXEC))
+
+
 def probe(devices: Sequence[BlockDevice]) -> None:
     """Have libblkid read each device and keep what it says in ``probe``.
 
@@ -211,11 +220,10 @@ def probe(devices: Sequence[BlockDevice]) -> None:
         raise failure
 
 
-@functools.cache
 def _is_slow(path: str, sector: int) -> bool:
     """Whether libblkid had better not read a device's partition table."""
     try:
-        return table(path, sector).slow
+        return kept_table(path, sector).slow
     except OSError:
         return False  # libblkid will say why
 
@@ -229,6 +237,27 @@ def table(path: str, sector: int) -> PartitionTable:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.lseek(descriptor, 0, os.SEEK_END)
-        return read_table(lambda at, length: os.pread(descriptor, length, at), size, sector)
+        return read_table(_by_windows(descriptor), size, sector)
     finally:
         os.close(descriptor)
+
+
+kept_table = functools.cache(table)
+"""As :func:`table`, read once: no disk changes while it is looked at."""
+
+
+def _by_windows(descriptor: int) -> Read:
+    """Reads a disk some sectors at once: each copy of a GPT, header and entries, is one request."""
+
+    @functools.cache
+    def window(number: int) -> bytes:
+        return os.pread(descriptor, _WINDOW, number * _WINDOW)
+
+    def read_at(at: int, length: int) -> bytes:
+        number, begin = divmod(at, _WINDOW)
+        if begin + length <= _WINDOW:
+            with contextlib.suppress(OSError):  # what was not asked for may be what is damaged
+                return window(number)[begin : begin + length]
+        return os.pread(descriptor, length, at)
+
+    return read_at

@@ -24,6 +24,8 @@ _PLACES = (
     ("arch/x86_64", "airootfs.*fs"),  # Arch: sfs or erofs
 )
 
+_FOLDERS = frozenset(folder.partition("/")[0].lower() for folder, _ in _PLACES)
+
 
 @dataclass
 class LiveImages:
@@ -46,7 +48,7 @@ class LiveImages:
         if filesystem.top is None or (level == 1 and filesystem.type not in _MEDIA):
             return
         with Root("", filesystem.top) as root:
-            for path in images(root):
+            for path in images(root) if _may_hold_images(root) else ():
                 name = f"{filesystem.device.path}[/{path}]"
                 if level > _MOST_LEVELS or len(self.opened) >= _MOST_IMAGES:
                     self.warnings.append(f"{name}: an image in too many others is not opened")
@@ -76,6 +78,14 @@ class LiveImages:
             opened.error = "it holds no filesystem that is known"
         device.path = name
         return opened
+
+
+def _may_hold_images(root: Root) -> bool:
+    try:
+        names = root.listdir("/")
+    except OSError:
+        return False
+    return not _FOLDERS.isdisjoint(map(str.lower, names))
 
 
 def images(root: Root) -> Iterator[str]:

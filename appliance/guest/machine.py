@@ -105,18 +105,24 @@ class DiskMachine:
             TimeoutError: a disk did not turn up.
         """
         self.disks = disks.wait_for_disks(wanted)
+        with contextlib.ExitStack() as held:
+            disks.hold(held, self.disks)
+            self._partition(held)
+            self._forget_copies()
+            self._open_volumes(keys)
+        self._open_filesystems()
+        self._open_live_images()
+        self._assemble_roots(options)
+
+    def _partition(self, held: contextlib.ExitStack) -> None:
         partitioning = Partitioning(self.disks)
         self.partitions = partitioning.partitions
+        disks.hold(held, self.partitions)
         with self._warning("partitions and filesystems cannot be told"):
             disks.probe([*self.disks, *self.partitions])
         partitioning.complete()
         self.beyond = partitioning.beyond
         self.warnings += partitioning.warnings
-        self._forget_copies()
-        self._open_volumes(keys)
-        self._open_filesystems()
-        self._open_live_images()
-        self._assemble_roots(options)
 
     @contextlib.contextmanager
     def _warning(self, what: str) -> Iterator[None]:

@@ -88,7 +88,7 @@ class Partitioning:
 
     def _table(self, disk: BlockDevice) -> PartitionTable:
         try:
-            return disks.table(disk.path, disk.sector_size)
+            return disks.kept_table(disk.path, disk.sector_size)
         except OSError as error:
             self._warn(f"{disk.path}: its partition table: {reason(error)}")
             return PartitionTable()
