@@ -11,46 +11,10 @@ from fleetscan.appliance.guest.readers import release
 from fleetscan.appliance.guest.readers.os_release import parse_assignments, read_os_release
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables.packages import language
-from fleetscan.scanner.tables.packages.managers import (
-    apk,
-    dpkg,
-    flatpak,
-    freebsd,
-    nix,
-    opkg,
-    pacman,
-    pkgsrc,
-    portage,
-    rpmdb,
-    slackware,
-    snap,
-    windows,
-    xbps,
-)
+from fleetscan.scanner.tables.packages import language, windows
+from fleetscan.scanner.tables.packages.manager import load_managers
 from fleetscan.scanner.tables.packages.purl import Distribution
 from fleetscan.scanner.tables.packages.spec import Package
-
-_DATABASES = (
-    dpkg,
-    rpmdb,
-    apk,
-    pacman,
-    portage,
-    xbps,
-    opkg,
-    slackware,
-    freebsd,
-    pkgsrc,
-    nix,
-    snap,
-    flatpak,
-)
-"""Readers: ``is_present`` tells whether a root has their database, ``collect`` gives its rows.
-
-``collect`` takes the root, its distribution, and the problems in which it notes whatever makes rows
-be missing.
-"""
 
 
 def collect(root: Root) -> Iterator[Package]:
@@ -71,10 +35,10 @@ def collect(root: Root) -> Iterator[Package]:
 
 def _unix(reader: Reader) -> Iterator[Package]:
     root = reader.root
-    found = [database for database in _DATABASES if database.is_present(root)]
+    found = [manager for manager in load_managers() if manager.is_present(root)]
     distribution = _distribution(root, reader)
-    for database in found:
-        yield from database.collect(root, distribution, reader)
+    for manager in found:
+        yield from manager.collect(root, distribution, reader)
     anything = bool(found or reader)
     with root.lookups.watching() as lost:
         for package in language.collect(reader):

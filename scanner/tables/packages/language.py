@@ -7,14 +7,16 @@ as well.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables.packages.languages import golang, java, node, python, ruby
 from fleetscan.scanner.tables.packages.spec import Package
 
 ENTRIES = 20_000_000
@@ -25,7 +27,7 @@ class Language(Protocol):
     """What a language's module offers."""
 
     def places(self, root: Root) -> Iterator[str]:
-        """Directories that its own tools install into."""
+        """Directories that its own tools install into; none where that may be anywhere."""
 
     def records(self, directory: str, names: Sequence[str]) -> Iterator[str]:
         """Paths that may tell of packages, of a directory's entries that are no links."""
@@ -38,8 +40,16 @@ class Language(Protocol):
         """
 
 
-_CHEAP: tuple[Language, ...] = (python, node, ruby)
-_DEAR: tuple[Language, ...] = (java, golang)
+@functools.cache
+def load_languages() -> tuple[Language, ...]:
+    """All languages, by name: one module each in ``languages/``."""
+    folder = Path(__file__).with_name("languages")
+    return tuple(map(_load, sorted(path.stem for path in folder.glob("[!_]*.py"))))
+
+
+def _load(name: str) -> Language:
+    module: Any = importlib.import_module(f"fleetscan.scanner.tables.packages.languages.{name}")
+    return module  # type: ignore[no-any-return] # a module of that folder has these functions
 
 
 def collect(reader: Reader) -> Iterator[Package]:
@@ -63,7 +73,7 @@ def collect(reader: Reader) -> Iterator[Package]:
 
 
 def _known(root: Root) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
-    for language in _CHEAP:
+    for language in load_languages():
         for directory in language.places(root):
             yield (language,), directory, root.listdir(directory)
 
@@ -72,7 +82,7 @@ def walk(
     reader: Reader, entries: int = ENTRIES
 ) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
     """Every directory of the tree, with its entries that are no links."""
-    languages = (*_CHEAP, *_DEAR)
+    languages = load_languages()
     pending, unread, first = [""], 0, ""
     while pending and entries > 0:
         directory = pending.pop()

@@ -15,6 +15,8 @@ from fleetscan.appliance.ground.schema import IncompleteError
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.collect import collect
+from fleetscan.scanner.tables.packages.language import load_languages
+from fleetscan.scanner.tables.packages.manager import load_managers
 from fleetscan.scanner.tables.packages.managers import (
     apk,
     dpkg,
@@ -29,6 +31,7 @@ from fleetscan.scanner.tables.packages.managers import (
 )
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
 from fleetscan.scanner.tables.packages.row import number
+from tests.scanner.tables.run_case import REPOSITORY
 from tests.strategies import guest_texts
 
 HERE = Distribution("arch")
@@ -206,3 +209,19 @@ def test_any_property_list_is_read_or_told_to_be_damaged(data: bytes) -> None:
     problems = Problems()
     found = xbps.parse(data, problems)
     assert problems or isinstance(found, dict)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "offered"),
+    [
+        ("managers", load_managers(), ("is_present", "collect")),
+        ("languages", load_languages(), ("places", "records", "read")),
+    ],
+)
+def test_a_module_belongs_to_its_kind_by_lying_in_its_folder(
+    kind: str, found: tuple[object, ...], offered: tuple[str, ...]
+) -> None:
+    folder = REPOSITORY / "scanner" / "tables" / "packages" / kind
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py"} - {"__init__"}
+    assert {str(vars(module)["__name__"]).rpartition(".")[2] for module in found} == names
+    assert [module for module in found for name in offered if not hasattr(module, name)] == []
