@@ -65,15 +65,18 @@ def _lead(command: Command) -> str:
 
 def _section(path: str, command: Command) -> Iterator[str]:
     yield f"\n## {path}\n"
-    yield f"`{' '.join([path, *_usage(command)])}`\n"
+    yield f"```\n{' '.join([path, *_usage(command)])}\n```\n"
     for paragraph in command.help.strip().split("\n\n"):
         yield " ".join(paragraph.split()) + "\n"
     yield "| | |\n|---|---|"
     for parameter in command.params:
         if getattr(parameter, "help", None):
             yield f"| {_spelling(parameter)} | {_cell(_meaning(parameter))} |"
-    title, _, lines = command.epilog.replace("\b", "").strip().partition("\n")
-    yield f"\n{title}\n\n```\n{_unindented(lines)}\n```"
+    lines = command.epilog.replace("\b", "").strip().splitlines()[1:]
+    typed, _, rest = "\n".join(line.removeprefix("  ") for line in lines).partition("\n\n")
+    yield f"\nExamples:\n\n```sh\n{typed}\n```"
+    if rest:
+        yield f"\n```\n{rest}\n```"
 
 
 def _usage(command: Command) -> Iterator[str]:
@@ -120,7 +123,3 @@ def _notes(parameter: Command) -> Iterator[str]:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _unindented(lines: str) -> str:
-    return "\n".join(line.removeprefix("  ").rstrip() for line in lines.splitlines()).strip()
