@@ -5,7 +5,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash examples/setup.sh --no-appliance chromium python3-rpm cpio gcc libc6-dev fdisk \
+bash examples/setup.sh --no-appliance chromium jq python3-rpm cpio gcc libc6-dev fdisk \
     squashfs-tools xorriso ntfs-3g \
     python3-hivex reglookup chntpw libaugeas0 augeas-lenses openssh-client openssl
 

@@ -159,9 +159,8 @@ def stage(example_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Sta
         os.killpg(command.pid, signal.SIGINT)
         _, errors = command.communicate(timeout=60)
         assert command.returncode == 130, errors
-        for name in ("check", "report"):
-            words = ("--html", os.devnull) if name == "report" else ("--fail-on", "none")
-            assert place.run(name, "--facts", str(folder / "pristine"), *words).returncode == 0
+        check = ("check", "--facts", str(folder / "pristine"), "--fail-on", "none")
+        assert place.run(*check).returncode == 0
         place.run("appliance", "export", str(folder / "appliance.tar.gz"))
         shutil.copy(folder / "appliance.tar.gz", folder / "FILE")
     store = Store(folder / "pristine")
