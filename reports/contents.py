@@ -150,11 +150,17 @@ class UndecidedGroup:
 
 @dataclass(frozen=True)
 class RuleLine:
-    """One rule over the whole fleet."""
+    """One rule over the whole fleet.
+
+    Attributes:
+        title: what must hold.
+        failing: what is wrong where it fails.
+    """
 
     id: str
     pack: str | None
     title: str
+    failing: str
     severity: str
     rationale: str
     remediation: str

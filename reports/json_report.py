@@ -172,6 +172,7 @@ def _rule(row: RuleLine) -> Object:
         "id": row.id,
         "pack": row.pack,
         "title": row.title,
+        "failing": row.failing,
         "severity": row.severity,
         "rationale": row.rationale,
         "remediation": row.remediation,

@@ -172,6 +172,7 @@ def _rule_row(
         id=row.key[1],
         pack=row.key[0],
         title=row.title,
+        failing=(text.failing if text else None) or row.title,
         severity=row.severity,
         rationale=text.rationale if text else "",
         remediation=text.remediation if text else "",

@@ -72,6 +72,10 @@ class RuleText(Protocol):
         """What the rule asks for, in one line."""
 
     @property
+    def failing(self) -> str | None:
+        """What is wrong where it fails, in one line; None to show the title there too."""
+
+    @property
     def severity(self) -> str:
         """How grave a failure is: a value of ``results.severity``."""
 
@@ -94,6 +98,7 @@ class Words:
 
     id: str
     title: str
+    failing: str | None
     severity: str
     rationale: str
     remediation: str
@@ -102,5 +107,5 @@ class Words:
     @classmethod
     def of(cls, rule: RuleText) -> Words:
         """The texts of a rule."""
-        texts = (rule.id, rule.title, rule.severity, rule.rationale, rule.remediation)
-        return cls(*texts, rule.references)
+        texts = (rule.severity, rule.rationale, rule.remediation, rule.references)
+        return cls(rule.id, rule.title, rule.failing, *texts)

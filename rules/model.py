@@ -71,6 +71,7 @@ class Rule(Strict):
 
     id: Id
     title: Text
+    failing: Text | None = None
     severity: Severity
     rationale: Text
     remediation: Text

@@ -42,6 +42,9 @@ def _rule_lines(rule: Rule) -> Iterator[str]:
     yield ""
     yield rule.rationale
     yield ""
+    if rule.failing:
+        yield f"*Where it fails:* {rule.failing}."
+        yield ""
     yield f"*What to do:* {rule.remediation}"
     yield ""
     yield f"* reads {', '.join(f'`{name}`' for name in sorted(rule.compile().tables))}"

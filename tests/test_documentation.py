@@ -17,6 +17,7 @@ OPTIONS = {option for command in COMMANDS.values() for option in command_referen
 PAGES = documentation.pages()
 
 OTHERS = {
+    "CONTRIBUTING.md": {"--strict"},  # mypy's
     # Dask, Podman, systemd
     "examples/README.md": {"--memory-limit", "--security-opt", "--now"},
     "appliance/README.md": {"--memory-limit"},  # Dask's

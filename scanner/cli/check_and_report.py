@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fleetscan.reports.report_process import WantedReport
+    from fleetscan.rules.model import Pack
     from fleetscan.rules.results import Results
 
 _NEVER = "none"
@@ -102,7 +103,7 @@ def check(
     if output_format is output.Output.JSON:
         _print_json(results, run_id)
     else:
-        _print_text(results, run_id)
+        _print_text(results, run_id, packs)
     for waiver in results.unused_waivers:
         output.message(f"fleetscan: no failure matches the waiver {waiver.rule} {waiver.machine}")
     if fail_on is not None and results.findings(fail_on):
@@ -132,7 +133,7 @@ def _print_json(results: Results, run_id: str) -> None:
     sys.stdout.write("}\n")
 
 
-def _print_text(results: Results, run_id: str) -> None:
+def _print_text(results: Results, run_id: str, packs: Sequence[Pack]) -> None:
     counts = results.counts()
     shown = [state for state in ResultState if any(found == state for _, found in counts)]
     output.line(f"run {run_id}")
@@ -144,21 +145,25 @@ def _print_text(results: Results, run_id: str) -> None:
             if any(found == severity for found, _ in counts)
         ],
     )
-    failing = _failing_rules(results)
+    failing = _failing_rules(results, packs)
     if failing:
         output.heading("failing rules")
-        output.table(("severity", "rule", "title", "failures", "one of them"), failing, "  ")
+        output.table(("severity", "rule", "problem", "failures", "one of them"), failing, "  ")
 
 
-def _failing_rules(results: Results) -> list[tuple[Severity, str, str, int, str]]:
-    """Severity, id, title, number of failures and one machine of each failing rule."""
+def _failing_rules(
+    results: Results, packs: Sequence[Pack]
+) -> list[tuple[Severity, str, str, int, str]]:
+    """Severity, id, problem, number of failures and one machine of each failing rule."""
+    problems = {rule.id: rule.failing for pack in packs for rule in pack.rules}
     found: dict[str, tuple[Severity, str, str, int, str]] = {}
     failures = results.table.select(["severity", "rule_id", "title", "state", "machine_id"])
     for row in _rows(failures):
         if row["state"] == ResultState.FAIL:
             before = found.get(row["rule_id"])
             found[row["rule_id"]] = (
-                *(Severity(row["severity"]), row["rule_id"], row["title"]),
+                *(Severity(row["severity"]), row["rule_id"]),
+                problems.get(row["rule_id"]) or row["title"],
                 before[3] + 1 if before else 1,
                 before[4] if before else row["machine_id"],
             )

@@ -67,6 +67,7 @@ class RuleStub:
     rationale: str = ""
     remediation: str = ""
     references: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    failing: str | None = None
 
 
 @dataclass

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from fleetscan.reports.charts import draw_charts
 from fleetscan.reports.html import fields, guest, link, render_html
-from tests.reports.report_fleet import GENERATED, NASTY, Fleet, machine, rich_fleet, small_fleet
+from tests.reports.report_fleet import (
+    GENERATED,
+    NASTY,
+    Fleet,
+    RuleStub,
+    machine,
+    rich_fleet,
+    small_fleet,
+)
 
 VOID = {"meta", "link", "img", "source", "br"}
 
@@ -353,3 +361,14 @@ def test_only_web_addresses_become_links() -> None:
     assert str(link("javascript:alert(1)")) == "javascript:alert(1)"
     assert 'href="https://a.example/?a=1&amp;b=%22"' in str(link("https://a.example/?a=1&b=%22"))
     assert "<" not in str(link('https://"><script>')).replace("<a ", "").replace("</a>", "")
+
+
+@pytest.mark.parametrize(("state", "shown"), [("fail", "Telnet is open"), ("pass", "No telnet")])
+def test_a_rule_says_what_is_wrong_where_it_fails_and_what_must_hold_elsewhere(
+    state: str, shown: str
+) -> None:
+    fleet = Fleet(rules=[RuleStub("telnet", "No telnet", "high", failing="Telnet is open")])
+    machine(fleet, "web")
+    fleet.result("web", "telnet", "high", state)
+    (title,) = Tree(html_of(fleet)).root.find("span", class_="title")
+    assert title.text == shown

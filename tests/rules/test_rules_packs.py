@@ -52,11 +52,14 @@ def test_every_rule_says_why_and_what_to_do_and_what_it_rests_on(pack: Pack, rul
 
 
 @pytest.mark.parametrize(("pack", "rule"), RULES, ids=IDS)
-def test_titles_state_what_must_hold(pack: Pack, rule: Rule) -> None:
+def test_titles_say_what_must_hold_and_what_is_wrong(pack: Pack, rule: Rule) -> None:
     first = rule.title.split()[0].lower()
 
-    assert not rule.title.endswith(".")
-    assert len(rule.title) <= 80
+    assert rule.failing
+    assert rule.failing != rule.title
+    for text in (rule.title, rule.failing):
+        assert not text.endswith(".")
+        assert len(text) <= 80
     assert first not in {"check", "ensure", "verify", "detect", "find", "finds", "should", "must"}
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,8 @@ def write_images(folder: Path, images: Path) -> None:
     for name in ("web01.qcow2", "debian12.qcow2", "DISK"):
         machine(folder, images, name)
     machine(folder / "images", images, "web01.qcow2")
+    for name in ("web02.qcow2", "web03.qcow2"):
+        machine(folder / "two", images, name)
     shutil.copy(images / "extra" / "bare-ext4.raw", folder / "os.img")
     (folder / "data.img").write_bytes(bytes(1 << 20))
     luks = images / "extra" / "luks.raw"
@@ -145,17 +148,25 @@ def write_lists(folder: Path) -> None:
     (folder / "site.yaml").write_text(block("rules/README.md", "deselect: "))
 
 
+def wait_for_machine(facts: Path) -> None:
+    """Wait until a run that is not finished has a machine that is."""
+    end = time.monotonic() + 240
+    while not any(facts.glob(".staging/*/machines/[0-9a-f]*-web*")):
+        assert time.monotonic() < end, "no machine was finished"
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def stage(example_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     folder = tmp_path_factory.mktemp("stage")
     write_images(folder, example_images)
     write_lists(folder)
     write_pack(folder / "our-rules")
-    scan = ("scan", str(folder / "images"), "--facts", str(folder / "pristine"), "-P", "1")
+    facts = ("--facts", str(folder / "pristine"), "-P", "1")
     with Workplace() as place:
-        assert place.run(*scan).returncode == 0
-        command = place.start(*scan, "--rescan")
-        place.wait_for_vm()
+        assert place.run("scan", str(folder / "images"), *facts).returncode == 0
+        command = place.start("scan", str(folder / "two"), *facts)
+        wait_for_machine(folder / "pristine")
         os.killpg(command.pid, signal.SIGINT)
         _, errors = command.communicate(timeout=60)
         assert command.returncode == 130, errors
