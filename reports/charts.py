@@ -87,7 +87,7 @@ class Bar:
     """One line of a chart.
 
     Attributes:
-        label: what it stands for; may come from a guest.
+        label: what it represents; may come from a guest.
         text: its value in words.
         parts: lengths of its segments by name.
         colours: a colour of :class:`Theme` for each segment.
@@ -136,7 +136,7 @@ def draw_charts(report: Report, sections: Sections | None = None) -> dict[str, C
 def _severities(report: Report) -> Chart:
     colours = {"failed": "bad", "undecided": "unsure", "waived": "neutral", "passed": "good"}
     bars = []
-    told = []
+    summary = []
     for row in report.severities:
         numbers = {part: row.tally.of(states) for part, states in _PARTS.items()}
         whole = sum(numbers.values())
@@ -144,10 +144,10 @@ def _severities(report: Report) -> Chart:
             shares = {part: 100 * number / whole for part, number in numbers.items()}
             text = f"{count(numbers['failed'])} failed of {count(whole)}"
             bars.append(Bar(row.severity, text, shares, colours))
-            told.append(
+            summary.append(
                 f"{row.severity}: " + ", ".join(f"{n} {part}" for part, n in numbers.items())
             )
-    return _chart("severities", "Checks by severity", "; ".join(told), bars, 100)
+    return _chart("severities", "Checks by severity", "; ".join(summary), bars, 100)
 
 
 def _outcomes(report: Report) -> Chart:
@@ -161,8 +161,8 @@ def _outcomes(report: Report) -> Chart:
         Bar(label, count(number), {"": number}, {"": colour})
         for label, (number, colour) in numbers.items()
     ]
-    told = ", ".join(f"{number} {label}" for label, (number, _) in numbers.items())
-    return _chart("outcomes", "Machines by outcome", told, bars, machines.total)
+    summary = ", ".join(f"{number} {label}" for label, (number, _) in numbers.items())
+    return _chart("outcomes", "Machines by outcome", summary, bars, machines.total)
 
 
 def _systems(report: Report) -> Chart:
@@ -174,8 +174,8 @@ def _systems(report: Report) -> Chart:
     others = report.machines.roots - sum(roots for _, roots in top)
     if others > 0:
         bars.append(Bar("others", count(others), {"": others}, {"": "neutral"}))
-    told = f"the {len(top)} most frequent; the table has all numbers"
-    return _chart("systems", "Operating systems", told, bars, max(bar.parts[""] for bar in bars))
+    summary = f"the {len(top)} most frequent; the table has all numbers"
+    return _chart("systems", "Operating systems", summary, bars, max(bar.parts[""] for bar in bars))
 
 
 def _filesystems(report: Report) -> Chart:
@@ -189,17 +189,17 @@ def _filesystems(report: Report) -> Chart:
         )
         for row in top
     ]
-    told = f"the {len(top)} fullest, from {top[-1].percent:.0f} to {top[0].percent:.0f} per cent"
-    return _chart("filesystems", "Fullest filesystems", told, bars, 100)
+    summary = f"the {len(top)} fullest, from {top[-1].percent:.0f} to {top[0].percent:.0f} per cent"
+    return _chart("filesystems", "Fullest filesystems", summary, bars, 100)
 
 
-def _chart(name: str, title: str, told: str, bars: Sequence[Bar], whole: float) -> Chart:
+def _chart(name: str, title: str, summary: str, bars: Sequence[Bar], whole: float) -> Chart:
     images = {
         (scheme, width): _data_uri(_draw(bars, max(whole, 1), Style(theme, width)))
         for scheme, theme in THEMES.items()
         for width in _WIDTHS
     }
-    return Chart(name, title, f"{title}: {told}.", images)
+    return Chart(name, title, f"{title}: {summary}.", images)
 
 
 def _draw(bars: Sequence[Bar], whole: float, style: Style) -> alt.LayerChart:

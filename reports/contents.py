@@ -124,8 +124,8 @@ class Example:
     """One failing check, with the rows that offend.
 
     Attributes:
-        violations: offending rows there are; evidence holds the first of them as JSON text.
-        waiver: why it was waived once, when that waiver has expired.
+        violations: offending rows there are; evidence has the first of them as JSON text.
+        waiver: why it was waived, if that waiver has expired.
     """
 
     machine_id: str
@@ -199,7 +199,7 @@ class MachineLine:
 
 @dataclass(frozen=True)
 class FailedMachine:
-    """A machine of which no operating system could be read."""
+    """A machine on which no operating system could be read."""
 
     machine_id: str
     stage: str | None
@@ -227,12 +227,12 @@ class ErrorGroup:
 
 @dataclass(frozen=True)
 class LeftOutLine:
-    """A file of a scanned folder that is no machine of its own.
+    """A file of a scanned folder that is not a machine itself.
 
     Attributes:
         why: what it is instead.
         machines: machines that it belongs to.
-        failed: those of them of which no operating system could be read.
+        failed: those on which no operating system could be read.
         example: one of the machines.
     """
 
@@ -301,7 +301,7 @@ class PackageManagerLine:
 
 @dataclass(frozen=True)
 class PackageSpread:
-    """A package that stands in the fleet in several versions."""
+    """A package of which the fleet has several versions."""
 
     manager: str
     name: str
@@ -336,7 +336,7 @@ class Report:
     Attributes:
         checked: whether rules have been evaluated at all.
         severities: one row a severity, the gravest first.
-        rules: all rules, the gravest and most failed first.
+        rules: all rules, the most severe and most often failed first.
         coverage: collectors' outcomes: how many tables of roots and machines are of each status.
         device_errors: disks, volumes, filesystems and mounts that could not be opened.
         left_out: images that are no machines of their own, those of the most machines first.

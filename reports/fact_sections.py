@@ -40,7 +40,7 @@ _WORST_FIRST = ", ".join(f"coalesce({severity}, 0) DESC" for severity in Severit
 
 
 def run_info(db: ReportDatabase) -> RunSummary:
-    """What the run was, as its machines tell."""
+    """The run, summarised from its machines."""
     row = db.row(
         """
         SELECT max(run_id), min(epoch_us(started)),
@@ -132,7 +132,7 @@ def machine_row(row: tuple[Any, ...]) -> MachineLine:
 
 
 def failed_machines(db: ReportDatabase, limit: int, total: int) -> Top[FailedMachine]:
-    """Machines of which no operating system could be read."""
+    """Machines on which no operating system could be read."""
     found = db.rows(
         """
         SELECT machine_id, stage::VARCHAR, error_kind, error FROM machines
@@ -144,7 +144,7 @@ def failed_machines(db: ReportDatabase, limit: int, total: int) -> Top[FailedMac
 
 
 def failure_kinds(db: ReportDatabase, limit: int) -> Top[ErrorGroup]:
-    """Failed machines by the kind of their error and the stage they had come to."""
+    """Failed machines by the kind of their error and the stage that they reached."""
     return _error_groups(
         db,
         """
@@ -192,7 +192,7 @@ def device_errors(db: ReportDatabase, limit: int) -> Top[ErrorGroup]:
 
 
 def left_out(db: ReportDatabase, limit: int) -> Top[LeftOutLine]:
-    """Files of scanned folders that are no machines of their own, with those they belong to."""
+    """Files of scanned folders that are not machines themselves, and their machines."""
     found = db.rows(
         """
         SELECT path, why::VARCHAR AS reason, count(DISTINCT machine_id) AS users,

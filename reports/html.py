@@ -36,7 +36,7 @@ LEFT_OUT_WORDS = {
     "bundle": "part of a Parallels bundle",
     "unlisted": "not listed in its folder's machine.yaml",
 }
-"""What an image that is no machine is instead; {} stands for those that it belongs to."""
+"""What an image that is not a machine is instead; {} is replaced by the machines it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _environment() -> jinja2.Environment:
 
 
 def guest(value: str | None, limit: int = text.GUEST_LIMIT) -> Markup:
-    """A guest string as HTML that cannot change what stands around it.
+    """A guest string as HTML that cannot affect the text around it.
 
     ``<bdi>`` keeps right-to-left text from reordering its surroundings.
     """

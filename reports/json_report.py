@@ -28,12 +28,12 @@ SCHEMA_VERSION = 1
 """Raised when a field is renamed, removed or changes its meaning; new fields do not raise it."""
 
 Object = dict[str, Any]
-"""A JSON object; ``Any`` stands for the values that JSON has."""
+"""A JSON object; ``Any`` is any JSON value."""
 
 _TEXT_CHARACTERS, _LIST_ITEMS = 4096, 1000
 """Characters shown of a guest's text, and items of a list."""
 
-_ROWS_A_SIGN = 10_000  # rows after which the section is told of again, as a sign of life
+_ROWS_A_SIGN = 10_000  # rows after which the section is named again, as a sign of life
 
 _NO_LISTS = ReportLimits(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 

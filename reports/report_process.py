@@ -1,4 +1,4 @@
-"""Reports made in a process of their own, which may die of a section and is then replaced."""
+"""Reports made in a separate process, which is replaced if a section kills it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class WantedReport:
 
 
 def write_report(wanted: WantedReport, path: Path) -> dict[str, str]:
-    """Write a report to a file that is there already.
+    """Write a report to a file that exists already.
 
     Args:
         wanted: which report.
@@ -74,7 +74,7 @@ def write_report(wanted: WantedReport, path: Path) -> dict[str, str]:
 
 
 def _attempt(wanted: WantedReport, path: Path, lost: dict[str, str]) -> tuple[str, str]:
-    """Try to write it without some sections; gives the one that it failed at, and why."""
+    """Try to write it without some sections; return the one at which it failed, and why."""
     try:
         with Child(__name__, child.memory_limit()) as process:
             process.start("open_file", path)
@@ -97,7 +97,7 @@ class _File:
         self._path = path
 
     def render(self, wanted: WantedReport, lost: dict[str, str]) -> bytes:
-        """Write a report, and tell what was lost."""
+        """Write a report, and return what was lost."""
         sections = Sections(lost, child.note)
         section = reason = ""
         try:

@@ -62,7 +62,7 @@ def total(rows: Iterable[SeverityLine]) -> Tally:
 def rules(
     db: ReportDatabase, texts: Iterable[RuleText], limits: ReportLimits
 ) -> tuple[RuleLine, ...]:
-    """All rules that have results or a text, the gravest and most failed first."""
+    """All rules that have results or a text, the most severe and most often failed first."""
     counts = _rule_counts(db)
     by_id = {text.id: text for text in texts}
     failing = sum(1 for row in counts if row.tally["fail"])
@@ -76,7 +76,7 @@ def rules(
 
 
 def waivers(db: ReportDatabase, limit: int) -> Top[WaiverLine]:
-    """Waivers that met a failing check, those in force first."""
+    """Waivers that match a failing check, those in force first."""
     found = db.rows(
         f"""
         SELECT rule_id, any_value(title), any_value(severity), waiver_justification,

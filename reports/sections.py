@@ -1,4 +1,4 @@
-"""Sections of a report: one that cannot be computed costs itself, and says why."""
+"""Sections of a report: if one cannot be computed, only that one is missing, and says why."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# After these neither the connection nor the process is to be trusted with another query.
+# After one of these neither the connection nor the process can be trusted with another query.
 _SPENT = (duckdb.FatalException, duckdb.InternalException, duckdb.OutOfMemoryException, MemoryError)
 
 
 class SectionLostError(FleetscanError):
-    """A section cannot be computed, and nothing else after it in this process.
+    """A section cannot be computed, and neither can later ones in this process.
 
     Attributes:
         section: its name.
@@ -38,7 +38,7 @@ class Sections:
 
     Args:
         lost: sections that were tried before, and why they could not be computed.
-        starting: told the name of each section before it is computed.
+        starting: called with each section's name before the section is computed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What rules say of a fleet: how many checks ended in each state, and the rules' texts."""
+"""The state of a fleet: how many checks ended in each state, and the rules' texts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Tally:
 
 
 class RuleText(Protocol):
-    """What a report tells about a rule beside its results."""
+    """What a report says about a rule besides its results."""
 
     @property
     def id(self) -> str:
@@ -69,7 +69,7 @@ class RuleText(Protocol):
 
     @property
     def title(self) -> str:
-        """What the rule asks for, in one line."""
+        """What must hold, in one line."""
 
     @property
     def failing(self) -> str | None:
@@ -77,7 +77,7 @@ class RuleText(Protocol):
 
     @property
     def severity(self) -> str:
-        """How grave a failure is: a value of ``results.severity``."""
+        """How serious a failure is: a value of ``results.severity``."""
 
     @property
     def rationale(self) -> str:

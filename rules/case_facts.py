@@ -88,7 +88,7 @@ def complete(
     allowed (an enum's first value). A ``machines`` row is added for each machine named anywhere,
     an ``operating_systems`` row for each root, and for every table that no ``coverage`` row
     speaks of: ``ok`` where there are rows, else ``empty``. A coverage row with the status
-    ``missing`` stands for there being none.
+    ``missing`` means that there is no row.
 
     Raises:
         FactError: a row does not fit its table.
@@ -138,7 +138,7 @@ def _value(table: Table, index: int, column: Column, row: Row) -> Any:
     missing = table.name == "coverage" and column.name == "status" and value == "missing"
     if column.values and value not in column.values and not missing:
         allowed = ", ".join(column.values)
-        raise FactError(table.name, index, f"{column.name}: {value!r} is none of {allowed}")
+        raise FactError(table.name, index, f"{column.name}: {value!r} is not one of {allowed}")
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
     return value

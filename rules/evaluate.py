@@ -71,7 +71,7 @@ def evaluate(
     Args:
         connection: with a view for every fact table, holding the rows of one run.
         packs: the rules.
-        waivers: failures that someone answers for.
+        waivers: accepted risks.
         config: what the site deselects and sets.
         now: the time that expiry and end of life are judged at, with a time zone; by default
             this moment.

@@ -49,7 +49,7 @@ _SPENT = "earlier rules failed over this machine, and took all the time that is 
 
 
 class Isolation:
-    """Gives rules their states, whatever some machines hold, and remembers which those were.
+    """Evaluates rules even if some machines make them fail, and remembers these machines.
 
     Args:
         judging: what evaluates rules.

@@ -45,10 +45,10 @@ class RuleLimits:
 
 
 class RuleError(FleetscanError):
-    """A rule cannot be evaluated, over the machines asked for at least.
+    """A rule cannot be evaluated, at least over the machines asked for.
 
     Attributes:
-        is_general: it cannot be over any machines, as its SQL is wrong.
+        is_general: it cannot be evaluated over any machines, because its SQL is wrong.
     """
 
     def __init__(self, message: str, *, is_general: bool = False) -> None:
@@ -57,7 +57,7 @@ class RuleError(FleetscanError):
 
 
 class Judging(Protocol):
-    """What gives rules their states: a connection, or a process that has one."""
+    """What evaluates rules: a connection, or a process that has one."""
 
     def machines(self) -> list[str]:
         """All machines of the run, in order."""
@@ -82,7 +82,7 @@ class Judging(Protocol):
 
 
 class Judge:
-    """Rules' way to results over one connection, which it seals for good.
+    """Evaluates rules over one connection, which it seals permanently.
 
     Args:
         connection: with a view for every fact table, holding the rows of one run.
@@ -149,7 +149,8 @@ class Judge:
             return self._rows(sql, values)
 
     def _rows(self, sql: str, values: dict[str, Any]) -> pa.Table:  # Any: what DuckDB binds
-        # What it warns of, a relation, would plan the query twice: half as long again.
+        # A relation, which its warning suggests instead, would plan the query twice and take half
+        # as long again.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Arrow output", UserWarning)
             cursor: Any = self._connection.execute(sql, values)  # typed as if it had no rows
@@ -187,7 +188,7 @@ class Judge:
 
     @contextlib.contextmanager
     def _only(self, rule: RuleQuery | None, machines: Sequence[str] | None) -> Iterator[str]:
-        """Show the rule some machines alone, and give the condition that they are a subject's."""
+        """Restrict the rule to some machines, and return the condition that selects them."""
         if machines is None:
             yield "true"
             return
@@ -210,7 +211,7 @@ class Judge:
 
     @contextlib.contextmanager
     def _deadline(self, seconds: float) -> Iterator[None]:
-        """Interrupt the connection when the block takes longer than that."""
+        """Interrupt the connection when the block exceeds its time."""
         expired = threading.Event()
 
         def interrupt() -> None:

@@ -1,4 +1,4 @@
-"""Rules over a stored run, evaluated in a process of their own that may die of one of them."""
+"""Rules over a stored run, evaluated in a separate process, which a rule may kill."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _GRACE_SECONDS = 10.0
 
 _STATE_SECONDS = 60.0
 
-# After these the connection is not to be trusted with another rule.
+# After one of these the connection cannot be trusted with another rule.
 _SPENT = (duckdb.FatalException, duckdb.InternalException, duckdb.OutOfMemoryException, MemoryError)
 
 
 class JudgingProcess:
-    """Gives rules their states in another process, and replaces it when it dies.
+    """Evaluates rules in another process, and replaces that process when it dies.
 
     The process starts to load its libraries at once, so that its parent can go on meanwhile.
 
@@ -74,7 +74,7 @@ class JudgingProcess:
         Raises:
             RuleError: there are none.
         """
-        self._running()  # what it dies of before it has the rule is not the rule
+        self._running()  # if it dies before it gets the rule, the rule is not at fault
         try:
             answer = self._call("judge", rule, seconds, machines, seconds=seconds + _GRACE_SECONDS)
         except ChildLostError as error:
@@ -128,7 +128,7 @@ def _table(answer: bytes) -> pa.Table:
     """An Arrow table of the process', checked: it read what guests wrote.
 
     Raises:
-        FleetscanError: it is none.
+        FleetscanError: it is not one.
     """
     try:
         table = pa.ipc.open_stream(answer).read_all()

@@ -41,7 +41,7 @@ class Strict(BaseModel):
 
 @dataclass(frozen=True)
 class CompiledRule:
-    """A rule's SQL, found harmless.
+    """A rule's SQL, after it was found harmless.
 
     Attributes:
         violations: the offending rows.
@@ -137,7 +137,7 @@ class Rule(Strict):
         """The rule's SQL, parsed and with its parameters.
 
         Raises:
-            SqlError: the SQL is none that a rule may hold.
+            SqlError: a rule must not contain this SQL.
         """
         parameters: dict[str, Parameter] = dict(self.parameters)
         complete = frozenset(self.complete)
@@ -217,14 +217,14 @@ class Pack:
 
 
 class Waiver(Strict):
-    """A failure that someone answers for, until a day.
+    """An accepted risk, until a day.
 
     Attributes:
         rule: a rule's id, or a shell pattern of ids.
         machine: shell pattern over machine_id.
         justification: why the failure is accepted; shown with every result it covers.
         expires: the last day on which it counts.
-        contact: who answers for it.
+        contact: who accepted it.
     """
 
     rule: Text

@@ -27,7 +27,7 @@ EVIDENCE_ITEMS = 32
 """Items kept of a list in them."""
 
 EVIDENCE_BYTES = 64 << 10
-"""Bytes kept of a result's offending rows; the first one is kept whatever its length."""
+"""Bytes kept of a result's offending rows; the first one is kept however long it is."""
 
 MESSAGE_TEXT = 1024
 """Characters kept of a result's message, which may quote a guest."""
@@ -176,7 +176,7 @@ class RuleQuery:
     unknown: Select | None
     applies_to: str
     tables: frozenset[str]
-    values: Mapping[str, Any]  # whatever DuckDB binds
+    values: Mapping[str, Any]  # any value that DuckDB binds
     bindings: Mapping[str, Any]
 
     @property
@@ -243,7 +243,7 @@ def _applies_to(pack: Pack, compiled: CompiledRule) -> str:
 
 
 def evidence(columns: Mapping[str, str]) -> str:
-    """An expression for a row's evidence: its columns, whom it is about left out.
+    """An expression for a row's evidence: its columns without those that name the machine and root.
 
     Args:
         columns: names and types of what the rule's SELECT returns.

@@ -1,4 +1,4 @@
-"""Makes data/end_of_life.csv from two kept sources, so that no date in it is anybody's memory.
+"""Makes data/end_of_life.csv from two published sources, so that no date in it comes from memory.
 
 ``python -m fleetscan.rules.refresh_end_of_life --endoflife products DATE --distro-info FOLDER
 DATE``
@@ -91,7 +91,7 @@ def _windows_server(item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     cycle, version = str(item["releaseCycle"]), str(item["latest"])
     if cycle.endswith(("-sac", "-ac")):
         yield "windows-server-sac", version
-    elif cycle not in ("2003", "2003-sp1"):  # told from 2003 SP2 by no version
+    elif cycle not in ("2003", "2003-sp1"):  # no version number distinguishes these from 2003 SP2
         yield "windows-server", version if version.startswith("10.") else version.rpartition(".")[0]
 
 

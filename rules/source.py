@@ -21,7 +21,7 @@ MAX_BYTES = 2 << 20
 """Longest file, in bytes: sixteen thousand waivers, or a hundred times the longest of our packs.
 PyYAML takes 16 s for as much, and a minute for the worst."""
 
-_MOST_SHOWN = 100  # problems; nobody mends more at once
+_MOST_SHOWN = 100  # problems; nobody corrects more at once
 
 T = TypeVar("T")
 Location = tuple[str | int, ...]

@@ -1,4 +1,4 @@
-"""What SQL a rule may hold: one SELECT over fact tables, and nothing else.
+"""What SQL a rule may contain: one SELECT over fact tables, and nothing else.
 
 DuckDB's own parser reads the statement; this module only looks at the tree it returns. The
 connection that runs it is sealed as well (see rules.evaluate): neither of the two is relied on
@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-# Everything else that can stand in FROM reads files, settings or other databases.
+# Everything else that is allowed in FROM reads files, settings or other databases.
 TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series"})
 
 # Query nodes that only read; DuckDB also has INSERT, UPDATE and DELETE nodes inside WITH.
@@ -26,7 +26,7 @@ _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class SqlError(ValueError):
-    """SQL that a rule must not hold."""
+    """SQL that a rule must not contain."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Select:
     """A statement that was found harmless.
 
     Attributes:
-        sql: its text, fit to stand between parentheses on lines of its own.
+        sql: its text, which can be put between parentheses on lines of its own.
         tables: the tables it reads, in any subquery.
         parameters: names of the parameters it binds.
     """

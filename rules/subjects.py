@@ -1,4 +1,4 @@
-"""Whom rules are about, and what of them could not be looked at.
+"""The machines and roots that rules are about, and what could not be inspected on them.
 
 Both are worked out once for all rules, as temporary tables of the connection:
 
@@ -149,6 +149,6 @@ def _add_end_of_life(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def clean_up(connection: duckdb.DuckDBPyConnection) -> None:
-    """Drop what prepare made, as far as it was made."""
+    """Drop the tables that prepare made, even if it did not finish."""
     for name in TEMPORARY:
         connection.execute(f"DROP TABLE IF EXISTS temp.{name}")

@@ -38,7 +38,7 @@ WALKED = frozenset(
 _MOST_MOUNTS = 100
 _MOST_LINKS = 2000
 _MOST_PLACES = 1000
-"""What is told apart of one root; with more, anything may be missing, and its rules are unknown."""
+"""Limits for one root; beyond them anything may be missing, and its rules are unknown."""
 
 _ALL = "/"
 _ROUNDS = 8  # links that lead to links; where there are more, anything may be missing
@@ -201,11 +201,11 @@ def follow_links(connection: duckdb.DuckDBPyConnection) -> None:
         frontier = {subject: led - known[subject] for subject, led in found.items()}
         for subject, new in frontier.items():
             known[subject] |= new
-        frontier = _told_apart(connection, known, {s: new for s, new in frontier.items() if new})
+        frontier = _tracked(connection, known, {s: new for s, new in frontier.items() if new})
     _note(connection, {subject: _anything(known[subject]) for subject in frontier})
 
 
-def _told_apart(
+def _tracked(
     connection: duckdb.DuckDBPyConnection,
     known: Mapping[Subject, Collection[LostDirectory]],
     new: Mapping[Subject, set[LostDirectory]],

@@ -10,7 +10,7 @@ import duckdb
 from fleetscan.rules.model import Waiver
 
 # Of several waivers that match, a live one counts before an expired one, then the one that
-# lasts longest, then the one that stands first in its file.
+# lasts longest, then the one that comes first in its file.
 _MATCHES = """
 CREATE TEMP TABLE _matches AS
 SELECT r.machine_id, r.root, r.rule_id, list(w.number) AS numbers,

@@ -10,7 +10,7 @@ from typing import Any
 from fleetscan.reports.report_format import CheckedRun, TextFormat
 
 _SECTION = "results"
-_ROWS_A_SIGN = 10_000  # rows after which the section is told of again, as a sign of life
+_ROWS_A_SIGN = 10_000  # rows after which the section is named again, as a sign of life
 _CHARACTERS = 32_000  # of one cell; Excel takes 32,767 and a few are spent on escaping
 _STARTS_FORMULA = ("=", "+", "-", "@")
 
