@@ -1,4 +1,5 @@
-"""The table of what can be scanned, scanner/SUPPORT.md, made from support.yaml beside this file.
+"""The table of what can be scanned, scanner/SUPPORT.md, made from support.yaml beside this file,
+and from support.yaml in the folders of tables.
 
 A row says what of the code's own lists it
 is about, in ``covers``; test_support.py holds it to that and to the tests that it names.
@@ -75,7 +76,12 @@ def load() -> dict[str, list[Row]]:
     Raises:
         pydantic.ValidationError: one is not of their form.
     """
-    return TypeAdapter(dict[str, list[Row]]).validate_python(yaml.safe_load(DATA.read_text()))
+    rows: dict[str, list[Row]] = {}
+    for path in (DATA, *sorted(_CASES.glob("*/support.yaml"))):
+        content = yaml.safe_load(path.read_text())
+        for section, some in TypeAdapter(dict[str, list[Row]]).validate_python(content).items():
+            rows.setdefault(section, []).extend(some)
+    return rows
 
 
 def claims() -> set[str]:

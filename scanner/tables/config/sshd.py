@@ -1,6 +1,8 @@
 """sshd_config(5): keywords, quoted arguments, Match blocks and Include.
 
 Source: sshd_config(5) and ssh_config(5) of OpenSSH 9.
+
+Shared with ``ssh_keys``: AuthorizedKeysFile says where keys lie.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Source: bbolt's own description of its file (pages, branch and leaf elements, inline buckets), as
 version 2 of the format has been since 2014. It is read here as the only library is bbolt itself, in
 Go: Debian has its command, of which each start and each bucket would cost a process.
+
+Shared with ``container_images``.
 """
 
 from __future__ import annotations

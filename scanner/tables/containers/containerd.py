@@ -2,6 +2,8 @@
 
 Source: what containerd 1.6 writes, schema version v1; Go's time.MarshalBinary; Protocol Buffers'
 encoding of an Any.
+
+Shared with ``container_images``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Docker's store: image/<driver>/ with its images, containers/ with theirs.
 
 Source: what Docker 20 writes; the format of version 2 of a container's file has stood since 2015.
+
 """
 
 from __future__ import annotations

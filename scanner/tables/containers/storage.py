@@ -2,6 +2,8 @@
 
 Source: what containers/storage 1.43 and podman 4 write; podman's database by SQLite of its
 version 5.
+
+Shared with ``container_images``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Where container engines keep their stores, and what their JSON files hold."""
+"""Where container engines keep their stores, and what their JSON files hold.
+
+Shared with ``container_images``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every directory entry of a root, by one walk over its tree."""
+"""Every directory entry of a root, by one walk over its tree.
+
+No cases: it tells owners, modes and times, which git does not keep.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Filesystems, with their usage by statvfs(2) of the mounted filesystem."""
+"""Filesystems, with their usage by statvfs(2) of the mounted filesystem.
+
+No cases: it describes block devices, which a directory tree has none of.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Mountpoints, from the mount table that the agent resolved."""
+"""Mountpoints, from the mount table that the agent resolved.
+
+No cases: it is filled from the mount table that the agent resolved, not from files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Partitions, from the kernel's and libblkid's reading of the partition tables."""
+"""Partitions, from the kernel's and libblkid's reading of the partition tables.
+
+No cases: it describes block devices, which a directory tree has none of.
+"""
 
 from __future__ import annotations
 

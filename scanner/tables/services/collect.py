@@ -1,4 +1,7 @@
-"""Services, from systemd's unit directories and SysV scripts."""
+"""Services, from systemd's unit directories and SysV scripts.
+
+Shared with ``scheduled_tasks``: a timer is a unit.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Unit names and unit files, as systemd.unit(5) and systemd.syntax(7) define them.
 
 Parsers of text only.
+
+Shared with ``scheduled_tasks``.
 """
 
 from __future__ import annotations

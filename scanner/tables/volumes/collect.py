@@ -1,4 +1,7 @@
-"""Volumes, as the agent opened them or found them closed."""
+"""Volumes, as the agent opened them or found them closed.
+
+No cases: it describes block devices, which a directory tree has none of.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import sys
@@ -21,28 +22,8 @@ FOLDER = REPOSITORY / "scanner" / "tables"
 TABLES = tables.load_tables()
 GUEST_TABLES = {name: table for name, table in TABLES.items() if table.origin is Origin.GUEST}
 
-WITHOUT_CASES = {
-    "filesystems": "describes block devices, which a directory tree has none of",
-    "partitions": "describes block devices, which a directory tree has none of",
-    "volumes": "describes block devices, which a directory tree has none of",
-    "mountpoints": "is filled from the mount table that the agent resolved, not from files",
-    "files": "tells owners, modes and times, which git does not keep",
-}
-"""Guest tables that have tests of their own instead of cases, and why."""
-
-SHARED = {
-    "fleetscan.appliance.guest.lookups",
-    "fleetscan.appliance.guest.tools",
-    "fleetscan.scanner.tables.config.sshd",  # AuthorizedKeysFile says where ssh_keys looks
-    "fleetscan.scanner.tables.containers.containerd",  # one store, two tables
-    "fleetscan.scanner.tables.containers.bolt",
-    "fleetscan.scanner.tables.containers.storage",
-    "fleetscan.scanner.tables.containers.stores",
-    "fleetscan.scanner.tables.services.collect",  # a timer is a unit
-    "fleetscan.scanner.tables.services.systemd",
-    "fleetscan.scanner.tables.services.unitfile",
-}
-"""Our modules that any collector may import, beside those of its own folder and the agent's."""
+ROOM = {"fleetscan.appliance.guest.lookups", "fleetscan.appliance.guest.tools"}
+"""Modules of the agent that any collector may import, beside its root and the readers."""
 
 BINDINGS = {package.removeprefix("python3-") for package in built.packages()}
 """What Debian packages of the appliance are imported as, those of Python among them."""
@@ -146,7 +127,8 @@ def test_collector_imports_only_what_the_appliance_has(table: Table) -> None:
             name
             for name in _imports(module, nested=False)
             if name.partition(".")[0] not in sys.stdlib_module_names
-            and name not in SHARED | BINDINGS
+            and name not in ROOM | BINDINGS
+            and not _is_shared(name, table.name)
             and not name.startswith((own, agent, f"{room}readers.", "fleetscan.appliance.ground."))
         }
         assert foreign == set(), module.name
@@ -159,14 +141,19 @@ def test_collector_takes_what_its_scope_promises(table: Table) -> None:
     assert [parameter.annotation for parameter in parameters] == [expected]
 
 
+def _is_shared(module: str, table: str) -> bool:
+    """Whether a module of another table says that it is shared with this one."""
+    if not module.startswith("fleetscan.scanner.tables."):
+        return False
+    says = importlib.import_module(module).__doc__ or ""
+    return f"``{table}``" in says.partition("Shared with ")[2]
+
+
 @every_guest_table
 def test_collector_has_cases_or_a_reason_for_none(table: Table) -> None:
     cases = list((FOLDER / table.name / "cases").glob("*/expected.jsonl"))
-    assert bool(cases) != (table.name in WITHOUT_CASES)
-
-
-def test_reasons_for_no_cases_are_of_tables_that_exist() -> None:
-    assert WITHOUT_CASES.keys() <= GUEST_TABLES.keys()
+    says = sys.modules[tables.load_collector(table.name).__module__].__doc__ or ""
+    assert bool(cases) != ("No cases: " in says)
 
 
 def test_field_that_is_no_column_is_refused() -> None:
