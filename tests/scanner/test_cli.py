@@ -108,8 +108,8 @@ class TestPaths:
         assert begun.facts == tmp_path / "facts"
         assert begun.settings["sources"] == [str(tmp_path / "fleet.yaml")] == [machine.source]
         assert machine.disks[0].path == str(tmp_path / "images" / "a.img")
-        assert options.machine.allowed_directories == (str(tmp_path / "pool"),)
-        assert options.machine.keys[0].value == str(tmp_path / "secret.key")
+        assert options.machine.sources.allowed_directories == (str(tmp_path / "pool"),)
+        assert options.machine.secrets.keys[0].value == str(tmp_path / "secret.key")
 
     def test_a_run_begun_with_relative_paths_is_resumed_from_another_directory(
         self,
