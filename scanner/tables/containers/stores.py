@@ -92,7 +92,7 @@ def rows(
 
     Raises:
         NotApplicable: there is no store.
-        ValueError: a file of one cannot be read, or is damaged; raised after all rows.
+        IncompleteError: a file of one cannot be read, or is damaged; raised after all rows.
     """
     reader = Reader(root, LIMIT)
     found = [] if root.windows else find(reader)

@@ -14,7 +14,7 @@ def collect(root: Root) -> Iterator[Group]:
     """One row a local group; members that are no local accounts are given by their SID.
 
     Raises:
-        ValueError: the hive, an account or a group cannot be read; raised after all rows.
+        IncompleteError: the hive, an account or a group cannot be read; raised after all rows.
     """
     problems = Problems()
     hive = sam.read(root, problems)

@@ -89,10 +89,12 @@ class Package:
     )
     status: Status = column(
         "State of the package; only dpkg, opkg and xbps have states other than installed, and "
-        "packages recorded as not-installed have no row."
+        "packages recorded as not-installed have no row.",
+        default="installed",
     )
     held: bool = column(
-        "Whether the package manager has it marked as held; false for those without such a mark."
+        "Whether the package manager has it marked as held; false for those without such a mark.",
+        default=False,
     )
     purl: str = column(
         "Package URL; its type is generic where none is registered for the ecosystem.",

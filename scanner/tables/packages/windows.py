@@ -19,7 +19,6 @@ from fleetscan.appliance.guest.readers.hivereader import Want
 from fleetscan.appliance.guest.readers.hives import HiveKey
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package
 
 _UNINSTALL = "Microsoft\\Windows\\CurrentVersion\\Uninstall"
@@ -74,15 +73,16 @@ def programs(
         if name:
             version = key.text("DisplayVersion") or ""
             kibibytes = key.number("EstimatedSize")
-            yield package(
-                "windows",
-                name,
-                version,
-                purl("generic", name, version, "windows", arch=architecture),
-                architecture=architecture,
+            yield Package(
+                manager="windows",
+                name=name,
+                version=version,
+                purl=purl("generic", name, version, "windows", arch=architecture),
+                upstream_version=version,
+                architecture=architecture or None,
                 account=account,
-                vendor=key.text("Publisher"),
-                summary=key.text("Comments"),
+                vendor=key.text("Publisher") or None,
+                summary=key.text("Comments") or None,
                 installed_size=None if kibibytes is None else kibibytes * 1024,
                 installed_at=_day(key.text("InstallDate")),
             )
@@ -99,12 +99,13 @@ def updates(keys: Iterator[HiveKey]) -> Iterator[Package]:
         ):
             high, low = key.number("InstallTimeHigh"), key.number("InstallTimeLow")
             name, version = fields[0].removeprefix(_UPDATE), fields[4]
-            yield package(
-                "windows-update",
-                name,
-                version,
-                purl("generic", name, version, "windows-update", arch=fields[2]),
-                architecture=fields[2],
+            yield Package(
+                manager="windows-update",
+                name=name,
+                version=version,
+                purl=purl("generic", name, version, "windows-update", arch=fields[2]),
+                upstream_version=version,
+                architecture=fields[2] or None,
                 installed_at=hives.filetime((high or 0) << 32 | (low or 0)),
             )
 

@@ -33,7 +33,7 @@ def collect(root: Root) -> Iterator[Service]:
     """One row a service or driver.
 
     Raises:
-        ValueError: the hive cannot be read, or not to the end; raised after all rows.
+        IncompleteError: the hive cannot be read, or not to the end; raised after all rows.
     """
     problems = Problems()
     system = hives.read_system(root, "SYSTEM", [Want(_SERVICES, 1, _VALUES)], problems)

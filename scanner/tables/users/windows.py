@@ -15,7 +15,7 @@ def collect(root: Root) -> Iterator[User]:
     """One row an account.
 
     Raises:
-        ValueError: the hive or an account cannot be read; raised after all rows.
+        IncompleteError: the hive or an account cannot be read; raised after all rows.
     """
     problems = Problems()
     hive = sam.read(root, problems)

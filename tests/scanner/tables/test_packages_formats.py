@@ -30,7 +30,7 @@ from fleetscan.scanner.tables.packages.managers import (
     xbps,
 )
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import number
+from fleetscan.scanner.tables.packages.recorded import number
 from tests.scanner.tables.run_case import REPOSITORY
 from tests.strategies import guest_texts
 

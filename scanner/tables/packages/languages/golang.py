@@ -14,7 +14,6 @@ from typing import BinaryIO
 
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package
 
 _SMALLEST = 256 << 10  # bytes; a Go program brings its runtime along
@@ -198,4 +197,11 @@ def _string(data: bytes) -> tuple[str, bytes]:
 def _row(module: str, version: str, path: str) -> Package:
     namespace, _, name = module.lower().rpartition("/")
     stated = "" if version == _UNRELEASED else version
-    return package("go", module, version, purl("golang", name, stated, namespace), path=path)
+    return Package(
+        manager="go",
+        name=module,
+        version=version,
+        purl=purl("golang", name, stated, namespace),
+        upstream_version=version,
+        path=path,
+    )

@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package
 
 LIMIT = 512 << 20
@@ -192,15 +191,16 @@ def from_manifest(text: str, path: str) -> Package | None:
 
 
 def _row(group: str, artifact: str, version: str, path: str, vendor: str | None = None) -> Package:
-    return package(
-        "java",
-        f"{group}:{artifact}" if group else artifact,
-        version,
+    return Package(
+        manager="java",
+        name=f"{group}:{artifact}" if group else artifact,
+        version=version,
         # Without its group an archive cannot be told to be Maven's of that name.
-        purl("maven", artifact, version, group)
+        purl=purl("maven", artifact, version, group)
         if group
         else purl("generic", artifact, version, "java"),
-        vendor=vendor,
+        upstream_version=version,
+        vendor=vendor or None,
         path=path,
     )
 

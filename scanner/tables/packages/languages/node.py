@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package
 
 LIMIT = 1 << 20
@@ -70,14 +69,15 @@ def from_description(described: dict[str, object], path: str) -> Package | None:
     if not name or not version:
         return None
     scope, _, short = name.rpartition("/")
-    return package(
-        "npm",
-        name,
-        version,
-        purl("npm", short, version, scope),
-        vendor=_text(described, "author", "name"),
-        license_text=_text(described, "license", "type"),
-        summary=_text(described, "description"),
+    return Package(
+        manager="npm",
+        name=name,
+        version=version,
+        purl=purl("npm", short, version, scope),
+        upstream_version=version,
+        vendor=_text(described, "author", "name") or None,
+        license=_text(described, "license", "type") or None,
+        summary=_text(described, "description") or None,
         path=path,
     )
 

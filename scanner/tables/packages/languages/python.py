@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package
 
 _BASES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64")
@@ -66,14 +65,15 @@ def from_metadata(text: str, path: str) -> Package:
     name, version = fields.get("Name"), fields.get("Version")
     if not name or not version:
         raise ValueError("metadata without a name or a version")
-    return package(
-        "python",
-        name,
-        version,
-        purl("pypi", name.lower().replace("_", "-"), version),
-        vendor=_known(fields.get("Author") or fields.get("Author-email")),
-        license_text=_known(fields.get("License-Expression") or fields.get("License")),
-        summary=_known(fields.get("Summary")),
+    return Package(
+        manager="python",
+        name=name,
+        version=version,
+        purl=purl("pypi", name.lower().replace("_", "-"), version),
+        upstream_version=version,
+        vendor=_known(fields.get("Author") or fields.get("Author-email")) or None,
+        license=_known(fields.get("License-Expression") or fields.get("License")) or None,
+        summary=_known(fields.get("Summary")) or None,
         path=path,
     )
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package
 
 LIMIT = 1 << 20
@@ -73,13 +72,14 @@ def from_specification(text: str, path: str) -> Package:
     if platform == _DEFAULT_PLATFORM:
         platform = ""
     license_text, summary = _LICENSE.search(text), _SUMMARY.search(text)
-    return package(
-        "gem",
-        name,
-        version,
-        purl("gem", name, version, platform=platform),
-        architecture=platform,
-        license_text=license_text[1] if license_text else None,
-        summary=summary[1] if summary else None,
+    return Package(
+        manager="gem",
+        name=name,
+        version=version,
+        purl=purl("gem", name, version, platform=platform),
+        upstream_version=version,
+        architecture=platform or None,
+        license=license_text[1] or None if license_text else None,
+        summary=summary[1] or None if summary else None,
         path=path,
     )

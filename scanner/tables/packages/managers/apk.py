@@ -13,8 +13,8 @@ from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages import records
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.recorded import number
 from fleetscan.scanner.tables.packages.records import Record
-from fleetscan.scanner.tables.packages.row import number, package
 from fleetscan.scanner.tables.packages.spec import Package
 
 DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
@@ -63,11 +63,11 @@ def from_fields(fields: Record, distribution: Distribution) -> Package:
     name, version, architecture = fields["P"], fields["V"], fields.get("A", "")
     parts = _RELEASE.fullmatch(version)
     origin = fields.get("o")
-    return package(
-        "apk",
-        name,
-        version,
-        purl(
+    return Package(
+        manager="apk",
+        name=name,
+        version=version,
+        purl=purl(
             "apk",
             name.lower(),
             version,
@@ -77,11 +77,11 @@ def from_fields(fields: Record, distribution: Distribution) -> Package:
         ),
         upstream_version=parts[1] if parts else version,
         release=f"r{parts[2]}" if parts else None,
-        architecture=architecture,
-        source_name=origin,
+        architecture=architecture or None,
+        source_name=origin or None,
         source_version=version if origin else None,
-        vendor=fields.get("m"),
-        license_text=fields.get("L"),
-        summary=fields.get("T"),
+        vendor=fields.get("m") or None,
+        license=fields.get("L") or None,
+        summary=fields.get("T") or None,
         installed_size=number(fields.get("I")),
     )

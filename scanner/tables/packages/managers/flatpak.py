@@ -14,7 +14,6 @@ from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package
 
 INSTALLATION = "/var/lib/flatpak"
@@ -51,12 +50,15 @@ def _deployed(root: Root, kind: str, branch: str, problems: Problems) -> Package
     except OSError as error:
         problems.note(f"{branch}/active/deploy: {reason(error)}")
     name, architecture, release = branch.split("/")[-3:]
-    return package(
-        "flatpak",
-        name,
-        version,
-        purl("generic", name, version, "flatpak", arch=architecture, branch=release, commit=commit),
-        release=release,
-        architecture=architecture,
-        section=kind,
+    return Package(
+        manager="flatpak",
+        name=name,
+        version=version,
+        purl=purl(
+            "generic", name, version, "flatpak", arch=architecture, branch=release, commit=commit
+        ),
+        upstream_version=version,
+        release=release or None,
+        architecture=architecture or None,
+        section=kind or None,
     )

@@ -13,7 +13,7 @@ from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import LATEST, package
+from fleetscan.scanner.tables.packages.recorded import LATEST
 from fleetscan.scanner.tables.packages.spec import Package
 
 DATABASE = "/var/db/pkg/local.sqlite"
@@ -48,11 +48,11 @@ def from_values(values: tuple[object, ...], distribution: Distribution) -> Packa
     name, version, origin, comment, arch, maintainer = map(sqlite.text, values[:6])
     upstream, revision, epoch = split_version(version)
     installed = sqlite.count(values[7])
-    return package(
-        "pkg",
-        name,
-        version,
-        purl(
+    return Package(
+        manager="pkg",
+        name=name,
+        version=version,
+        purl=purl(
             "generic",
             name,
             version,
@@ -62,15 +62,15 @@ def from_values(values: tuple[object, ...], distribution: Distribution) -> Packa
         ),
         epoch=epoch,
         upstream_version=upstream,
-        release=revision,
-        architecture=arch,
+        release=revision or None,
+        architecture=arch or None,
         held=values[8] == 1,
-        source_name=origin,
+        source_name=origin or None,
         source_version=version if origin else None,
-        vendor=maintainer,
-        license_text=sqlite.text(values[9]),
-        section=origin.partition("/")[0],
-        summary=comment,
+        vendor=maintainer or None,
+        license=sqlite.text(values[9]) or None,
+        section=origin.partition("/")[0] or None,
+        summary=comment or None,
         installed_size=sqlite.count(values[6]),
         installed_at=installed * MICROSECOND if installed and installed < LATEST else None,
     )

@@ -14,7 +14,7 @@ from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.readers import sqlite
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import LATEST, package
+from fleetscan.scanner.tables.packages.recorded import LATEST
 from fleetscan.scanner.tables.packages.spec import Package
 
 DATABASE = "/nix/var/nix/db/db.sqlite"
@@ -37,11 +37,12 @@ def collect(root: Root, _: Distribution, problems: Problems) -> Iterator[Package
             continue
         name, version = match.groups()
         time = sqlite.count(registered)
-        yield package(
-            "nix",
-            name,
-            version,
-            purl("generic", name, version, "nix"),
+        yield Package(
+            manager="nix",
+            name=name,
+            version=version,
+            purl=purl("generic", name, version, "nix"),
+            upstream_version=version,
             installed_size=sqlite.count(size),
             installed_at=time * MICROSECOND if time and time < LATEST else None,
             path=match[0],

@@ -12,8 +12,8 @@ from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.managers import dpkg
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
+from fleetscan.scanner.tables.packages.recorded import LATEST, number
 from fleetscan.scanner.tables.packages.records import Record
-from fleetscan.scanner.tables.packages.row import LATEST, number, package
 from fleetscan.scanner.tables.packages.spec import Package
 
 DATABASES = ("/usr/lib/opkg/status", "/var/lib/opkg/status", "/opt/lib/opkg/status")
@@ -49,11 +49,11 @@ def from_record(record: Record, distribution: Distribution) -> Package:
     epoch, upstream, release = dpkg.split_version(record["Version"])
     installed = number(record.get("Installed-Time"), LATEST)
     namespace = "/".join(filter(None, ("opkg", distribution.id)))
-    return package(
-        "opkg",
-        record["Package"],
-        record["Version"],
-        purl(
+    return Package(
+        manager="opkg",
+        name=record["Package"],
+        version=record["Version"],
+        purl=purl(
             "generic",
             record["Package"],
             record["Version"],
@@ -64,11 +64,11 @@ def from_record(record: Record, distribution: Distribution) -> Package:
         status="installed" if state == "installed" else dpkg.STATES[state],
         epoch=epoch,
         upstream_version=upstream,
-        release=release,
-        architecture=record.get("Architecture"),
+        release=release or None,
+        architecture=record.get("Architecture") or None,
         held=wanted == "hold" or "hold" in flags.split(","),
-        vendor=record.get("Maintainer"),
-        section=record.get("Section"),
-        summary=record.get("Description"),
+        vendor=record.get("Maintainer") or None,
+        section=record.get("Section") or None,
+        summary=record.get("Description") or None,
         installed_at=None if installed is None else installed * MICROSECOND,
     )

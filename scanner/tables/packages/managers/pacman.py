@@ -14,7 +14,7 @@ from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import LATEST, number, package
+from fleetscan.scanner.tables.packages.recorded import LATEST, number
 from fleetscan.scanner.tables.packages.spec import Package
 
 LOCAL = "/var/lib/pacman/local"
@@ -72,11 +72,11 @@ def from_fields(fields: dict[str, str], distribution: Distribution) -> Package:
     epoch, upstream, release = split_version(version)
     installed = number(fields.get("INSTALLDATE"), LATEST)
     base = fields.get("BASE")
-    return package(
-        "pacman",
-        name,
-        version,
-        purl(
+    return Package(
+        manager="pacman",
+        name=name,
+        version=version,
+        purl=purl(
             "alpm",
             name.lower(),
             version,
@@ -86,14 +86,14 @@ def from_fields(fields: dict[str, str], distribution: Distribution) -> Package:
         ),
         epoch=epoch,
         upstream_version=upstream,
-        release=release,
-        architecture=architecture,
-        source_name=base,
+        release=release or None,
+        architecture=architecture or None,
+        source_name=base or None,
         source_version=version if base else None,
-        vendor=fields.get("PACKAGER"),
-        license_text=fields.get("LICENSE"),
-        section=fields.get("GROUPS"),
-        summary=fields.get("DESC"),
+        vendor=fields.get("PACKAGER") or None,
+        license=fields.get("LICENSE") or None,
+        section=fields.get("GROUPS") or None,
+        summary=fields.get("DESC") or None,
         installed_size=number(fields.get("SIZE")),
         installed_at=None if installed is None else installed * MICROSECOND,
     )

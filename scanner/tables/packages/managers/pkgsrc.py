@@ -14,7 +14,7 @@ from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import number, package
+from fleetscan.scanner.tables.packages.recorded import number
 from fleetscan.scanner.tables.packages.spec import Package
 
 DIRECTORIES = ("/usr/pkg/pkgdb", "/var/db/pkg")
@@ -76,11 +76,11 @@ def from_facts(name: str, facts: Mapping[str, str], distribution: Distribution) 
     built = facts.get("+BUILD_INFO", "")
     architecture, license_text = _ARCHITECTURE.search(built), _LICENSE.search(built)
     summary = facts.get("+COMMENT") or facts.get("+DESC") or ""
-    return package(
-        "pkgsrc",
-        short,
-        version,
-        purl(
+    return Package(
+        manager="pkgsrc",
+        name=short,
+        version=version,
+        purl=purl(
             "generic",
             short,
             version,
@@ -90,9 +90,9 @@ def from_facts(name: str, facts: Mapping[str, str], distribution: Distribution) 
             flavour=flavour[1:] if flavour else None,
         ),
         upstream_version=revision[1] if revision else version,
-        release=revision[2] if revision else None,
-        architecture=architecture[1] if architecture else None,
-        license_text=license_text[1] if license_text else None,
-        summary=summary.strip().partition("\n")[0],
+        release=revision[2] or None if revision else None,
+        architecture=architecture[1] or None if architecture else None,
+        license=license_text[1] or None if license_text else None,
+        summary=summary.strip().partition("\n")[0] or None,
         installed_size=number(facts.get("+SIZE_PKG", "").strip()),
     )

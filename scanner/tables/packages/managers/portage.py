@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import number, package
+from fleetscan.scanner.tables.packages.recorded import number
 from fleetscan.scanner.tables.packages.spec import Package
 
 DATABASE = "/var/db/pkg"
@@ -68,11 +68,11 @@ def from_facts(
     short, upstream, revision = match.groups() if match else (directory, "", None)
     version = f"{upstream}{revision or ''}"
     architecture = facts.get("CHOST", "").partition("-")[0]
-    return package(
-        "portage",
-        f"{category}/{short}",
-        version,
-        purl(
+    return Package(
+        manager="portage",
+        name=f"{category}/{short}",
+        version=version,
+        purl=purl(
             "generic",
             short,
             version,
@@ -81,11 +81,11 @@ def from_facts(
             distro=distribution.qualifier,
         ),
         upstream_version=upstream,
-        release=revision[1:] if revision else None,
-        architecture=architecture,
-        vendor=facts.get("repository"),
-        license_text=facts.get("LICENSE"),
-        section=category,
-        summary=facts.get("DESCRIPTION"),
+        release=revision[1:] or None if revision else None,
+        architecture=architecture or None,
+        vendor=facts.get("repository") or None,
+        license=facts.get("LICENSE") or None,
+        section=category or None,
+        summary=facts.get("DESCRIPTION") or None,
         installed_size=number(facts.get("SIZE")),
     )

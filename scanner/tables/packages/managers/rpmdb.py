@@ -336,8 +336,6 @@ def from_header(header: Header, distribution: Distribution) -> Package:
         upstream_version=version,
         release=release,
         architecture=architecture,
-        status="installed",
-        held=False,
         purl=purl(
             "rpm",
             name,

@@ -13,7 +13,6 @@ from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package
 
 DIRECTORIES = ("/var/lib/pkgtools/packages", "/var/log/packages")
@@ -70,11 +69,11 @@ def from_record(
     name, version, architecture, build = parts
     whole = f"{version}-{build}"
     size, summary = _SIZE.search(head), _SUMMARY.search(head)
-    return package(
-        "slackware",
-        name,
-        whole,
-        purl(
+    return Package(
+        manager="slackware",
+        name=name,
+        version=whole,
+        purl=purl(
             "generic",
             name,
             whole,
@@ -83,9 +82,9 @@ def from_record(
             distro=distribution.qualifier,
         ),
         upstream_version=version,
-        release=build,
-        architecture=architecture,
-        summary=summary[1] if summary else None,
+        release=build or None,
+        architecture=architecture or None,
+        summary=summary[1] or None if summary else None,
         installed_size=int(float(size[1]) * _UNITS[size[2]]) if size else None,
         installed_at=installed_at,
     )

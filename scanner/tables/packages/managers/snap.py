@@ -12,7 +12,6 @@ from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package
 
 STATE = "/var/lib/snapd/state.json"
@@ -45,12 +44,13 @@ def from_state(name: str, snap: dict[str, object]) -> Package:
     """The row for a snap that has a current revision."""
     revision, channel = str(snap["current"]), snap.get("channel")
     kind = snap.get("type")
-    return package(
-        "snap",
-        name,
-        "",
-        purl("generic", name, "", "snap", revision=revision),
-        release=revision,
-        vendor=channel if isinstance(channel, str) else None,
-        section=kind if isinstance(kind, str) else None,
+    return Package(
+        manager="snap",
+        name=name,
+        version="",
+        purl=purl("generic", name, "", "snap", revision=revision),
+        upstream_version="",
+        release=revision or None,
+        vendor=channel or None if isinstance(channel, str) else None,
+        section=kind or None if isinstance(kind, str) else None,
     )

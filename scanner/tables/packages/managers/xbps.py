@@ -15,7 +15,6 @@ from fleetscan.appliance.ground.reasons import reason
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.packages.purl import Distribution, purl
-from fleetscan.scanner.tables.packages.row import package
 from fleetscan.scanner.tables.packages.spec import Package, Status
 
 DATABASE = "/var/db/xbps/pkgdb-0.38.plist"
@@ -82,11 +81,11 @@ def from_record(name: str, record: Mapping[str, object], distribution: Distribut
     upstream, _, revision = version.rpartition("_")
     architecture = _text(record, "architecture")
     size = record.get("installed_size")
-    return package(
-        "xbps",
-        name,
-        version,
-        purl(
+    return Package(
+        manager="xbps",
+        name=name,
+        version=version,
+        purl=purl(
             "generic",
             name,
             version,
@@ -96,12 +95,12 @@ def from_record(name: str, record: Mapping[str, object], distribution: Distribut
         ),
         status=_STATES.get(_text(record, "state") or "", "installed"),
         upstream_version=upstream or version,
-        release=revision if upstream else None,
-        architecture=architecture,
+        release=revision or None if upstream else None,
+        architecture=architecture or None,
         held=record.get("hold") is True,
-        vendor=_text(record, "maintainer"),
-        license_text=_text(record, "license"),
-        summary=_text(record, "short_desc"),
+        vendor=_text(record, "maintainer") or None,
+        license=_text(record, "license") or None,
+        summary=_text(record, "short_desc") or None,
         installed_size=size if isinstance(size, int) and 0 <= size < 1 << 63 else None,
         installed_at=_time(_text(record, "install-date") or ""),
     )
