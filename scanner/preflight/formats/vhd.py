@@ -74,7 +74,7 @@ class _Vhd(DifferencingFormat):
     name = "vhd"
     driver = "vpc"
     aliases = ("vpc",)
-    suffixes = (".vhd", ".avhd")
+    suffixes = (".vhd", ".avhd", ".vpc")  # .vpc by QEMU's name of the format
     magics = ((0, COOKIE), (-FOOTER_BYTES, COOKIE))  # a fixed one is a raw disk before a footer
 
     def read_image(self, read: Read, file_size: int, deadline: float) -> Image:
