@@ -12,7 +12,7 @@ BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
 MEANINGS = {
     FINE: "success",
-    FAILED: "fleetscan itself failed: do not rely on the output",
+    FAILED: "fleetscan itself failed: do not rely on the output; `runs verify`: a run is damaged",
     FINDINGS: "`check`: rules fail at the severity `--fail-on` or above",
     NOT_SCANNED: "`scan`, `inspect`: some machines could not be scanned; the others are complete",
     BAD_USAGE: "bad usage, or a bad rule or inventory file; nothing was started",

@@ -14,6 +14,7 @@ from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
 from fleetscan.scanner.cli.options import Facts, OutputFormat, RunId, Verbose, examples
+from fleetscan.scanner.cli.verification import verify_runs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,13 +152,29 @@ def _print_table(table: Table) -> None:
 _RUNS_EXAMPLES = examples(
     "fleetscan runs --facts facts",
     "fleetscan runs --facts facts --keep 30",
+    "fleetscan runs verify --facts facts",
     "fleetscan runs --facts facts --publish 20260131T020304Z-3f9a1c",
 )
+
+
+class RunsAction(enum.StrEnum):
+    """What ``runs`` does besides listing them."""
+
+    VERIFY = "verify"
 
 
 @app.command(epilog=_RUNS_EXAMPLES)
 def runs(
     facts: Facts,
+    action: Annotated[
+        RunsAction | None,
+        typer.Argument(
+            metavar="[verify]",
+            help="verify: read every file of the runs and compare it with its recorded checksum; "
+            "status 1 if a run is damaged.",
+        ),
+    ] = None,
+    run: Annotated[str | None, typer.Option(metavar="RUN", help="Verify this run only.")] = None,
     publish: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="Publish an unfinished run with its finished machines."),
@@ -174,11 +191,16 @@ def runs(
 ) -> int:
     """List the runs in a facts directory.
 
-    Options that publish, abandon or delete runs take effect before the list is printed.
+    Options that publish, abandon or delete runs take effect before the list is printed. Facts of a
+    deleted run that other runs need are copied into the newest of them.
     """
     from fleetscan.scanner.store.runs import Store
 
     store = Store(facts)
+    if action is RunsAction.VERIFY:
+        return verify_runs(store, run, output_format)
+    if run:
+        raise UsageError("--run is for verify", hint=f"fleetscan runs verify --run {run}")
     if publish:
         store.resume(publish).finish(interrupted=True)
     if abandon:

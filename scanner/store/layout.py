@@ -64,6 +64,11 @@ def check_run_id(text: str) -> str:
     return text
 
 
+def run_files(facts: Path) -> Path:
+    """The directory of the run files, in which whoever deletes runs says so."""
+    return facts / _RUNS
+
+
 def run_file(facts: Path, run_id: str) -> Path:
     """The file that makes a run visible."""
     return facts / _RUNS / f"{run_id}.json"
@@ -159,6 +164,11 @@ def part(facts: Path, table_name: str, run_id: str, number: int) -> Path:
 def part_name(number: int) -> str:
     """The name of a Parquet file in its directory."""
     return f"part-{number:05d}.parquet"
+
+
+def part_number(name: str) -> int:
+    """The number in the name of a Parquet file."""
+    return int(name.removeprefix("part-").removesuffix(".parquet"))
 
 
 def part_file(facts: Path, table_name: str, run_id: str, name: str) -> Path:

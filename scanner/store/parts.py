@@ -142,6 +142,16 @@ def read_schema(path: Path) -> pa.Schema:
     return schema
 
 
+def count_rows(path: Path) -> int:
+    """The number of rows of a part, as its footer says.
+
+    Raises:
+        StoreError: it is missing or damaged.
+    """
+    with files.store_errors(f"reading {path}"), _parquet_file(path) as part:
+        return int(part.metadata.num_rows)
+
+
 def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a part, some at a time.
 
@@ -162,8 +172,8 @@ def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[p
 def merged(streams: Iterable[Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
     """Rows of several streams, each sorted by machine, as one such stream.
 
-    The rows of one machine come from one stream, and keep their order. Memory holds one batch a
-    stream.
+    The rows of one machine keep their order, those of the first stream before those of the next.
+    Memory holds one batch a stream.
     """
     heap: list[tuple[str, int, pa.RecordBatch]] = []
     sources = [(batch for batch in stream if batch.num_rows) for stream in streams]
@@ -171,7 +181,7 @@ def merged(streams: Iterable[Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBat
         _push(heap, number, next(source, None))
     while heap:
         _, number, batch = heapq.heappop(heap)
-        cut = _up_to(batch, heap[0][0]) if heap else batch.num_rows
+        cut = _up_to(batch, heap[0][0], number < heap[0][1]) if heap else batch.num_rows
         yield batch.slice(0, cut)
         rest = batch.slice(cut) if cut < batch.num_rows else next(sources[number], None)
         _push(heap, number, rest)
@@ -184,10 +194,17 @@ def _push(
         heapq.heappush(heap, (_machine(batch, 0), number, batch))
 
 
-def _up_to(batch: pa.RecordBatch, machine_id: str) -> int:
-    """How many of a batch's rows come before a machine's; at least one, for it begins earlier."""
+def _up_to(batch: pa.RecordBatch, machine_id: str, is_first: bool) -> int:
+    """How many of a batch's rows come before those of a machine in another stream; at least one.
+
+    Args:
+        batch: it begins with that machine or an earlier one.
+        machine_id: the machine.
+        is_first: whether the batch's rows of that machine come before the others.
+    """
     rows = range(batch.num_rows)
-    return max(1, bisect.bisect_left(rows, machine_id, key=lambda row: _machine(batch, row)))
+    bisected = bisect.bisect_right if is_first else bisect.bisect_left
+    return max(1, bisected(rows, machine_id, key=lambda row: _machine(batch, row)))
 
 
 def _machine(batch: pa.RecordBatch, row: int) -> str:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.store import files, layout, lease
+from fleetscan.scanner.store.carrying import carry, sweep_unlisted
 from fleetscan.scanner.store.run import BATCH_SIZE, Run, plan_run
 from fleetscan.scanner.store.run_file import RunInfo
+
+_PATIENCE_SECONDS = 60.0  # for another process that deletes runs
+_POLL_SECONDS = 0.2
 
 
 class Store:
@@ -147,23 +153,47 @@ class Store:
         return self.run(run_ids[-1])
 
     def delete(self, run_id: str) -> None:
-        """Delete a visible run, unless another one needs its facts.
+        """Delete a visible run; facts of it that others need go to the newest of them.
 
         Raises:
             UsageError: ``run_id`` has not the form of one.
-            StoreError: there is no such run, another one needs it, or it could not be removed.
+            StoreError: there is no such run, an unfinished one needs it, its facts cannot be read
+                although they are needed, somebody else is deleting, or it could not be removed.
         """
         self._find(run_id)  # and no more: what is damaged can be deleted
         self._refuse_needed(run_id)
-        others = [other for other in self.run_ids() if other != run_id]
-        needed_by = [other for other in others if run_id in self.run(other).facts_runs]
-        if needed_by:
-            raise StoreError(
-                f"run {run_id} holds facts of machines that did not change until {needed_by[-1]}",
-                hint=f"delete {', '.join(needed_by)} first",
-            )
-        if not self._remove({run_id}):
-            self._refuse_needed(run_id)
+        with self._alone():
+            others = [self.run(other) for other in self.run_ids() if other != run_id]
+            if any(run_id in other.facts_runs for other in others):
+                carry(self.path, [*others, self.run(run_id)], {run_id})
+            if not self._remove({run_id}):
+                self._refuse_needed(run_id)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the one process that deletes runs, and changes others for that.
+
+        Raises:
+            StoreError: another one is, and does not end soon.
+        """
+        here = layout.run_files(self.path)
+        with contextlib.ExitStack() as stack:
+            if here.is_dir():
+                stack.enter_context(self._claim(here))
+            yield
+
+    def _claim(self, here: Path) -> AbstractContextManager[object]:
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            owner = lease.owner(here)
+            if owner is None:
+                return lease.held(here)
+            if time.monotonic() > until:
+                raise StoreError(
+                    f"another process deletes runs of {self.path}: {owner}",
+                    hint="try again when it has ended",
+                )
+            time.sleep(_POLL_SECONDS)
 
     def _refuse_needed(self, run_id: str) -> None:
         for unfinished, needed in self._needed().items():
@@ -178,9 +208,9 @@ class Store:
         return {run_id: Run(self.path, run_id).needed for run_id in self.unfinished()}
 
     def prune(self, *, keep: int) -> list[str]:
-        """Delete all but the newest visible runs and those whose facts are needed.
+        """Delete all but the newest visible runs, and those that an unfinished one needs.
 
-        Those are needed by runs that are kept, and by unfinished ones. What a crash left of
+        Facts of a deleted run that others need go to the newest of them. What a crash left of
         deleted, abandoned or finished runs goes as well.
 
         Args:
@@ -191,18 +221,21 @@ class Store:
 
         Raises:
             UsageError: ``keep`` is less than 1.
-            StoreError: a run file is damaged, or something could not be removed.
+            StoreError: a run file or a part that is needed is damaged, somebody else is deleting,
+                or something could not be removed.
         """
         if keep < 1:
             raise UsageError("the newest run cannot be pruned", hint="keep at least 1")
-        # In this order: a run that is finished meanwhile is found, unfinished or visible.
-        unfinished = self._needed().values()
-        runs = self.runs()
-        kept = {info.run_id for info in runs[-keep:]}
-        kept |= {earlier for info in runs[-keep:] for earlier in info.facts_runs}
-        kept = kept.union(*unfinished)
-        deleted = self._remove({info.run_id for info in runs if info.run_id not in kept})
-        self._sweep()
+        with self._alone():
+            # In this order: a run that is finished meanwhile is found, unfinished or visible.
+            unfinished = self._needed().values()
+            runs = self.runs()
+            kept = {info.run_id for info in runs[-keep:]}.union(*unfinished)
+            leaving = {info.run_id for info in runs} - kept
+            carry(self.path, runs, leaving)
+            deleted = self._remove(leaving)
+            self._sweep()
+            sweep_unlisted(self.path, self.runs())
         return deleted
 
     def _remove(self, run_ids: set[str]) -> list[str]:

@@ -58,8 +58,8 @@ def test_prune_keeps_what_an_unfinished_run_uses(store: Store) -> None:
     assert store.run_ids() == [first, third]
     add_machine(run, "e")
     assert run.finish().facts_runs == {first: 1}
-    assert store.prune(keep=1) == [third]
-    assert store.run_ids() == [first, run.run_id]
+    assert store.prune(keep=1) == [first, third]
+    assert store.run_ids() == [run.run_id]
 
 
 def test_delete_says_which_unfinished_run_uses_it(store: Store) -> None:

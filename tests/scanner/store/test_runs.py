@@ -526,32 +526,6 @@ def night(facts: Path, number: int, facts_run: str | None = None) -> str:
     return run.finish().run_id
 
 
-def test_a_run_that_others_need_is_not_deleted(tmp_path: Path) -> None:
-    first = night(tmp_path, 1)
-    second = night(tmp_path, 2, facts_run=first)
-    store = Store(tmp_path)
-    assert store.latest().facts_runs == {first: 1}
-    with pytest.raises(StoreError, match="holds facts of machines that did not change") as caught:
-        store.delete(first)
-    assert second in caught.value.hint
-    store.delete(second)
-    store.delete(first)
-    assert tree(tmp_path) == {}
-
-
-def test_pruning_keeps_the_newest_runs_and_what_they_need(tmp_path: Path) -> None:
-    first = night(tmp_path, 1)
-    second = night(tmp_path, 2)
-    third = night(tmp_path, 3, facts_run=first)
-    fourth = night(tmp_path, 4, facts_run=second)
-    store = Store(tmp_path)
-    assert store.prune(keep=1) == [first, third]
-    assert store.run_ids() == [second, fourth]
-    assert {run_id for run_id, _ in layout.partitions(tmp_path)} == {second, fourth}
-    with pytest.raises(UsageError, match="the newest run cannot be pruned"):
-        store.prune(keep=0)
-
-
 def test_pruning_sweeps_up_after_crashes_and_spares_runs_that_go_on(tmp_path: Path) -> None:
     first, second = night(tmp_path, 1), night(tmp_path, 2)
     layout.run_file(tmp_path, first).unlink()
