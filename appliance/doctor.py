@@ -24,6 +24,8 @@ SLOT_MIB = 700
 """Memory that one scan at a time needs: the appliance's own and a worker's."""
 
 _COMMAND_SECONDS = 30
+_PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
+_DOCTOR = "`fleetscan doctor` checks everything that a scan needs"
 _MIN_QEMU = (6, 2)
 _CACHE_MIB = 2000
 
@@ -54,6 +56,25 @@ def run_checks() -> Iterator[HostCheck]:
             yield HostCheck(name, False, str(error).splitlines()[0], error.hint)
         except OSError as error:
             yield HostCheck(name, False, str(error), "install what is missing and try again")
+
+
+def require_programs_and_memory() -> None:
+    """Make sure, at next to no cost, that this host could start an appliance at all.
+
+    Raises:
+        ApplianceError: it cannot, and every machine would fail for the same reason.
+    """
+    for program, package in _PROGRAMS.items():
+        if shutil.which(program) is None:
+            raise ApplianceError(
+                f"this host cannot scan: {program} is not installed",
+                hint=f"on Debian: apt-get install {package}; {_DOCTOR}",
+            )
+    memory = _memory("memory")
+    if not memory.ok:
+        raise ApplianceError(
+            f"this host cannot scan now: {memory.detail}", hint=f"{memory.hint}; {_DOCTOR}"
+        )
 
 
 def _qemu(name: str) -> HostCheck:

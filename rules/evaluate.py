@@ -5,11 +5,13 @@ it fails, it is evaluated over parts of the fleet, so that only those machines g
 over which it fails (rules.isolate). A run's facts are evaluated in a process of their own with
 a hard memory limit (rules.judging_process), as guests choose how large and how odd their rows are.
 
+A machine that failed or has no operating system has one result in all, an ``error`` of the rule
+``machine-readable``: nobody knows which rules would be about it.
+
 How the state of one rule for one root comes about, first match wins:
 
 1. the site deselected the rule: ``notselected``;
-2. the machine failed or has no operating system, or the rule's SQL cannot be run
-   over it: ``error``;
+2. the rule's SQL cannot be run over the machine: ``error``;
 3. ``applies_to`` does not hold: ``notapplicable``, unless a table it needs was not fully seen;
 4. a table listed in ``complete`` was not fully seen: as 6;
 5. there are violations: ``fail``, or ``informational`` for rules so marked, whatever else could
@@ -39,7 +41,7 @@ from fleetscan.rules import waivers as waiving
 from fleetscan.rules.judge import Judge, Judging, RuleLimits
 from fleetscan.rules.judging_process import JudgingProcess
 from fleetscan.rules.model import Config, Pack, Waiver
-from fleetscan.rules.query import rule_query
+from fleetscan.rules.query import READABLE, readable_query, rule_query
 from fleetscan.rules.results import SCHEMA, Results
 from fleetscan.scanner.tables.results.spec import UNDECIDED, ResultState
 
@@ -112,7 +114,7 @@ def _read(packs: Sequence[Pack]) -> frozenset[str]:
 
 
 def _evaluate(judging: Judging, packs: Sequence[Pack], given: _Given) -> Results:
-    tables: list[pa.Table] = []
+    tables = [judging.state(readable_query(), ResultState.ERROR, None, None)]
     isolation = isolate.Isolation(judging, given.limits.seconds)
     for pack in packs:
         for rule in pack.rules:
@@ -128,11 +130,11 @@ def _evaluate(judging: Judging, packs: Sequence[Pack], given: _Given) -> Results
 _COMPARED = """
 UPDATE _results SET message = 'machines that could not be read and were not compared: ' || (
     SELECT count(DISTINCT machine_id) FROM _results
-    WHERE rule_id = $rule AND list_contains($undecided, state)
+    WHERE rule_id IN ($rule, $readable) AND list_contains($undecided, state)
 )
 WHERE rule_id = $rule AND state = 'pass' AND EXISTS (
     SELECT 1 FROM _results
-    WHERE rule_id = $rule AND list_contains($undecided, state)
+    WHERE rule_id IN ($rule, $readable) AND list_contains($undecided, state)
 )
 """
 
@@ -142,11 +144,14 @@ def _finished(tables: Sequence[pa.Table], fleet_rules: Sequence[str], given: _Gi
     if not tables:
         return Results(SCHEMA.empty_table(), tuple(given.waivers))
     with duckdb.connect(config={"python_enable_replacements": False}) as connection:
+        # After two seconds it would go to standard output, among the results.
+        connection.execute("SET enable_progress_bar = false")
         connection.register("_arrived", pa.concat_tables(tables))
         connection.execute("CREATE TEMP TABLE _results AS FROM _arrived")
         connection.unregister("_arrived")
         for rule_id in fleet_rules:
-            connection.execute(_COMPARED, {"rule": rule_id, "undecided": list(UNDECIDED)})
+            values = {"rule": rule_id, "readable": READABLE, "undecided": list(UNDECIDED)}
+            connection.execute(_COMPARED, values)
         today = given.now.astimezone(dt.UTC).date()
         unused = waiving.apply(connection, given.waivers, today)
         names = ", ".join(SCHEMA.names)

@@ -143,7 +143,7 @@ class Judge:
         machines: Sequence[str] | None,
     ) -> pa.Table:
         """One state for all roots of some machines; of all of them when None."""
-        values = {**rule.labels, "_state": state, "_message": message}
+        values = {**rule.labels, "_state": state, "_message": message, "_unread": rule.unread}
         with self._only(None, machines) as within:
             sql = query.PLAIN.format(within=within)
             return self._rows(sql, values)

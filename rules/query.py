@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fleetscan.rules.sql import Select
-from fleetscan.scanner.tables.results.spec import ResultState
+from fleetscan.scanner.tables.results.spec import ResultState, Severity
 
 if TYPE_CHECKING:
     from fleetscan.rules.model import CompiledRule, Config, Pack, Rule
@@ -85,7 +85,7 @@ WITH _found AS (
         u.message AS unsure,
         coalesce(of_root.violations, 0) + coalesce(of_machine.violations, 0) AS violations,
         list_concat(of_root.evidence, of_machine.evidence)[:{rows}] AS evidence
-    FROM (FROM _subjects WHERE {within}) s
+    FROM (FROM _subjects WHERE failure IS NULL AND {within}) s
     LEFT JOIN (SELECT DISTINCT machine_id, root FROM _applies) a
         ON a.machine_id = s.machine_id AND a.root IS NOT DISTINCT FROM s.root
     LEFT JOIN _problem p ON p.machine_id = s.machine_id AND p.root = s.root
@@ -99,7 +99,6 @@ WITH _found AS (
         ON of_machine.machine_id = s.machine_id
 ), _judged AS (
     SELECT *, CASE
-        WHEN failure IS NOT NULL THEN {{'state': 'error', 'message': failure}}
         WHEN applies_table IS NOT NULL
             THEN {{'state': applies_table.state, 'message': applies_table.message}}
         WHEN NOT applies
@@ -134,10 +133,10 @@ FROM _judged
 PLAIN = """
 SELECT run_id, machine_id, root, $_pack AS pack, $_rule AS rule_id, $_title AS title,
     $_severity AS severity, $_state AS state, 0::UBIGINT AS violations,
-    []::VARCHAR[] AS evidence, $_message AS message
-FROM _subjects WHERE {within}
+    []::VARCHAR[] AS evidence, coalesce($_message, failure) AS message
+FROM _subjects WHERE (failure IS NOT NULL) = $_unread AND {within}
 """
-"""One state for all subjects."""
+"""One state for all subjects that rules can look at, or for all others."""
 
 _ALL_ROOTS = "SELECT machine_id, root FROM _subjects"
 NOBODY = (
@@ -168,6 +167,7 @@ class RuleQuery:
         tables: the tables it reads.
         values: what its own SQL binds.
         bindings: what else the evaluation binds.
+        unread: it is about the machines that no rule can look at, and no others.
     """
 
     labels: Mapping[str, str]
@@ -178,6 +178,8 @@ class RuleQuery:
     tables: frozenset[str]
     values: Mapping[str, Any]  # any value that DuckDB binds
     bindings: Mapping[str, Any]
+
+    unread: bool = False
 
     @property
     def rule_id(self) -> str:
@@ -217,6 +219,32 @@ def rule_query(pack: Pack, rule: Rule, config: Config, now: dt.datetime) -> Rule
         tables=compiled.tables,
         values={name: values[name] for name in used},
         bindings=_bindings(rule, compiled),
+    )
+
+
+READABLE = "machine-readable"
+"""What stands as rule in the one result of a machine that no rule can look at."""
+
+
+def readable_query() -> RuleQuery:
+    """What gives each machine that no rule can look at its one result."""
+    nothing = Select(NOBODY, frozenset(), frozenset())
+    title = "The machine can be read and has an operating system"
+    return RuleQuery(
+        labels={
+            "_pack": "fleetscan",
+            "_rule": READABLE,
+            "_title": title,
+            "_severity": Severity.HIGH,
+        },
+        fleet=False,
+        violations=nothing,
+        unknown=None,
+        applies_to=NOBODY,
+        tables=frozenset(),
+        values={},
+        bindings={},
+        unread=True,
     )
 
 

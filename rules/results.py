@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fleetscan.appliance.ground.errors import StoreError
+from fleetscan.rules.query import READABLE
 from fleetscan.scanner.store import files
 from fleetscan.scanner.store.arrow import arrow_schema
 from fleetscan.scanner.tables import load_all_tables
-from fleetscan.scanner.tables.results.spec import ResultState, Severity
+from fleetscan.scanner.tables.results.spec import DECIDED, UNDECIDED, ResultState, Severity
 
 if TYPE_CHECKING:
     from fleetscan.rules.model import Waiver
@@ -36,6 +38,10 @@ that occur."""
 
 UNWAIVED = pa.schema([field for field in AS_TEXT if not field.name.startswith("waiver_")])
 """The same of what evaluating one rule gives, before waivers."""
+
+
+_SEEN = (*DECIDED, ResultState.INFORMATIONAL)
+"""States of rules that looked at something."""
 
 
 class NoResultsError(StoreError):
@@ -61,6 +67,27 @@ class Results:
         for row in grouped.to_pylist():
             found[Severity(row["severity"]), ResultState(row["state"])] += row["count_all"]
         return dict(found)
+
+    def unjudged(self) -> list[str]:
+        """The machines that have no verdict, though some rule should have given one, in order."""
+        seen, undecided = self._having("machine_id", _SEEN), self._having("machine_id", UNDECIDED)
+        return sorted(undecided - seen)
+
+    def broken(self) -> list[str]:
+        """The rules that gave nothing but errors, in order."""
+        others = [state for state in ResultState if state is not ResultState.ERROR]
+        erring = self._having("rule_id", [ResultState.ERROR]) - {READABLE}
+        return sorted(erring - self._having("rule_id", others))
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether any rule has a verdict on any machine."""
+        return bool(self._having("machine_id", _SEEN))
+
+    def _having(self, column: str, states: Collection[ResultState]) -> set[str]:
+        """The machines or rules that have a result in one of these states."""
+        found = self.table.group_by([column, "state"]).aggregate([]).to_pylist()
+        return {row[column] for row in found if row["state"] in states}
 
     def findings(self, at_least: Severity) -> int:
         """Number of failing results of a severity or a graver one."""

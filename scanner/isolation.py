@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from fleetscan.appliance import accelerator, built, template
 from fleetscan.appliance.built import Appliance
 from fleetscan.appliance.confinement import layers
+from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import (
     ApplianceError,
     FleetscanError,
@@ -25,9 +26,11 @@ from fleetscan.appliance.ground.errors import (
 from fleetscan.appliance.ground.schema import MICROSECOND
 from fleetscan.appliance.initrd import agent_id
 from fleetscan.appliance.qemu_args import VMOptions
+from fleetscan.appliance.session import SessionLimits
 from fleetscan.appliance.vm import ApplianceVM
 from fleetscan.scanner import preflight
 from fleetscan.scanner.attempt import Attempt
+from fleetscan.scanner.options import ApplianceOptions
 from fleetscan.scanner.preflight.opening import open_disk
 from fleetscan.scanner.tables.machines.spec import Stage
 
@@ -45,6 +48,38 @@ _UNLOCKING_MIB = 1536
 def appliance_address(appliance: Appliance) -> str:
     """Content address of an appliance with this version's agent in it."""
     return f"{appliance.content}-{agent_id()}"
+
+
+def require_start(asked: ApplianceOptions, *, keys: bool) -> None:
+    """Make sure that an appliance starts on this host, before any machine depends on it.
+
+    The template that the machines will be cloned from is made, unless it is there. Where there can
+    be none, or none is wanted, an appliance is booted once.
+
+    Args:
+        asked: how machines get their appliances.
+        keys: whether machines may have encrypted disks, as these need more memory.
+
+    Raises:
+        ApplianceError: it does not start, or there is no appliance.
+    """
+    appliance = built.find()
+    chosen = accelerator.choose(appliance)
+    options = VMOptions(chosen, _memory_mib(asked, keys=keys))
+    if asked.template:
+        try:
+            template.prepare(appliance, options)
+        except ApplianceError as error:
+            log.warning("no template can be made: %s", error)
+        else:
+            return
+    deadline = Deadline(accelerator.BOOT_SECONDS[chosen], "the appliance's start")
+    with ApplianceVM(appliance, options, deadline, SessionLimits()):
+        pass
+
+
+def _memory_mib(asked: ApplianceOptions, *, keys: bool) -> int:
+    return max(asked.memory_mib, _UNLOCKING_MIB if keys else 0)
 
 
 @contextlib.contextmanager
@@ -102,9 +137,7 @@ def _appliance(attempt: Attempt) -> AbstractContextManager[ApplianceVM]:
     chosen = accelerator.choose(appliance)
     attempt.found.ran_by = chosen
     attempt.found.appliance = appliance_address(appliance)
-    memory_mib = max(
-        attempt.options.appliance.memory_mib, _UNLOCKING_MIB if attempt.key_sources else 0
-    )
+    memory_mib = _memory_mib(attempt.options.appliance, keys=bool(attempt.key_sources))
     options = VMOptions(chosen, memory_mib)
     prepared = (
         _template(attempt, appliance, options) if attempt.options.appliance.template else None

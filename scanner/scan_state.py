@@ -26,6 +26,9 @@ from fleetscan.scanner.tables.disks.spec import DiskRow
 from fleetscan.scanner.tables.left_out.spec import LeftOutRow
 from fleetscan.scanner.tables.machines.spec import MachineRow, Outcome, Stage
 
+NOT_REACHED = "not reached: "
+"""How coverage says that the scan ended before a table."""
+
 _TEXT = 500  # characters of an error that a row keeps
 _WARNINGS = 3  # that stand beside the reason why facts are incomplete
 
@@ -160,7 +163,7 @@ class ScanState:
                 roots: list[str | None] = list(self.roots) if per_root else [None]
                 for root in roots:
                     if (table.name, root) not in reached:
-                        reason = f"not reached: {self.error}"
+                        reason = f"{NOT_REACHED}{self.error}"
                         self.cover(table.name, root, CoverageStatus.FAILED, error=reason)
 
     def left_out_rows(self) -> list[LeftOutRow]:
@@ -186,7 +189,7 @@ class ScanState:
             outcome=outcome,
             error=error[:_TEXT] if error else None,
             error_kind=self._kind(outcome),
-            stage=self.stage if outcome is not Outcome.OK else None,
+            stage=self._stage(outcome),
             source=self.machine.source,
             disks=len(self.machine.disks),
             roots=len(self.roots),
@@ -222,6 +225,13 @@ class ScanState:
         if self.warnings:
             return Outcome.PARTIAL, self.warnings[0]
         return Outcome.OK, None
+
+    def _stage(self, outcome: Outcome) -> Stage | None:
+        if outcome is Outcome.OK:
+            return None
+        # What found no system went on to the end all the same, for the tables of the machine.
+        missed = self.error is None and not self.roots
+        return Stage.DISCOVER if missed else self.stage
 
     def _no_system(self) -> str:
         count = len(self.machine.disks)

@@ -19,7 +19,15 @@ from fleetscan.appliance.host import writing
 from fleetscan.reports.formats import load_formats
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
-from fleetscan.scanner.cli.options import Facts, OutputFormat, Packs, RunId, Verbose, examples
+from fleetscan.scanner.cli.options import (
+    Facts,
+    FailOver,
+    OutputFormat,
+    Packs,
+    RunId,
+    Verbose,
+    examples,
+)
 from fleetscan.scanner.cli.parameters import parameter, standing_for
 from fleetscan.scanner.tables.results.spec import ResultState, Severity
 
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
 _NEVER = "none"
 
 _BATCH_ROWS = 1000
+_NAMED = 5  # machines or rules that a message names
 
 
 def _fail_on(text: str) -> Severity | None:
@@ -82,10 +91,15 @@ def check(
             help="Exit with status 2 if a rule of this severity or above fails.",
         ),
     ] = Severity.HIGH,
+    fail_over: FailOver = None,
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """Evaluate rules over a run's facts and store the results."""
+    """Evaluate rules over a run's facts and store the results.
+
+    If no rule fails, but nothing could be looked at on some machine, or some rule gave nothing but
+    errors, the exit status is 3.
+    """
     from fleetscan.rules.evaluate import evaluate_run
     from fleetscan.rules.judging_process import JudgingProcess
     from fleetscan.rules.load import load_config, load_packs, load_waivers
@@ -106,9 +120,33 @@ def check(
         _print_text(results, run_id, packs)
     for waiver in results.unused_waivers:
         output.message(f"fleetscan: no failure matches the waiver {waiver.rule} {waiver.machine}")
+    return _status(results, fail_on, fail_over)
+
+
+def _status(results: Results, fail_on: Severity | None, fail_over: float | None) -> int:
+    """How check ends; what had no verdict is told on standard error."""
+    machines = len(results.table.column("machine_id").unique())
+    unjudged, broken = results.unjudged(), results.broken()
+    if unjudged:
+        output.message(
+            f"fleetscan: no rule has a verdict on {len(unjudged)} of {machines} machines: "
+            f"{_listed(unjudged)}"
+        )
+    if broken:
+        output.message(f"fleetscan: rules that gave nothing but errors: {_listed(broken)}")
+    if not results.says_anything:
+        output.message("fleetscan: no rule has a verdict on any machine: nothing was checked")
+    lost = exits.of_share(len(unjudged), machines, fail_over)
+    if lost == exits.FAILED:
+        return lost
     if fail_on is not None and results.findings(fail_on):
         return exits.FINDINGS
-    return exits.FINE
+    return exits.NOT_SCANNED if lost or broken or not results.says_anything else exits.FINE
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _run_id(facts: Path, run: str | None) -> str:

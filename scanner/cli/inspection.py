@@ -63,7 +63,9 @@ def inspect(
 
     JSON output is one object that maps the name of each fact table to the list of its rows.
     """
+    from fleetscan.appliance import built
     from fleetscan.appliance.confinement import layers
+    from fleetscan.appliance.doctor import require_programs_and_memory
     from fleetscan.scanner.preflight.deciding import FORMATS
 
     if bool(disks) == bool(directory):
@@ -72,15 +74,32 @@ def inspect(
         known = ", ".join(FORMATS)
         raise UsageError(f"format {disk_format} is not supported", hint=f"give one of {known}")
     if directory is not None and not directory.is_dir():
-        raise UsageError(f"{str(directory)!r} is not a directory")
+        raise UsageError(
+            f"{str(directory)!r} is not a directory",
+            hint="give the folder where a system's root is mounted; -a inspects an image",
+        )
+    for disk in disks or ():
+        _check_there(disk)
     if directory is None:
         layers.require(options.appliance.confinement)
+        require_programs_and_memory()
+        built.find()
     # Rows lie on disk meanwhile: a machine may have millions of files.
     with scratch_directory("inspect") as folder:
         staged = _inspect(folder, disks or [], disk_format, directory, options)
         (_print_json if output_format is output.Output.JSON else _print_text)(staged)
         (machine,) = rows(staged, "machines")
     return exits.NOT_SCANNED if machine["outcome"] == "failed" else exits.FINE
+
+
+def _check_there(disk: Path) -> None:
+    if disk.is_dir():
+        raise UsageError(
+            f"{str(disk)!r} is a directory",
+            hint="give its images with -a, inspect a mounted tree with --directory, or scan it",
+        )
+    if not disk.exists():
+        raise UsageError(f"{str(disk)!r} does not exist", hint="give a disk image or block device")
 
 
 def _inspect(
@@ -148,11 +167,16 @@ _SHOWN = {
 
 def _print_coverage(staged: StagedMachine) -> None:
     """How much each other table holds, and which could not be had."""
+    from fleetscan.scanner.scan_state import NOT_REACHED
+
     totals: dict[str, int] = {}
     problems = []
+    unreached = 0
     for row in rows(staged, "coverage"):
         totals[row["table_name"]] = totals.get(row["table_name"], 0) + row["rows"]
-        if row["status"] == "failed":
+        if (row["error"] or "").startswith(NOT_REACHED):
+            unreached += 1  # all for the one reason that the first line gives
+        elif row["status"] == "failed":
             problems.append((row["table_name"], row["root"], row["error"]))
     counted = [(name, count) for name, count in totals.items() if name not in _SHOWN and count]
     if counted:
@@ -161,3 +185,5 @@ def _print_coverage(staged: StagedMachine) -> None:
     if problems:
         output.heading("not gathered")
         output.table(("table", "root", "why"), problems, indent="  ")
+    if unreached:
+        output.heading(f"not reached: {unreached} tables")

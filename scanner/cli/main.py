@@ -48,9 +48,11 @@ def run(arguments: Sequence[str]) -> int:
         output.message("fleetscan: interrupted")
         return exits.INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes once more on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.BROKEN_PIPE
+        return _broken_pipe()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # click makes it a failure
+            return _broken_pipe()
+        raise
     except OSError as error:  # the host's trouble wherever it is met: a full disk, no permission
         where = f"{error.filename}: " if error.filename else ""
         output.error(f"{where}{error.strerror or error}", ADVICE.get(error.errno or 0, ""))
@@ -60,6 +62,12 @@ def run(arguments: Sequence[str]) -> int:
         return _not_installed(error)
     except Exception as error:
         return _bug(error)
+
+
+def _broken_pipe() -> int:
+    # The interpreter flushes once more on its way out.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return exits.BROKEN_PIPE
 
 
 def _not_installed(error: ModuleNotFoundError) -> int:

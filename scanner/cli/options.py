@@ -29,6 +29,16 @@ RunId = Annotated[
     str | None,
     typer.Option("--run", metavar="RUN", help="The run to use; the newest if not given."),
 ]
+FailOver = Annotated[
+    float | None,
+    typer.Option(
+        "--fail-over",
+        metavar="PERCENT",
+        min=0,
+        max=100,
+        help="Exit with status 1 if more than this share of the machines fails or has no verdict.",
+    ),
+]
 OutputFormat = Annotated[
     output.Output, typer.Option("--output", help="Output for people (text) or programs (json).")
 ]

@@ -15,7 +15,7 @@ import typer
 from fleetscan.appliance.ground.errors import FleetscanError, UsageError
 from fleetscan.scanner.cli import exits, output
 from fleetscan.scanner.cli.app import app
-from fleetscan.scanner.cli.options import Facts, OutputFormat, Verbose, examples
+from fleetscan.scanner.cli.options import Facts, FailOver, OutputFormat, Verbose, examples
 from fleetscan.scanner.cli.parameters import parameter, standing_for
 from fleetscan.scanner.cli.resume import Given, leave, resumed, settings_of
 from fleetscan.scanner.cli.scan_options import takes_options
@@ -116,6 +116,7 @@ def scan(
             help="Serve Dask's dashboard at this address, such as 127.0.0.1:8787.",
         ),
     ] = None,
+    fail_over: FailOver = None,
     output_format: OutputFormat = output.Output.TEXT,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
     verbose: Verbose = 0,
@@ -138,7 +139,17 @@ def scan(
     )
     check_options(cluster)
     run, asked = resumed(facts, resume, given) if resume else (None, given)
-    return _scan(facts, asked, given, run, cluster, output_format, quiet=quiet, rescan=rescan)
+    return _scan(
+        facts,
+        asked,
+        given,
+        run,
+        cluster,
+        output_format,
+        quiet=quiet,
+        rescan=rescan,
+        fail_over=fail_over,
+    )
 
 
 def _certificates(
@@ -163,19 +174,22 @@ def _scan(
     *,
     quiet: bool,
     rescan: bool,
+    fail_over: float | None,
 ) -> int:
-    from fleetscan.appliance.confinement import layers
     from fleetscan.scanner.fleet_tasks import FleetOptions
     from fleetscan.scanner.reuse import EarlierFacts
     from fleetscan.scanner.store.runs import Store
 
-    if cluster.scheduler is None:  # workers elsewhere see to it themselves
-        layers.require(asked.options.appliance.confinement)
     machines = _machines(asked, given)
+    own = cluster.scheduler is None  # workers elsewhere see to it themselves
+    if own:
+        _require_programs(asked)
     with ThreadPoolExecutor(1) as beside:
-        finding = beside.submit(_appliance, required=cluster.scheduler is None)
+        finding = beside.submit(_appliance, required=own)
         importlib.import_module("fleetscan.scanner.fleet")  # takes as long as the checksums
         appliance = finding.result()
+    if own:
+        _require_start(machines, asked)
     settings = settings_of(asked)
     earlier = None if rescan or not appliance else EarlierFacts(facts, settings, appliance)
     run = run or Store(facts).begin([machine.machine_id for machine in machines], settings=settings)
@@ -188,7 +202,24 @@ def _scan(
         _print_left_out(machines)
     if summary.interrupted:
         return exits.INTERRUPTED
-    return exits.NOT_SCANNED if summary.outcomes["failed"] else exits.FINE
+    return exits.of_share(summary.outcomes["failed"], summary.machines, fail_over)
+
+
+def _require_programs(asked: Given) -> None:
+    from fleetscan.appliance.confinement import layers
+    from fleetscan.appliance.doctor import require_programs_and_memory
+
+    layers.require(asked.options.appliance.confinement)
+    require_programs_and_memory()
+
+
+def _require_start(machines: Sequence[Machine], asked: Given) -> None:
+    """Find out before the first machine what would make all of them fail."""
+    from fleetscan.scanner.isolation import require_start
+
+    options = asked.options
+    keys = bool(options.secrets.keys) or any(machine.keys for machine in machines)
+    require_start(options.appliance, keys=keys)
 
 
 def _scanned(

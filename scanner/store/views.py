@@ -128,6 +128,8 @@ def _open(
         connection = duckdb.connect(":memory:", config=config)
         weakref.finalize(connection, spill.close)
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        # After two seconds it would go to standard output, among the rows.
+        connection.execute("SET enable_progress_bar = false")
         for statement in statements:
             connection.execute(statement)
         # Paths, not directories: a directory would let COPY and ATTACH make new files there.

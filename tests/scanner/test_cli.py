@@ -56,6 +56,7 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = Appliance(Path("/none"), "inputs", "content", "6.12", "trixie", {})
     monkeypatch.setattr("fleetscan.appliance.built.find", lambda: nowhere)
     monkeypatch.setattr("fleetscan.appliance.built.verify", lambda appliance: None)
+    monkeypatch.setattr("fleetscan.scanner.isolation.require_start", lambda asked, keys: None)
 
 
 class TestEveryCommand:

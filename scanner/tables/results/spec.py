@@ -46,7 +46,8 @@ class Result:
     """What each rule found on each machine and operating system.
 
     `fleetscan check` writes these rows, in place of those that an earlier check of the run wrote.
-    A machine that failed, or on which no operating system was found, has one row a rule.
+    A machine that failed, or on which no operating system was found, has one row in all, with
+    state `error` and `rule_id` `machine-readable`: which rules would be about it is not known.
     """
 
     root: str | None = column(
