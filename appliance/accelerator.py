@@ -22,7 +22,7 @@ from fleetscan.appliance.confinement import layers
 from fleetscan.appliance.confinement.confined_process import Needs, Process, confined
 from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.host import trust, writing
-from fleetscan.appliance.open_files import memory_copy
+from fleetscan.appliance.host.descriptors import memory_copy
 from fleetscan.appliance.qemu_args import Accelerator, VMOptions
 
 KVM = privileges.KVM

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from fleetscan.appliance import qemu_args
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError, ForeignFileError, LockedError
+from fleetscan.appliance.host.descriptors import memory_file, reopened
 from fleetscan.appliance.monitor import Monitor
-from fleetscan.appliance.open_files import memory_file, reopened
 from fleetscan.appliance.qemu_args import OpenLayer, OpenNode
 
 _WRONG_KEY = "Invalid password"  # QEMU's crypto/block-luks.c, for what fits no key slot

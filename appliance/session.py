@@ -17,6 +17,7 @@ from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError, GuestError, WireError
 from fleetscan.appliance.ground.schema import UNREAD_FILES, UNREAD_LENGTH, unescape
 from fleetscan.appliance.ground.wire import Frame, FrameKind
+from fleetscan.appliance.host.printable import escaped
 
 log = logging.getLogger(__name__)
 
@@ -153,12 +154,7 @@ class Session:
         if self._limits.log_lines_left > 0:
             self._limits.log_lines_left -= 1
             text = payload[:_LOG_LINE].decode("utf-8", "replace")
-            log.info("guest: %s", printable(text))
-
-
-def printable(text: str) -> str:
-    """Guest text made harmless for logs and error messages: control characters escaped."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+            log.info("guest: %s", escaped(text))
 
 
 def _json(payload: bytes) -> Any:
@@ -175,7 +171,7 @@ def _guest_error(payload: bytes) -> ApplianceError:
     fields = [value.get(name, "") for name in ("name", "message", "traceback")]
     if not all(isinstance(field, str) for field in fields):
         return WireError("the appliance sent an error that is not text")
-    name, message, traceback = (printable(field[:4000]) for field in fields)
+    name, message, traceback = (escaped(field[:4000]) for field in fields)
     try:
         return GuestError(name[:100], message[:1000], traceback, _unread(value.get("unread")))
     except ValueError as error:

@@ -35,6 +35,7 @@ from fleetscan.appliance.cache import cache_directory, trusted
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.host import trust, writing
+from fleetscan.appliance.host.descriptors import closing, closing_on_error
 from fleetscan.appliance.initrd import agent_id
 from fleetscan.appliance.qemu_args import VMOptions
 from fleetscan.appliance.session import SessionLimits
@@ -284,14 +285,11 @@ def _sealed_copy(memory: Path) -> int:
     """A new memory file with the template's memory, sealed."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     descriptor = os.memfd_create("fleetscan-memory", flags)
-    try:
+    with closing_on_error(descriptor):
         with memory.open("rb") as stream:
             trust.check_file(memory, stream.fileno())
             _copy_sparse(stream.fileno(), descriptor)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(descriptor)
-        raise
     return descriptor
 
 
@@ -307,13 +305,10 @@ def clone(
 
     Raises: as :class:`fleetscan.appliance.vm.ApplianceVM`.
     """
-    state = os.memfd_create("fleetscan-state", os.MFD_CLOEXEC)
-    try:
+    with closing(os.memfd_create("fleetscan-state", os.MFD_CLOEXEC)) as state:
         os.write(state, template.state)
         os.lseek(state, 0, os.SEEK_SET)
         with ApplianceVM(
             appliance, options, deadline, limits, state=state, memory=template.memory
         ) as vm:
             yield vm
-    finally:
-        os.close(state)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fleetscan.appliance.ground.errors import ApplianceError
 from fleetscan.appliance.host import trust, writing
-from fleetscan.appliance.open_files import opened
+from fleetscan.appliance.host.descriptors import opened
 
 NOTE = "verified.json"
 _READABLE = 0o644  # no secret: those who may use an appliance of root's need not hash it either

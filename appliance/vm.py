@@ -27,12 +27,13 @@ from fleetscan.appliance.confinement.confined_process import Needs, confined
 from fleetscan.appliance.ground.deadline import Deadline
 from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError, WireError
 from fleetscan.appliance.ground.wire import PROTOCOL
+from fleetscan.appliance.host.descriptors import memory_copy, memory_file, reopened
+from fleetscan.appliance.host.printable import escaped
 from fleetscan.appliance.monitor import Monitor
-from fleetscan.appliance.open_files import memory_copy, memory_file, reopened
 from fleetscan.appliance.plugging import PluggedLayer, Plugger
 from fleetscan.appliance.privileges import CONSOLE_BYTES, bound_to_us, running
 from fleetscan.appliance.qemu_args import Descriptors, RanBy, VMOptions
-from fleetscan.appliance.session import RowsHandler, Session, SessionLimits, printable
+from fleetscan.appliance.session import RowsHandler, Session, SessionLimits
 
 log = logging.getLogger(__name__)
 
@@ -257,8 +258,8 @@ class ApplianceVM:
             _tail(self._messages),
             _last_words(_tail(self._console)),
         ]
-        log.debug("console of the appliance: %s", printable(_tail(self._console)))
-        return "; ".join(printable(word.strip()[-_WORDS:]) for word in words if word.strip())
+        log.debug("console of the appliance: %s", escaped(_tail(self._console)))
+        return "; ".join(escaped(word.strip()[-_WORDS:]) for word in words if word.strip())
 
 
 class LocalAppliance:

@@ -13,6 +13,7 @@ import duckdb
 
 from fleetscan.appliance.ground.schema import Column, Kind, Scope, Table
 from fleetscan.scanner.store.arrow import all_columns
+from fleetscan.scanner.store.quoting import identifier
 from fleetscan.scanner.store.view_sql import sql_type
 from fleetscan.scanner.tables import load_tables
 
@@ -71,7 +72,9 @@ def load(rows: Mapping[str, Sequence[Row]]) -> duckdb.DuckDBPyConnection:
     """A connection with every fact table, holding complete rows."""
     connection = duckdb.connect(config={"threads": 1})  # a handful of rows
     for name, table in load_tables().items():
-        types = ", ".join(f'"{column.name}" {sql_type(column)}' for column in all_columns(table))
+        types = ", ".join(
+            f"{identifier(column.name)} {sql_type(column)}" for column in all_columns(table)
+        )
         connection.execute(f'CREATE TABLE "{name}"(run_id VARCHAR, {types})')
         if rows.get(name):
             _insert(connection, table, rows[name])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fleetscan.rules.sql import Select
+from fleetscan.scanner.store.quoting import identifier, literal
 from fleetscan.scanner.tables.results.spec import ResultState, Severity
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def evidence(columns: Mapping[str, str]) -> str:
         columns: names and types of what the rule's SELECT returns.
     """
     pairs = [
-        f"{_literal(name)}, {_bounded(_identifier(name), kind)}"
+        f"{literal(name)}, {_bounded(identifier(name), kind)}"
         for name, kind in columns.items()
         if name not in ("machine_id", "root")
     ]
@@ -303,11 +304,3 @@ def _bounded(value: str, kind: str) -> str:
     if kind in _SHORT or kind.startswith(("DECIMAL", "TIMESTAMP", "TIME ")):
         return value
     return f"left({value}::VARCHAR, {EVIDENCE_TEXT})"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleetscan.appliance.ground.errors import FleetscanError, GuestError, RowError, WireError
 from fleetscan.appliance.ground.schema import NotApplicable, Origin, Scope, Table
-from fleetscan.appliance.session import printable
+from fleetscan.appliance.host.printable import escaped
 from fleetscan.appliance.vm import Agent
 from fleetscan.scanner.attempt import Attempt
 from fleetscan.scanner.derived import Derivation, begin, derived_from
@@ -181,7 +181,7 @@ class _Collection:
 
 def _short(text: str, length: int) -> str:
     """Guest text, harmless and no longer than that, at a cost that does not depend on the guest."""
-    return printable(text[:length])[:length]
+    return escaped(text[:length])[:length]
 
 
 class _Receiver:

@@ -21,7 +21,7 @@ from typing import IO, Literal
 
 from fleetscan.appliance.confinement import identity, rootfs, starter, syscalls
 from fleetscan.appliance.ground.errors import ApplianceError
-from fleetscan.appliance.open_files import memory_file
+from fleetscan.appliance.host.descriptors import memory_file
 from fleetscan.appliance.privileges import (
     CONSOLE_BYTES,
     KVM,

@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fleetscan.appliance.host.descriptors import held
+
 _BEING_MADE = ".fleetscan-"
 _MADE_SECONDS = 3600.0  # making one takes microseconds
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,8 +77,7 @@ def _sweep(base: Path, kind: str) -> None:
 def _remove_left(path: Path, seconds: float) -> None:
     """Remove a directory of this user's that nobody holds, and that is so old at least."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        descriptor = os.open(path, _OPEN)
-        stack.callback(os.close, descriptor)
+        descriptor = held(stack, os.open(path, _OPEN))
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid() or time.time() - status.st_mtime < seconds:
             return

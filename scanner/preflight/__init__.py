@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.appliance.host.descriptors import closing
 from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import bounds, parents
 from fleetscan.scanner.preflight.deciding import decide_format, format_of, is_certain
@@ -96,16 +97,13 @@ def referred_files(disk: Disk, beside: Beside | None = None) -> tuple[str, ...]:
     """
     try:
         path = bounds.resolved(disk.path)
-        fd = open_checked(path)
-        try:
+        with closing(open_checked(path)) as fd:
             size, read = file_size(fd), reader(fd)
             decided = decide_format(disk.format, path, read, size)
             if not is_certain(disk.format, path, decided):
                 return ()
             names = format_of(decided).references(read, size)
             parent = format_of(decided).read_parent(read, size)
-        finally:
-            os.close(fd)
         files = [bounds.joined(name, disk.path) for name in names]
         if parent is not None:
             identify = functools.partial(file_identity, image_format=decided)

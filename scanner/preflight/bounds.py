@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.appliance.host.descriptors import closing
 from fleetscan.scanner.preflight.plan import DiskPolicy
 
 
@@ -27,10 +28,8 @@ def resolved(path: str) -> str:
         return os.path.realpath(path)  # what is there of it; whoever opens it will say the rest
     except ValueError as error:
         raise PreflightError(f"{path!r} is no path: {error}") from error
-    try:
+    with closing(fd):
         return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - as text
-    finally:
-        os.close(fd)
 
 
 def allowed_directories(name: str, path: str, policy: DiskPolicy) -> tuple[str, ...]:

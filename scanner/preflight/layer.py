@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.appliance.host.descriptors import closing
 from fleetscan.scanner.preflight.deciding import (
     decide_format,
     differencing,
@@ -78,18 +79,16 @@ def examine_file(
     Raises:
         PreflightError: it cannot be read, is malformed, in use, or not supported.
     """
-    fd = open_checked(path)
     shown = path if member is None else f"{path}: {member}"
-    try:
-        deadline = min(time.monotonic() + policy.limits.wall_seconds, until)
-        found = _look(fd, path, stated, policy, member, deadline)
-        return _confirmed(fd, found, policy) if policy.confirm and not is_extent else found
-    except PreflightError as error:
-        raise PreflightError(f"{shown!r}: {error}", hint=error.hint) from error
-    except OSError as error:
-        raise PreflightError(f"{shown!r} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
+    with closing(open_checked(path)) as fd:
+        try:
+            deadline = min(time.monotonic() + policy.limits.wall_seconds, until)
+            found = _look(fd, path, stated, policy, member, deadline)
+            return _confirmed(fd, found, policy) if policy.confirm and not is_extent else found
+        except PreflightError as error:
+            raise PreflightError(f"{shown!r}: {error}", hint=error.hint) from error
+        except OSError as error:
+            raise PreflightError(f"{shown!r} cannot be read: {error.strerror}") from error
 
 
 def _look(
@@ -234,11 +233,8 @@ def _device_sector_size(fd: int, status: os.stat_result) -> int | None:
 def file_identity(path: str, image_format: str) -> bytes | None:
     """What differencing images know an image file by; None when it is none that can be read."""
     try:
-        fd = open_checked(path)
-        try:
+        with closing(open_checked(path)) as fd:
             return differencing(image_format).identity(reader(fd), file_size(fd))
-        finally:
-            os.close(fd)
     except (PreflightError, OSError):
         return None
 

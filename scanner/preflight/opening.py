@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fleetscan.appliance.ground.errors import LockedError, PreflightError
-from fleetscan.appliance.open_files import memory_file, reopened
+from fleetscan.appliance.host.descriptors import held, memory_file, reopened
 from fleetscan.appliance.plugging import PluggedLayer
 from fleetscan.scanner.preflight import mapped
 from fleetscan.scanner.preflight.deciding import differencing
@@ -139,6 +139,4 @@ def _replayed(descriptor: int, layer: DiskLayer, stack: contextlib.ExitStack) ->
 
 
 def _opened(layer: DiskLayer, stack: contextlib.ExitStack, *, live: bool) -> int:
-    descriptor = open_layer(layer, live=live)
-    stack.callback(os.close, descriptor)
-    return descriptor
+    return held(stack, open_layer(layer, live=live))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.appliance.host.descriptors import closing_on_error
 from fleetscan.scanner.preflight.image import ExtentReference, Mark, Snapshot
 
 
@@ -188,12 +189,9 @@ def open_checked(path: str) -> int:
     except OSError as error:
         hint = "run as a user who may read it" if isinstance(error, PermissionError) else ""
         raise PreflightError(f"{path!r} cannot be opened: {error.strerror}", hint=hint) from error
-    try:
+    with closing_on_error(fd):
         _check_kind(os.fstat(fd).st_mode, path)
         _check_place(fd, path)
-    except BaseException:
-        os.close(fd)
-        raise
     return fd
 
 
@@ -220,7 +218,7 @@ def open_layer(layer: DiskLayer, *, live: bool = False) -> int:
         PreflightError: it cannot be opened, or is not what preflight saw.
     """
     fd = open_checked(layer.path)
-    try:
+    with closing_on_error(fd):
         status = os.fstat(fd)
         same = (file_device(status), status.st_ino) == (layer.device, layer.inode)
         if not live and same:
@@ -231,9 +229,6 @@ def open_layer(layer: DiskLayer, *, live: bool = False) -> int:
                 f"{layer.path!r} changed while being scanned",
                 hint="scan it when nothing writes to it, or use --live",
             )
-    except BaseException:
-        os.close(fd)
-        raise
     return fd
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import pydantic
 
 from fleetscan.appliance.ground.errors import FleetscanError, UsageError
+from fleetscan.appliance.host.descriptors import closing
 from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import bounds
 from fleetscan.scanner.preflight.plan import open_checked
@@ -62,15 +63,13 @@ def _read(path: Path, within: Sequence[str]) -> str:
     real = bounds.resolved(str(path))
     if not is_below(real, within):
         raise UsageError(link_error(str(path), real))
-    fd = open_checked(real)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UsageError(f"{path}: not a regular file")
-        data = os.read(fd, _LONGEST + 1)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
+    with closing(open_checked(real)) as fd:
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise UsageError(f"{path}: not a regular file")
+            data = os.read(fd, _LONGEST + 1)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     if len(data) > _LONGEST:
         raise UsageError(f"{path}: larger than {_LONGEST >> 10} KiB")
     try:

@@ -6,12 +6,12 @@ descriptor's list of them, which is where the disks are listed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.appliance.host.descriptors import closing
 from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.preflight import bounds, containers
 from fleetscan.scanner.preflight.deciding import ARCHIVE_SUFFIX, DISK_SUFFIXES
@@ -63,15 +63,13 @@ def archive_disks(disk: Disk) -> tuple[Disk, ...]:
     """
     real = bounds.resolved(disk.path)
     bounds.check_source(disk.path, real, disk.within)
-    fd = open_checked(real)
-    try:
-        return tuple(replace(disk, member=name) for name in _disk_names(fd))
-    except PreflightError as error:
-        raise PreflightError(f"{real!r}: {error}", hint=error.hint) from error
-    except OSError as error:
-        raise PreflightError(f"{real!r} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
+    with closing(open_checked(real)) as fd:
+        try:
+            return tuple(replace(disk, member=name) for name in _disk_names(fd))
+        except PreflightError as error:
+            raise PreflightError(f"{real!r}: {error}", hint=error.hint) from error
+        except OSError as error:
+            raise PreflightError(f"{real!r} cannot be read: {error.strerror}") from error
 
 
 def _disk_names(fd: int) -> list[str]:

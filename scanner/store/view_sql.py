@@ -9,6 +9,7 @@ from pathlib import Path
 from fleetscan.appliance.ground.schema import Column, Kind, Origin, Table
 from fleetscan.scanner.store import layout
 from fleetscan.scanner.store.arrow import all_columns
+from fleetscan.scanner.store.quoting import identifier, literal
 from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.tables import load_tables
 
@@ -59,7 +60,7 @@ def run_views(facts: Path, run: RunInfo, earlier: Sequence[RunInfo]) -> Iterator
             "CREATE TABLE store.holders AS SELECT machine_id, facts_run "
             f"FROM ({machines}) WHERE list_contains({wanted}, facts_run)"
         )
-    run_column = text(run.run_id)
+    run_column = literal(run.run_id)
     for table in load_tables().values():
         if table.origin is Origin.RUN:
             selects = list(_scans(facts, [run], table, run_column))
@@ -99,12 +100,12 @@ def _shown(scan: str) -> str:
 
 def _view(schema: str, table: Table, selects: Sequence[str]) -> str:
     """The view over what some scans give, without the column of the run that holds it."""
-    columns = ", ".join(["run_id", *(_name(column.name) for column in all_columns(table))])
+    columns = ", ".join(["run_id", *(identifier(column.name) for column in all_columns(table))])
     sql = " UNION ALL ".join(f"SELECT {columns} FROM ({select})" for select in selects)
     if not selects:  # no run has any rows
         nothing = f"SELECT '' AS run_id, {_columns(table, ())} WHERE false"
         sql = f"SELECT * FROM ({nothing}) AS nothing"
-    return f"CREATE VIEW {schema}.{_name(table.name)} AS {sql}"
+    return f"CREATE VIEW {schema}.{identifier(table.name)} AS {sql}"
 
 
 def _scans(facts: Path, runs: Sequence[RunInfo], table: Table, run_column: str) -> Iterator[str]:
@@ -132,22 +133,13 @@ def _scans(facts: Path, runs: Sequence[RunInfo], table: Table, run_column: str) 
 def _columns(table: Table, present: Sequence[str]) -> str:
     """A table's columns as a select list; null for those that the run's version did not have."""
     return ", ".join(
-        _name(column.name)
+        identifier(column.name)
         if column.name in present
-        else f"CAST(NULL AS {sql_type(column)}) AS {_name(column.name)}"
+        else f"CAST(NULL AS {sql_type(column)}) AS {identifier(column.name)}"
         for column in all_columns(table)
     )
 
 
-def _name(name: str) -> str:
-    return f'"{name}"'  # names of tables and columns are Python identifiers
-
-
-def text(value: str) -> str:
-    """A text as SQL."""
-    return "'" + value.replace("'", "''") + "'"
-
-
 def path_list(values: Iterable[Path | str]) -> str:
     """Paths or other texts as an SQL list."""
-    return f"[{', '.join(text(str(value)) for value in values)}]"
+    return f"[{', '.join(literal(str(value)) for value in values)}]"

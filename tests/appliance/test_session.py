@@ -21,7 +21,8 @@ from fleetscan.appliance.ground.errors import ApplianceError, DeadlineError, Gue
 from fleetscan.appliance.ground.wire import FrameKind
 from fleetscan.appliance.guest.__main__ import Operations
 from fleetscan.appliance.guest.machine import DirectoryMachine
-from fleetscan.appliance.session import Session, SessionLimits, printable
+from fleetscan.appliance.host.printable import escaped
+from fleetscan.appliance.session import Session, SessionLimits
 from fleetscan.scanner import tables
 
 Answer = Callable[[socket.socket], object]
@@ -314,6 +315,6 @@ def test_a_request_that_nobody_takes_misses_its_deadline(peer: Peer) -> None:
 
 @given(st.text())
 def test_printable_text_is_printable_and_plain_text_stays_as_it_is(text: str) -> None:
-    shown = printable(text)
+    shown = escaped(text)
     assert shown.isprintable()
     assert shown == text or not text.isprintable()
