@@ -81,12 +81,14 @@ def run(
         CommandError: it is missing, fails, takes or prints too much, or was stopped.
     """
     process = _started(doing, argv, package, surroundings or Surroundings(), on_line is not None)
-    printed = Printed()
+    printed = Printed(OUTPUT_BYTES)
     reason = ""
     try:
         deadline = time.monotonic() + seconds
-        for line in printed.lines(process, deadline, stop):
-            if on_line is not None:
+        if on_line is None:
+            printed.read_all(process, deadline, stop)
+        else:
+            for line in printed.lines(process, deadline, stop):
                 on_line(line)
         process.wait(max(0.0, deadline - time.monotonic()))
     except (TimeoutError, subprocess.TimeoutExpired):
@@ -110,9 +112,16 @@ class Printed:
         most: bytes that each of its outputs may have.
     """
 
-    def __init__(self, most: int = OUTPUT_BYTES) -> None:
+    def __init__(self, most: int) -> None:
         self.output, self.errors = bytearray(), bytearray()
         self._most = most
+
+    def read_all(
+        self, process: subprocess.Popen[bytes], deadline: float, stop: threading.Event | None = None
+    ) -> None:
+        """As :meth:`read`, to the end."""
+        for _ in self.read(process, deadline, stop):
+            pass
 
     def read(
         self, process: subprocess.Popen[bytes], deadline: float, stop: threading.Event | None = None

@@ -153,8 +153,7 @@ def _collect(process: Process, limits: QemuImgLimits) -> tuple[bytes, bytes]:
     deadline = time.monotonic() + limits.wall_seconds
     printed = Printed(limits.output_bytes)
     try:
-        for _ in printed.read(process.popen, deadline):
-            pass
+        printed.read_all(process.popen, deadline)
         process.wait(max(0.0, deadline - time.monotonic()))
     except OutputTooLongError as error:
         raise PreflightError(f"qemu-img printed more than {limits.output_bytes} bytes") from error
