@@ -1,5 +1,10 @@
 """The walk by the appliance's own program, ``walk.c``: the same rows, already encoded.
 
+It reads ext filesystems with ``extfs.c`` and not with libext2fs, which takes three to five times as
+long to list 1,000 directories and read the inodes of their 101,000 entries (1.47.0 with and without
+its inode cache: 145 to 245 ms; ``extfs.c``: 35 to 70 ms, in turns on one host). The kernel reads
+what ``extfs.c`` does not understand.
+
 Sources: proc_pid_mountinfo(5).
 """
 
