@@ -1,4 +1,4 @@
-"""What the documentation names exists."""
+"""What the documentation names exists; tests/vm/test_documented_commands.py runs its commands."""
 
 from __future__ import annotations
 
