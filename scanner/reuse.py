@@ -21,9 +21,10 @@ import pyarrow as pa
 
 from fleetscan.appliance.ground.errors import PreflightError, StoreError
 from fleetscan.appliance.ground.schema import MICROSECOND
+from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.options import decisive, planned
 from fleetscan.scanner.preflight.bounds import resolved
-from fleetscan.scanner.preflight.plan import identity_of
+from fleetscan.scanner.preflight.plan import identity_of, identity_of_token
 from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.known import KnownMachines, known_machines
@@ -210,17 +211,29 @@ def _summary(row: Mapping[str, Any], seconds: float) -> MachineSummary:
 def _is_unchanged(machine: Machine, known: _Known) -> bool:
     if len(machine.disks) != len(known.disks):
         return False
-    identities = []
-    for disk, before in zip(machine.disks, known.disks, strict=True):
-        if (disk.path, disk.member) != (before.path, before.member):
+    pairs = list(zip(machine.disks, known.disks, strict=True))
+    for disk, before in pairs:
+        if disk.member != before.member or disk.format not in (None, before.format):
             return False
-        if disk.format not in (None, before.format):
-            return False
-        identity = _identity(disk.path, before.files, known.started_ns)
-        if identity is None:
-            return False
-        identities.append(identity)
-    return bool(":".join(identities) == known.row["identity"])
+    recorded = known.row["identity"]
+    if machine.identity is not None:
+        return bool(identity_of_token(machine.identity) == recorded)
+    parts = recorded.split(":")
+    return len(parts) == len(pairs) and all(
+        any(
+            _identity(disk.path, files, known.started_ns) == part for files in _places(disk, before)
+        )
+        for (disk, before), part in zip(pairs, parts, strict=True)
+    )
+
+
+def _places(disk: Disk, before: _KnownDisk) -> Iterator[list[str]]:
+    """Where the other files of a disk's chain may be now: as they were, or mounted elsewhere."""
+    yield list(before.files)
+    if before.files and disk.path != before.path:
+        old, new = (os.path.dirname(path) for path in (before.path, disk.path))  # noqa: PTH120
+        moved = (os.path.join(new, os.path.relpath(file, old)) for file in before.files)  # noqa: PTH118
+        yield [os.path.realpath(path) for path in moved]
 
 
 def _identity(path: str, others: Sequence[str], scanned_ns: int) -> str | None:
@@ -235,7 +248,12 @@ def _identity(path: str, others: Sequence[str], scanned_ns: int) -> str | None:
             status = os.lstat(name)
         except OSError:
             return None
-        if not stat.S_ISREG(status.st_mode) or scanned_ns - status.st_mtime_ns < _SETTLED_NS:
+        if not stat.S_ISREG(status.st_mode) or scanned_ns - _changed(status) < _SETTLED_NS:
             return None
-        files.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        files.append((name, status.st_ino, status.st_size, *times))
     return identity_of(files)
+
+
+def _changed(status: os.stat_result) -> int:
+    return max(status.st_mtime_ns, status.st_ctime_ns)

@@ -18,6 +18,7 @@ from fleetscan.appliance.qemu_args import RanBy
 from fleetscan.scanner.disk import Disk as SourceDisk
 from fleetscan.scanner.preflight import DiskPlan
 from fleetscan.scanner.preflight.image import Snapshot
+from fleetscan.scanner.preflight.plan import identity_of_token
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.coverage.spec import Coverage, CoverageStatus
@@ -248,6 +249,9 @@ class ScanState:
 
     def _identity(self) -> str | None:
         plans = [self.plans.get(index) for index in range(len(self.machine.disks))]
+        if self.machine.identity is not None:
+            whole = all(plan is not None and not plan.in_use for plan in plans)
+            return identity_of_token(self.machine.identity) if whole else None
         identities = [plan.identity for plan in plans if plan and plan.identity]
         return ":".join(identities) if identities and len(identities) == len(plans) else None
 

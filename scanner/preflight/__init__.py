@@ -217,5 +217,9 @@ def _plan(chain: Sequence[Examined]) -> DiskPlan:
 
 def _identity(layers: Sequence[DiskLayer]) -> str:
     extents = (extent.file for layer in layers for extent in layer.extents)
-    files = (*layers, *extents)
-    return identity_of((file.path, file.inode, file.size, file.mtime_ns) for file in files)
+    return identity_of(
+        [
+            (file.path, file.inode, file.size, file.mtime_ns, file.ctime_ns)
+            for file in (*layers, *extents)
+        ]
+    )

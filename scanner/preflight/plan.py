@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fleetscan.appliance.ground.errors import PreflightError
@@ -232,19 +232,27 @@ def open_layer(layer: DiskLayer, *, live: bool = False) -> int:
     return fd
 
 
-def identity_of(files: Iterable[tuple[str, int, int, int]]) -> str:
+def identity_of(files: Sequence[tuple[str, int, int, int, int]]) -> str:
     """SHA-256 over what tells the content of a chain's files apart, in hex.
 
-    The device number stays out: it changes with reboots and mounts where the file does not.
+    The device number stays out: it changes with reboots and mounts where the file does not. So do
+    the folders above the chain, as another mount point is no change.
 
     Args:
-        files: path, inode number, length in bytes and time of the last change of content in
-            nanoseconds, of each layer, top first, and then of each extent.
+        files: path, inode number, length in bytes, and times of the last change of content and of
+            any change, in nanoseconds, of each layer, top first, and then of each extent. The
+            first three can be restored after a change, the last cannot.
     """
+    top = os.path.dirname(files[0][0])  # noqa: PTH120 - paths stay text
     digest = hashlib.sha256()
-    for path, inode, size, mtime_ns in files:
-        digest.update(repr((path, inode, size, mtime_ns)).encode())
+    for path, *state in files:
+        digest.update(repr((os.path.relpath(path, top), *state)).encode())
     return digest.hexdigest()
+
+
+def identity_of_token(token: str) -> str:
+    """The same of a token that an inventory gives, which alone decides then."""
+    return f"token-{hashlib.sha256(os.fsencode(token)).hexdigest()}"
 
 
 def _check_kind(mode: int, path: str) -> None:

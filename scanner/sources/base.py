@@ -119,6 +119,7 @@ class Machine:
         error: why the source knows that the machine cannot be scanned; None when it may be.
         place: the file or folder that a folder's listing found it as; None when the user named it.
         left_out: files of its source that are no machines of their own because of it.
+        identity: what the user says names the content of its disks, such as a snapshot's id.
     """
 
     machine_id: str
@@ -128,3 +129,4 @@ class Machine:
     keys: tuple[KeySource, ...] = ()
     place: str | None = None
     left_out: tuple[LeftOut, ...] = ()
+    identity: str | None = None

@@ -16,6 +16,14 @@ command line allows it (``--allow-key-commands``)::
         disks: [web02.qcow2]
         keys: ["all:file:/etc/fleetscan/web02.key"]
 
+What names the content of a machine's disks, such as the id of a snapshot or an image's checksum,
+may be given as well. The machine is not scanned again while it stays the same, whatever the paths
+are called and wherever they lie; that serves block devices and dated snapshots, too::
+
+      - id: db01
+        disks: [/dev/vg0/db01-2026-01-31]
+        identity: snapshot-4711
+
 CSV has the columns ``id``, ``path`` and, if wanted, ``format``; one line a disk, the lines of
 one machine in the order of its disks. Relative paths start from the inventory's own folder.
 """
@@ -101,6 +109,7 @@ class MachineEntry(pydantic.BaseModel):
     id: _MachineId
     disks: list[DiskEntry] = pydantic.Field(min_length=1)
     keys: list[_Key] = []
+    identity: _Text | None = None
 
 
 class Inventory(pydantic.BaseModel):
@@ -137,7 +146,13 @@ def inventory_machines(source: str, *, key_commands: bool = False) -> list[Machi
         _check_no_commands(inventory, path, line_of)
     base = path.absolute().parent
     return [
-        machine_of(entry.id, _disks(entry.disks, base), source, keys=_keys(entry.keys, base))
+        machine_of(
+            entry.id,
+            _disks(entry.disks, base),
+            source,
+            keys=_keys(entry.keys, base),
+            identity=entry.identity,
+        )
         for entry in inventory.machines
     ]
 

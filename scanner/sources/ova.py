@@ -32,6 +32,7 @@ def machine_of(
     *,
     keys: tuple[KeySource, ...] = (),
     place: str | None = None,
+    identity: str | None = None,
 ) -> Machine:
     """A machine of these disks, archives replaced by the disks that they hold.
 
@@ -41,12 +42,13 @@ def machine_of(
         source: what the user named.
         keys: where the keys for its encrypted volumes come from.
         place: where a folder's listing found it.
+        identity: what the user says names the content of its disks.
     """
     try:
         held = [found for disk in disks for found in _disks_of(disk)]
     except PreflightError as error:
         return Machine(machine_id, tuple(disks), source, error.told, place=place)
-    return Machine(machine_id, tuple(held), source, keys=keys, place=place)
+    return Machine(machine_id, tuple(held), source, keys=keys, place=place, identity=identity)
 
 
 def _disks_of(disk: Disk) -> tuple[Disk, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fleetscan.appliance.ground.errors import PreflightError
+from fleetscan.appliance.ground.errors import PreflightError, UsageError
 from fleetscan.scanner import fleet, preflight
 from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.fleet import scan_fleet
@@ -20,6 +20,7 @@ from fleetscan.scanner.fleet_tasks import FleetOptions, record_failure
 from fleetscan.scanner.options import ScanOptions, to_plan
 from fleetscan.scanner.reuse import EarlierFacts
 from fleetscan.scanner.scan_state import ScanState
+from fleetscan.scanner.sources import find_machines
 from fleetscan.scanner.sources.base import LeftOut, Machine
 from fleetscan.scanner.sources.volume_keys import parse_key
 from fleetscan.scanner.store import layout, views
@@ -86,6 +87,12 @@ def row_of(earlier: EarlierFacts, machine: Machine) -> dict[str, Any] | None:
     ]
     assert len(rows) <= 1
     return rows[0] if rows else None
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of these tests are new, and nobody can set the time of their last change back."""
+    monkeypatch.setattr("fleetscan.scanner.reuse._SETTLED_NS", 0)
 
 
 @pytest.fixture
@@ -287,18 +294,14 @@ def test_a_scan_of_one_machine_makes_no_other_one_be_scanned(
     assert night(facts, machines).unchanged == 3
 
 
-def test_an_evening_without_the_images_costs_no_scan_later(
-    facts: Path, machines: list[Machine], tmp_path: Path
-) -> None:
+def test_an_evening_without_the_images_costs_no_scan_later(facts: Path, tmp_path: Path) -> None:
+    share, away = tmp_path / "share", tmp_path / "away"
+    share.mkdir()
+    machines = [image(share, name) for name in ("a.qcow2", "b.qcow2", "c.qcow2")]
     night(facts, machines)
-    away = tmp_path / "away"
-    away.mkdir()
-    images = list(tmp_path.glob("*.qcow2"))
-    for path in images:
-        path.rename(away / path.name)
+    share.rename(away)
     assert night(facts, machines, away=True).scanned == 3
-    for path in images:
-        (away / path.name).rename(path)
+    away.rename(share)
     summary = night(facts, machines)
     assert (summary.unchanged, summary.scanned) == (3, 0)
     with views.connect(facts) as connection:
@@ -388,3 +391,78 @@ def test_a_run_that_is_deleted_meanwhile_is_not_used(facts: Path, machine: Machi
     first_run(facts, machine)
     earlier = EarlierFacts(facts, SETTINGS, "ours")
     assert list(earlier.unchanged([machine], lambda _: False)) == []
+
+
+@pytest.mark.parametrize("name", ["a.qcow2", "base-a.qcow2"])
+def test_an_image_that_is_overwritten_in_place_with_its_times_restored_has_changed(
+    facts: Path, machine: Machine, tmp_path: Path, name: str
+) -> None:
+    first_run(facts, machine)
+    path = tmp_path / name
+    before = path.stat()
+    time.sleep(0.02)  # a tick of the filesystem's clock
+    with path.open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    for field in ("st_ino", "st_size", "st_mtime_ns"):
+        assert getattr(after, field) == getattr(before, field)
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
+
+
+def test_a_file_whose_times_were_set_back_just_before_its_scan_is_not_trusted(
+    facts: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleetscan.scanner.reuse._SETTLED_NS", 2_000_000_000)
+    first_run(facts, machine)
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
+
+
+def test_another_mount_point_is_no_change(facts: Path, tmp_path: Path) -> None:
+    (tmp_path / "nas1").mkdir()
+    machine = image(tmp_path / "nas1")
+    first_run(facts, machine)
+    (tmp_path / "nas1").rename(tmp_path / "nas2")
+    elsewhere = tmp_path / "nas2"
+    moved = replace(machine, disks=(Disk(str(elsewhere / "a.qcow2")),), source=str(elsewhere))
+    row = row_of(EarlierFacts(facts, SETTINGS, "ours"), moved)
+    assert row is not None
+    assert row["source"] == str(elsewhere)
+    os.utime(elsewhere / "base-a.qcow2", (LONG_AGO, LONG_AGO + 1))
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), moved) is None
+
+
+def test_a_copy_is_scanned(facts: Path, machine: Machine, tmp_path: Path) -> None:
+    first_run(facts, machine)
+    (tmp_path / "copy").mkdir()
+    for name in ("a.qcow2", "base-a.qcow2"):
+        subprocess.run(["cp", "-a", tmp_path / name, tmp_path / "copy" / name], check=True)
+    copied = replace(machine, disks=(Disk(str(tmp_path / "copy" / "a.qcow2")),))
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), copied) is None
+
+
+def test_what_an_inventory_says_of_its_content_decides_alone(facts: Path, tmp_path: Path) -> None:
+    monday, tuesday = tmp_path / "monday", tmp_path / "tuesday"
+    for folder in (monday, tuesday):
+        folder.mkdir()
+    named = replace(image(monday), identity="snapshot-1")
+    first_run(facts, named)
+    earlier = EarlierFacts(facts, SETTINGS, "ours")
+    other = replace(image(tuesday), identity="snapshot-1")
+    assert row_of(earlier, other) is not None
+    assert row_of(earlier, replace(other, identity="snapshot-2")) is None
+    assert row_of(earlier, replace(other, identity=None)) is None
+    assert row_of(earlier, replace(other, disks=(*other.disks, *other.disks))) is None
+    assert row_of(earlier, replace(other, disks=(Disk(other.disks[0].path, "raw"),))) is None
+
+
+def test_an_inventory_gives_machines_an_identity(tmp_path: Path) -> None:
+    (tmp_path / "a.img").touch()
+    inventory = tmp_path / "fleet.yaml"
+    inventory.write_text("- {id: a, disks: [a.img], identity: 'sha256:1f'}\n")
+    (machine,) = find_machines([str(inventory)])
+    assert machine.identity == "sha256:1f"
+    inventory.write_text("- {id: a, disks: [a.img], identity: ''}\n")
+    with pytest.raises(UsageError, match="identity"):
+        find_machines([str(inventory)])

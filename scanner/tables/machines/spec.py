@@ -86,7 +86,7 @@ class MachineRow:
     )
     identity: str | None = column(
         "Fingerprint of every file in the machine's backing chains, by which fleetscan recognises "
-        "an unchanged machine.",
+        "an unchanged machine; or of the `identity` that its inventory gives.",
         unredacted=IS_DIGEST,
     )
     facts_run: str = column(
