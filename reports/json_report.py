@@ -192,6 +192,7 @@ def _results(db: ReportDatabase) -> Iterator[Object]:
         row["evidence"] = [_evidence(line) for line in row["evidence"] or []]
         expires = row["waiver_expires"]
         row["waiver_expires"] = expires and expires.isoformat()
+        row["checked"] = row["checked"] and iso(row["checked"])
         yield row
 
 

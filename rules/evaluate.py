@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -41,7 +41,7 @@ from fleetscan.rules import waivers as waiving
 from fleetscan.rules.judge import Judge, Judging, RuleLimits
 from fleetscan.rules.judging_process import JudgingProcess
 from fleetscan.rules.model import Config, Pack, Waiver
-from fleetscan.rules.query import READABLE, readable_query, rule_query
+from fleetscan.rules.query import OWN_PACK, READABLE, readable_query, rule_query
 from fleetscan.rules.results import SCHEMA, Results
 from fleetscan.scanner.tables.results.spec import UNDECIDED, ResultState
 
@@ -114,7 +114,7 @@ def _read(packs: Sequence[Pack]) -> frozenset[str]:
 
 
 def _evaluate(judging: Judging, packs: Sequence[Pack], given: _Given) -> Results:
-    tables = [judging.state(readable_query(), ResultState.ERROR, None, None)]
+    tables = [judging.state(readable_query(given.now), ResultState.ERROR, None, None)]
     isolation = isolate.Isolation(judging, given.limits.seconds)
     for pack in packs:
         for rule in pack.rules:
@@ -124,7 +124,8 @@ def _evaluate(judging: Judging, packs: Sequence[Pack], given: _Given) -> Results
             else:
                 tables.append(judging.state(query, ResultState.NOTSELECTED, None, None))
     fleet_rules = [rule.id for pack in packs for rule in pack.rules if rule.fleet]
-    return _finished(tables, fleet_rules, given)
+    finished = _finished(tables, fleet_rules, given)
+    return replace(finished, packs=(OWN_PACK, *(pack.name for pack in packs)))
 
 
 _COMPARED = """

@@ -181,6 +181,7 @@ class PackInfo(Strict):
 
     title: Text
     description: Text
+    version: Text | None = None
     applies_to: Text | None = None
 
     @field_validator("applies_to")

@@ -17,6 +17,9 @@ def _pack_lines(pack: Pack) -> Iterator[str]:
     yield ""
     yield pack.info.description.strip()
     yield ""
+    if pack.info.version:
+        yield f"Version {pack.info.version}."
+        yield ""
     if pack.info.applies_to:
         yield f"For systems where `{pack.info.applies_to}`; not applicable to others."
         yield ""

@@ -7,6 +7,8 @@ rules.judging_process), which knows nothing of packs and their files.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ from fleetscan.scanner.tables.results.spec import ResultState, Severity
 
 if TYPE_CHECKING:
     from fleetscan.rules.model import CompiledRule, Config, Pack, Rule
+
+_DIGEST = 16  # digits: enough to tell a site's rules apart
 
 EVIDENCE_ROWS = 20
 """Offending rows kept a result; ``violations`` counts all of them."""
@@ -114,7 +118,8 @@ WITH _found AS (
     END AS verdict
     FROM _joined
 )
-SELECT run_id, machine_id, root, $_pack AS pack, $_rule AS rule_id, $_title AS title,
+SELECT run_id, machine_id, root, $_pack AS pack, $_pack_version::VARCHAR AS pack_version,
+    $_rule AS rule_id, $_digest AS rule_digest, $_title AS title,
     $_severity AS severity, verdict.state AS state,
     CASE WHEN verdict.state = $_broken THEN violations ELSE 0 END::UBIGINT AS violations,
     CASE WHEN verdict.state = $_broken THEN evidence[:1] || list_transform(
@@ -127,14 +132,16 @@ SELECT run_id, machine_id, root, $_pack AS pack, $_rule AS rule_id, $_title AS t
         ),
         lambda kept: kept.text
     ) ELSE []::VARCHAR[] END AS evidence,
-    verdict.message AS message
+    verdict.message AS message, $_checked::TIMESTAMPTZ AS checked
 FROM _judged
 """
 
 PLAIN = """
-SELECT run_id, machine_id, root, $_pack AS pack, $_rule AS rule_id, $_title AS title,
+SELECT run_id, machine_id, root, $_pack AS pack, $_pack_version::VARCHAR AS pack_version,
+    $_rule AS rule_id, $_digest AS rule_digest, $_title AS title,
     $_severity AS severity, $_state AS state, 0::UBIGINT AS violations,
-    []::VARCHAR[] AS evidence, coalesce($_message, failure) AS message
+    []::VARCHAR[] AS evidence, coalesce($_message, failure) AS message,
+    $_checked::TIMESTAMPTZ AS checked
 FROM _subjects WHERE (failure IS NOT NULL) = $_unread AND {within}
 """
 """One state for all subjects that rules can look at, or for all others."""
@@ -171,7 +178,7 @@ class RuleQuery:
         unread: it is about the machines that no rule can look at, and no others.
     """
 
-    labels: Mapping[str, str]
+    labels: Mapping[str, Any]  # whatever DuckDB binds
     fleet: bool
     violations: Select
     unknown: Select | None
@@ -185,7 +192,7 @@ class RuleQuery:
     @property
     def rule_id(self) -> str:
         """The rule's identifier."""
-        return self.labels["_rule"]
+        return str(self.labels["_rule"])
 
     def values_of(self, select: Select) -> dict[str, Any]:
         """What one of its SELECTs binds."""
@@ -203,12 +210,15 @@ def rule_query(pack: Pack, rule: Rule, config: Config, now: dt.datetime) -> Rule
     """
     compiled = rule.compile()
     built_in = {"now": now, "today": now.astimezone(dt.UTC).date()}
-    values = {**config.values(rule, compiled.parameters), **built_in}
+    values = config.values(rule, compiled.parameters)
     selects = (compiled.violations, compiled.applies_to, compiled.unknown)
     used = frozenset().union(*(select.parameters for select in selects if select))
     return RuleQuery(
         labels={
             "_pack": pack.name,
+            "_pack_version": pack.info.version,
+            "_digest": _digest(rule, values),
+            "_checked": now,
             "_rule": rule.id,
             "_title": rule.title,
             "_severity": rule.severity,
@@ -218,23 +228,33 @@ def rule_query(pack: Pack, rule: Rule, config: Config, now: dt.datetime) -> Rule
         unknown=compiled.unknown,
         applies_to=_applies_to(pack, compiled),
         tables=compiled.tables,
-        values={name: values[name] for name in used},
+        values={name: {**values, **built_in}[name] for name in used},
         bindings=_bindings(rule, compiled),
     )
 
+
+OWN_PACK = "fleetscan"
+"""What stands as pack in results of no pack."""
 
 READABLE = "machine-readable"
 """What stands as rule in the one result of a machine that no rule can look at."""
 
 
-def readable_query() -> RuleQuery:
-    """What gives each machine that no rule can look at its one result."""
+def readable_query(now: dt.datetime) -> RuleQuery:
+    """What gives each machine that no rule can look at its one result.
+
+    Args:
+        now: the time that it is judged at.
+    """
     nothing = Select(NOBODY, frozenset(), frozenset())
     title = "The machine can be read and has an operating system"
     return RuleQuery(
         labels={
-            "_pack": "fleetscan",
+            "_pack": OWN_PACK,
+            "_pack_version": None,
             "_rule": READABLE,
+            "_digest": "",
+            "_checked": now,
             "_title": title,
             "_severity": Severity.HIGH,
         },
@@ -247,6 +267,12 @@ def readable_query() -> RuleQuery:
         bindings={},
         unread=True,
     )
+
+
+def _digest(rule: Rule, values: Mapping[str, Any]) -> str:
+    """What tells a rule, and what the site set of it, from every other."""
+    content = json.dumps([rule.model_dump(mode="json"), values], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:_DIGEST]
 
 
 def _bindings(rule: Rule, compiled: CompiledRule) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Makes data/end_of_life.csv from two published sources, so that no date in it comes from memory.
+"""Makes the store's end_of_life.csv from two published sources, so that no date is from memory.
 
 ``python -m fleetscan.rules.refresh_end_of_life --endoflife products DATE --distro-info FOLDER
 DATE``
@@ -22,7 +22,8 @@ from typing import Any
 
 import yaml
 
-from fleetscan.rules.end_of_life import COLUMNS, ReleaseEnd
+from fleetscan.scanner.store.end_of_life import COLUMNS, release_end
+from fleetscan.scanner.tables.end_of_life.spec import ReleaseEnd
 
 Name = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 """From a release as endoflife.date has it to the (distro, release) of operating_systems."""
@@ -127,7 +128,7 @@ PRODUCTS = (
 """Products of which somebody names the day that ends what needs no extra contract."""
 
 ANNOUNCED = (
-    ReleaseEnd(
+    release_end(
         "windows-server",
         "4.0",
         dt.date(2004, 12, 31),
@@ -148,7 +149,7 @@ def from_product(product: Product, text: str, taken: dt.date) -> Iterator[Releas
     for item in yaml.safe_load(text.split("---")[1])["releases"]:
         if isinstance(item["eol"], dt.date):
             for distro, release in product.names(item):
-                entry = ReleaseEnd(distro, release, item["eol"], source, taken)
+                entry = release_end(distro, release, item["eol"], source, taken)
                 found.setdefault((distro, release), entry)
     yield from found.values()
 
@@ -160,7 +161,7 @@ def from_distro_info(distro: str, text: str, taken: dt.date) -> Iterator[Release
         if item["version"] and end:
             release = item["version"].removesuffix(" LTS")
             source = f"distro-info-data: {distro}"
-            yield ReleaseEnd(distro, release, dt.date.fromisoformat(end), source, taken)
+            yield release_end(distro, release, dt.date.fromisoformat(end), source, taken)
 
 
 def merge(releases: Iterable[ReleaseEnd]) -> list[ReleaseEnd]:

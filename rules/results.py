@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,17 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from fleetscan.appliance.ground.errors import StoreError
 from fleetscan.rules.query import READABLE
-from fleetscan.scanner.store import files
+from fleetscan.scanner.store import files, layout
 from fleetscan.scanner.store.arrow import arrow_schema
 from fleetscan.scanner.tables import load_all_tables
 from fleetscan.scanner.tables.results.spec import DECIDED, UNDECIDED, ResultState, Severity
 
 if TYPE_CHECKING:
     from fleetscan.rules.model import Waiver
+
+pc: Any = pyarrow.compute  # no stubs know which kernel fits which array
+
+_NAME = 100  # characters of a pack's name that its file's name keeps
 
 _RUN_ID = pa.field("run_id", pa.string(), nullable=False)
 
@@ -55,10 +62,12 @@ class Results:
     Attributes:
         table: the rows, with the columns of SCHEMA.
         unused_waivers: waivers that no failing result matched.
+        packs: names of the packs that were evaluated, those without a row too.
     """
 
     table: pa.Table
     unused_waivers: tuple[Waiver, ...] = ()
+    packs: tuple[str, ...] = ()
 
     def counts(self) -> dict[tuple[Severity, ResultState], int]:
         """Number of results by severity and state."""
@@ -98,35 +107,53 @@ class Results:
         )
 
 
-def results_path(facts: Path, run_id: str) -> Path:
-    """Where a run's results lie in a fact store."""
-    return facts / "results" / f"run={run_id}" / "part-0.parquet"
+def results_path(facts: Path, run_id: str, pack: str) -> Path:
+    """Where a pack's results of a run lie in a fact store."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", pack)[:_NAME]
+    if name != pack:
+        name += f"-{hashlib.sha256(pack.encode()).hexdigest()[:8]}"
+    return layout.results_folder(facts, run_id) / f"pack-{name}.parquet"
 
 
-def write_results(results: Results, facts: Path, run_id: str) -> Path:
-    """Write a run's results beside its facts, in place of earlier ones; returns the path.
+def has_results(facts: Path, run_id: str) -> bool:
+    """Whether a run was checked."""
+    return bool(layout.results_files(facts, run_id))
+
+
+def write_results(results: Results, facts: Path, run_id: str) -> None:
+    """Write results beside the run's facts, in place of earlier ones of the same packs.
 
     Raises:
         StoreError: they cannot be written.
     """
-    path = results_path(facts, run_id)
-    with files.store_errors(f"writing {path}"), files.replacing(path) as stream:
-        pq.write_table(results.table, stream, compression="zstd")
-    return path
+    found = map(str, results.table["pack"].unique().to_pylist())
+    for pack in dict.fromkeys((*results.packs, *found)):
+        path = results_path(facts, run_id, pack)
+        rows = results.table.filter(pc.equal(results.table["pack"], pa.scalar(pack)))
+        with files.store_errors(f"writing {path}"), files.replacing(path) as stream:
+            pq.write_table(rows, stream, compression="zstd")
 
 
 def read_results(facts: Path, run_id: str) -> pa.Table:
-    """The results of a run that was checked before.
+    """The results of a run that was checked before, of all packs.
 
     Raises:
         NoResultsError: there are none.
         StoreError: they cannot be read.
     """
-    path = results_path(facts, run_id)
+    tables = [_read(path) for path in layout.results_files(facts, run_id)]
+    if not tables:
+        raise NoResultsError(
+            f"run {run_id} has no results", hint="run fleetscan check to make them"
+        )
+    table = pa.concat_tables(tables)
+    if len(tables) > 1:
+        # Of one machine either one row lacks a root, or none does: nulls need no place of their own.
+        keys = [(name, "ascending") for name in ("machine_id", "root", "pack", "rule_id")]
+        table = table.take(pc.sort_indices(table, keys))
+    return table.unify_dictionaries()
+
+
+def _read(path: Path) -> pa.Table:
     with files.store_errors(f"reading {path}", hint="run fleetscan check to make them again"):
-        try:
-            return pq.read_table(path, partitioning=None).cast(SCHEMA).unify_dictionaries()
-        except FileNotFoundError as error:
-            raise NoResultsError(
-                f"run {run_id} has no results", hint="run fleetscan check to make them"
-            ) from error
+        return pq.read_table(path, partitioning=None).cast(SCHEMA)

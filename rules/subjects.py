@@ -22,8 +22,8 @@ import duckdb
 
 from fleetscan.appliance.ground.schema import Scope
 from fleetscan.rules import unmounted
-from fleetscan.rules.end_of_life import load_end_of_life
 from fleetscan.rules.query import MESSAGE_TEXT
+from fleetscan.scanner.store.end_of_life import load_end_of_life
 from fleetscan.scanner.tables import load_tables
 
 OWN_BOOKS = frozenset({"machines", "coverage", "left_out"})

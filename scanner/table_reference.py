@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleetscan.appliance.ground.schema import Column, Kind, Scope, Table
-from fleetscan.scanner.tables import load_tables
+from fleetscan.appliance.ground.schema import Column, Kind, Origin, Scope, Table
+from fleetscan.scanner.tables import load_all_tables
 
 HEAD = """\
 # Fact tables
@@ -17,10 +17,14 @@ Each folder here is a table: `spec.py` defines its rows, and everything below is
 To add a table, add a folder with these three, and run `python -m tests.regenerate` to update this
 page. Nothing else needs to change.
 
-Every table begins with `machine_id`, which is stable from run to run. Tables about an operating
-system continue with `root`, which identifies the system on its machine. SQL views put `run_id`
-before these columns. Bytes of a guest's text that are not UTF-8 are escaped as `\\xNN`. Times are
-UTC. A column is never null unless its type says so.
+The derived tables `results`, `failures`, `runs` and `end_of_life` have a spec alone. They are no
+facts of a scan: `fleetscan query` and `fleetscan.facts` show them beside the facts. Of these, rules
+read `end_of_life` alone.
+
+Every table about machines begins with `machine_id`, which is stable from run to run. Tables about
+an operating system continue with `root`, which identifies the system on its machine. SQL views put
+`run_id` before these columns. Bytes of a guest's text that are not UTF-8 are escaped as `\\xNN`.
+Times are UTC. A column is never null unless its type says so.
 
 Secrets are not stored. `[redacted]` replaces a secret and the rest of the text stays, so that a
 rule still sees that a password is there. The appliance does this to the text of every column, and
@@ -56,12 +60,13 @@ def type_name(column: Column) -> str:
 
 def scope_name(table: Table) -> str:
     """What a table has rows for, for people."""
-    return "each machine" if table.scope is Scope.MACHINE else "each operating system"
+    scopes = {Scope.MACHINE: "each machine", Scope.ROOT: "each operating system"}
+    return scopes.get(table.scope, "the whole fleet")
 
 
 def markdown() -> str:
     """The whole reference, as scanner/tables/README.md holds it."""
-    tables = load_tables().values()
+    tables = load_all_tables().values()
     index = [f"* [`{table.name}`](#{table.name}): {table.summary}" for table in tables]
     parts = [HEAD, "\n".join(index) + "\n", *("\n".join(_section(table)) for table in tables)]
     return "\n".join(parts)
@@ -69,7 +74,9 @@ def markdown() -> str:
 
 def _section(table: Table) -> Iterator[str]:
     yield f"## {table.name}\n"
-    yield f"{table.summary} Rows for {scope_name(table)}, from the {table.origin.value}.\n"
+    derived = table.origin is Origin.DERIVED
+    origin = ", derived" if derived else f", from the {table.origin.value}"
+    yield f"{table.summary} Rows for {scope_name(table)}{origin}.\n"
     if table.description:
         yield f"{table.description}\n"
     yield "| column | type | |\n|---|---|---|"

@@ -77,6 +77,7 @@ class Scope(enum.Enum):
 
     MACHINE = "machine"  # columns: machine_id, then the row's own
     ROOT = "root"  # columns: machine_id, root, then the row's own
+    FLEET = "fleet"  # columns: the row's own
 
 
 class Origin(enum.Enum):
@@ -85,7 +86,7 @@ class Origin(enum.Enum):
     HOST = "host"  # written by the scanner itself
     RUN = "run"  # the same, in each run anew, also for machines whose facts an earlier run holds
     GUEST = "guest"  # gathered by a collector inside the appliance, checked by the host
-    CHECK = "check"  # made by fleetscan check from the facts of a run
+    DERIVED = "derived"  # no facts of a scan: made from them, or shipped with fleetscan
 
 
 class NotApplicable(Exception):  # noqa: N818 - an outcome, not an error

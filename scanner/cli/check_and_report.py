@@ -103,7 +103,8 @@ def check(
     from fleetscan.rules.evaluate import evaluate_run
     from fleetscan.rules.judging_process import JudgingProcess
     from fleetscan.rules.load import load_config, load_packs, load_waivers
-    from fleetscan.rules.results import results_path, write_results
+    from fleetscan.rules.results import write_results
+    from fleetscan.scanner.store import layout
     from fleetscan.scanner.store.files import check_writable
 
     with JudgingProcess() as process:
@@ -111,7 +112,7 @@ def check(
         given = load_waivers(waivers) if waivers else ()
         site = load_config(config, packs) if config else None
         run_id = _run_id(facts, run)
-        check_writable(results_path(facts, run_id).parent)
+        check_writable(layout.results_folder(facts, run_id))
         results = evaluate_run(process, facts, run_id, packs, waivers=given, config=site)
     write_results(results, facts, run_id)
     if output_format is output.Output.JSON:
@@ -260,9 +261,9 @@ def report(
 
 
 def _say_when_unchecked(facts: Path, run_id: str) -> None:
-    from fleetscan.rules.results import results_path
+    from fleetscan.rules.results import has_results
 
-    if not results_path(facts, run_id).exists():
+    if not has_results(facts, run_id):
         output.message(
             f"fleetscan: the report shows facts alone: run {run_id} has no results yet "
             "(run fleetscan check to get them)"

@@ -78,7 +78,8 @@ _ONE_OBJECT = re.compile(rb'\{(?:[^"{}]++|"(?:[^"\\]++|\\.)*+")*+\}')
 def all_columns(table: Table) -> tuple[Column, ...]:
     """A table's columns as they are stored: ``machine_id``, ``root`` if it has one, its own."""
     head = (schema.MACHINE_ID, schema.ROOT)
-    return (head if table.scope is Scope.ROOT else head[:1]) + table.columns
+    heads = {Scope.ROOT: head, Scope.MACHINE: head[:1], Scope.FLEET: ()}
+    return heads[table.scope] + table.columns
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 ::
 
     <table>/run=<run_id>/part-00000.parquet   rows of a table
+    results/run=<run_id>/pack-<name>.parquet  what a pack's rules found
     runs/<run_id>.json                        the run file; a run is visible when it is there
     .staging/<run_id>/plan.json               a run that is not finished
     .staging/<run_id>/owner-00001.json        who works on it
@@ -185,6 +186,23 @@ def part_names(facts: Path, table_name: str, run_id: str) -> set[str]:
     directory = part_file(facts, table_name, run_id, "")
     with files.store_errors(f"reading {directory}"):
         return set(_names(directory))
+
+
+def results_folder(facts: Path, run_id: str) -> Path:
+    """Where the results of a run's checks lie: a file a pack, which comes and goes by itself."""
+    return facts / "results" / f"{_PARTITION}{run_id}"
+
+
+def results_files(facts: Path, run_id: str) -> list[Path]:
+    """The files with the results of a run, in the order of their names.
+
+    Raises:
+        StoreError: their folder cannot be read.
+    """
+    folder = results_folder(facts, run_id)
+    with files.store_errors(f"reading {folder}"):
+        names = sorted(_names(folder))
+    return [folder / name for name in names if re.fullmatch(r"pack-.*\.parquet", name)]
 
 
 def partitions(facts: Path) -> Iterator[tuple[str, Path]]:

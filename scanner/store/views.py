@@ -20,6 +20,7 @@ from fleetscan.appliance.ground.errors import FleetscanError, StoreError, UsageE
 from fleetscan.appliance.host.printable import printable
 from fleetscan.appliance.host.scratch import Scratch
 from fleetscan.scanner.store import layout
+from fleetscan.scanner.store.derived_sql import derived_views, results_paths
 from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.store.view_sql import history_views, path_list, run_views
@@ -53,7 +54,8 @@ def connect(
     Args:
         facts_dir: the store's directory.
         run_id: the run; None for the newest visible one.
-        history: make the same views over every visible run as well, in the schema ``history``.
+        history: make the same views over every visible run as well, in the schema ``history``,
+            and the derived tables.
         memory_limit: the most memory DuckDB uses before it spills to temporary files, such as
             ``2GB``; None for DuckDB's own limit, 80 % of the machine's memory.
         threads: number of threads; None for one a core.
@@ -78,6 +80,8 @@ def connect(
     statements = list(run_views(store.path, run, earlier))
     if history:
         statements += history_views(store.path, runs)
+        statements += derived_views(store.path, run, runs)
+        paths += results_paths(store.path, runs)
     return _open(statements, paths, memory_limit, threads)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as typed_in_part
 
-from fleetscan.rules.results import results_path
+from fleetscan.rules.results import read_results
 from fleetscan.scanner.cli import output
 from fleetscan.scanner.store import files, layout
 from fleetscan.scanner.store.runs import Store
@@ -49,7 +49,7 @@ def main() -> int:
             page = str(folder / "report.html")
             for command in (("check", "--fail-on", "none"), ("report", "--html", page)):
                 figures.append((name, command[0], *_measure([*command, "--facts", str(folder)])))
-            table = parquet.read_table(results_path(folder, liars.RUN), partitioning=None)
+            table = read_results(folder, liars.RUN)
             verdicts.append([r for r in table.to_pylist() if r["machine_id"] != liars.HONEST[0]])
     output.table(("run", "command", "status", "seconds", "largest process, MiB"), figures)
     same = verdicts[0] == verdicts[1]

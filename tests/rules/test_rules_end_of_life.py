@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from fleetscan.rules.end_of_life import COLUMNS, ReleaseEnd, load_end_of_life
 from fleetscan.rules.refresh_end_of_life import (
     PRODUCTS,
     Product,
@@ -14,6 +13,7 @@ from fleetscan.rules.refresh_end_of_life import (
     main,
     merge,
 )
+from fleetscan.scanner.store.end_of_life import COLUMNS, load_end_of_life, release_end
 
 RELEASES = load_end_of_life()
 TAKEN = dt.date(2026, 1, 1)
@@ -143,9 +143,9 @@ def test_a_release_whose_end_has_no_day_is_left_out() -> None:
 
 
 def test_point_releases_that_end_with_their_release_are_told_by_it() -> None:
-    whole = ReleaseEnd("linuxmint", "22", dt.date(2029, 4, 30), "one", TAKEN)
-    point = ReleaseEnd("linuxmint", "22.1", dt.date(2029, 4, 30), "one", TAKEN)
-    other = ReleaseEnd("linuxmint", "22.2", dt.date(2030, 4, 30), "one", TAKEN)
+    whole = release_end("linuxmint", "22", dt.date(2029, 4, 30), "one", TAKEN)
+    point = release_end("linuxmint", "22.1", dt.date(2029, 4, 30), "one", TAKEN)
+    other = release_end("linuxmint", "22.2", dt.date(2030, 4, 30), "one", TAKEN)
 
     assert merge([point, whole]) == [whole]
     with pytest.raises(ValueError, match=r"linuxmint 22\.2"):
@@ -166,6 +166,6 @@ def test_the_file_is_what_the_command_writes(
     written.write_text(capsys.readouterr().out)
 
     assert written.read_text().splitlines()[0] == ",".join(COLUMNS)
-    assert ReleaseEnd("debian", "11", dt.date(2026, 8, 31), "distro-info-data: debian", TAKEN) in (
+    assert release_end("debian", "11", dt.date(2026, 8, 31), "distro-info-data: debian", TAKEN) in (
         load_end_of_life(written)
     )
