@@ -148,7 +148,7 @@ def read_results(facts: Path, run_id: str) -> pa.Table:
         )
     table = pa.concat_tables(tables)
     if len(tables) > 1:
-        # Of one machine either one row lacks a root, or none does: nulls need no place of their own.
+        # A machine has one subject without a root, or none: nulls need no place of their own.
         keys = [(name, "ascending") for name in ("machine_id", "root", "pack", "rule_id")]
         table = table.take(pc.sort_indices(table, keys))
     return table.unify_dictionaries()

@@ -55,7 +55,7 @@ def query(
 ) -> int:
     """Query the facts with SQL.
 
-    Every fact table is a view, as `fleetscan tables` describes it. The views show one run; those in
+    Every table is a view, as `fleetscan tables` describes it. The views show one run; those in
     the schema `history` show all runs.
     """
     from fleetscan.appliance.host.child import limited_memory, sql_memory
@@ -95,11 +95,11 @@ def tables(
     output_format: OutputFormat = output.Output.TEXT,
     verbose: Verbose = 0,
 ) -> int:
-    """List the fact tables, or describe one with its columns."""
+    """List the tables, or describe one with its columns."""
     from fleetscan.scanner.table_reference import markdown as reference
-    from fleetscan.scanner.tables import load_tables
+    from fleetscan.scanner.tables import load_all_tables
 
-    known = load_tables()
+    known = load_all_tables()
     if markdown:
         sys.stdout.write(reference())
         return exits.FINE

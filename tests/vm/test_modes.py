@@ -84,7 +84,12 @@ def test_nothing_that_a_scan_makes_can_be_used_by_others(tmp_path: Path, seen: S
     seen.look()
     assert codes == [3, 0, 0]  # one disk is blank
     assert seen.wide == {}
-    assert {"plan.json", "part-00000.parquet", "part-0.parquet", "memory"} <= seen.names
+    assert {
+        "plan.json",
+        "part-00000.parquet",
+        "pack-linux-baseline.parquet",
+        "memory",
+    } <= seen.names
     assert any(name.startswith("fleetscan-workers-") for name in seen.names)
     assert stat.S_IMODE(page.stat().st_mode) == 0o640
     assert list((tmp_path / "tmp").iterdir()) == []
