@@ -11,8 +11,9 @@ from pathlib import Path
 from fleetscan.scanner.store import layout
 from fleetscan.scanner.store.arrow import all_columns
 from fleetscan.scanner.store.end_of_life import load_end_of_life
+from fleetscan.scanner.store.quoting import literal
 from fleetscan.scanner.store.run_file import RunInfo
-from fleetscan.scanner.store.view_sql import path_list, sql_type, text
+from fleetscan.scanner.store.view_sql import path_list, sql_type
 from fleetscan.scanner.tables import load_all_tables
 from fleetscan.scanner.tables.machines.spec import Outcome
 
@@ -88,8 +89,8 @@ def _table(name: str, rows: Sequence[tuple[object, ...]]) -> Iterator[str]:
 
 def _value(value: object) -> str:
     if isinstance(value, datetime | date):
-        return text(value.isoformat())
-    return text(value) if isinstance(value, str) else str(value)
+        return literal(value.isoformat())
+    return literal(value) if isinstance(value, str) else str(value)
 
 
 def _results(name: str, paths: Sequence[Path]) -> str:

@@ -15,6 +15,7 @@ import pytest
 from fleetscan.appliance.ground.schema import Origin
 from fleetscan.rules.results import SCHEMA, Results, results_path, write_results
 from fleetscan.scanner.cli.main import run as fleetscan
+from fleetscan.scanner.store import layout
 from fleetscan.scanner.store import run as store_run
 from fleetscan.scanner.store.arrow import all_columns
 from fleetscan.scanner.store.end_of_life import load_end_of_life
@@ -172,16 +173,15 @@ def test_ends_of_life_can_be_queried(runs: list[str], tmp_path: Path) -> None:
     ]
 
 
-def test_the_command_checks_side_by_side_and_queries_them(
+def test_the_command_checks_side_by_side_and_queries_what_it_found(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for pack in ("linux-baseline", "windows-baseline"):
-        assert fleetscan(["check", "--facts", str(tmp_path), "--pack", pack]) is not None
+        fleetscan(["check", "--facts", str(tmp_path), "--pack", pack])
+    names = [path.name for path in layout.results_files(tmp_path, runs[4])]
+    packs = ("fleetscan", "linux-baseline", "windows-baseline")
+    assert names == [f"pack-{pack}.parquet" for pack in packs]
     capsys.readouterr()
-    sql = "SELECT pack, pack_version, count(DISTINCT rule_digest) > 10 AS many FROM results"
-    command = ["query", f"{sql} GROUP BY ALL ORDER BY 1", "--facts", str(tmp_path)]
-    assert fleetscan([*command, "--output", "csv"]) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        "linux-baseline,0.1.0,True",
-        "windows-baseline,0.1.0,True",
-    ]
+    sql = "SELECT rule_id, count(*) AS machines FROM results GROUP BY 1"
+    assert fleetscan(["query", sql, "--facts", str(tmp_path), "--output", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["machine-readable,2"]
