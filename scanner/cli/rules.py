@@ -37,7 +37,7 @@ def list_rules(
     return exits.FINE
 
 
-@rules.command(epilog=examples("fleetscan rules show uid0-accounts"))
+@rules.command(epilog=examples("fleetscan rules show accounts-only-root-uid-zero"))
 def show(
     rule_id: Annotated[str, typer.Argument(metavar="RULE")],
     pack: Packs = None,

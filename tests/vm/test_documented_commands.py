@@ -52,9 +52,10 @@ OURS = [
     if text.startswith(("fleetscan ", "install "))
     and (text in TYPED or not re.fullmatch(r"fleetscan( [a-z]+)+", text))
 ]
-RUN = [one for one in OURS if not WHERE[one].startswith("scanner/") and "--scheduler" not in one]
-"""Those that run here. Of examples in the reference of commands, and of the scan over a cluster,
-test_documentation.py checks commands and options alone."""
+RUN = [one for one in OURS if "--scheduler" not in one]
+"""Those that run here. Of the scan over a cluster, test_documentation.py checks the options alone;
+tests/scanner/test_cluster_tls.py scans over such a cluster."""
+
 SCRIPTS = [text for text in WHERE if text.startswith("bash ")]
 MODULES = [text for text in WHERE if re.match(r"(\.venv/bin/)?python -m ", text)]
 PLACEHOLDER = "20260131T020304Z-3f9a1c"
@@ -179,9 +180,7 @@ def stage(example_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Sta
     return Stage(folder, unfinished, store.latest().run_id)
 
 
-@pytest.mark.parametrize(
-    "command", [text for text in OURS if "--scheduler" not in text], ids=WHERE.get
-)
+@pytest.mark.parametrize("command", RUN, ids=WHERE.get)
 def test_a_command_works_as_it_is_shown(command: str, stage: Stage) -> None:
     done = stage.run(command)
     allowed = next((known for words, known in STATUSES.items() if command.startswith(words)), {0})
