@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute
 
+from fleetscan.appliance.ground.encoding import encode_rows
 from fleetscan.appliance.ground.schema import MICROSECOND, Origin, Scope, Table
 from fleetscan.scanner.store import files, layout, parts
 from fleetscan.scanner.store.arrow import arrow_schema, decode_rows, rows_to_arrow
@@ -153,21 +154,31 @@ def _table_info(table: Table, written: Sequence[PartFile]) -> TableInfo:
     return TableInfo(rows, column_names(table), tuple(written))
 
 
+def payloads() -> dict[str, bytes]:
+    """What the wire brings of the tables that are small, by table."""
+    return {
+        name: (_TABLES / name / "cases" / case / "expected.jsonl").read_bytes()
+        for name, case in _CASES.items()
+    } | {
+        "filesystems": b"".join(encode_rows(_filesystems())),
+        "mountpoints": b"".join(encode_rows(_mountpoints())),
+    }
+
+
 def base_rows(size: Size) -> dict[str, pa.Table]:
     """One machine's rows of every table, of which all machines are copies."""
     made: dict[str, list[object]] = {
-        "files": list(_files(size.most_files)),
-        "packages": list(_packages(size.packages)),
+        "files": list(files_of(size.most_files)),
+        "packages": list(packages(size.packages)),
         "filesystems": list(_filesystems()),
         "mountpoints": list(_mountpoints()),
         "machines": [_MACHINE],
     }
-    base = {}
+    base, small = {}, payloads()
     for name, table in load_tables().items():
         root = _ROOT if table.scope is Scope.ROOT else None
         if name in _CASES:
-            payload = (_TABLES / name / "cases" / _CASES[name] / "expected.jsonl").read_bytes()
-            base[name] = decode_rows(table, payload, machine_id="m", root=root)
+            base[name] = decode_rows(table, small[name], machine_id="m", root=root)
         elif name != "coverage":
             base[name] = rows_to_arrow(table, made.get(name, ()), machine_id="m", root=root)
     counts = {name: len(rows) for name, rows in base.items()}
@@ -175,7 +186,7 @@ def base_rows(size: Size) -> dict[str, pa.Table]:
     return base | {"coverage": covered}
 
 
-def _files(count: int) -> Iterator[File]:
+def files_of(count: int) -> Iterator[File]:
     """A tree of directories with some files each; here and there one that a rule minds."""
     for number in range(count):
         kind: Any = "directory" if number % 12 == 0 else "file"
@@ -218,7 +229,7 @@ _NOTABLE = (
 )
 
 
-def _packages(count: int) -> Iterator[Package]:
+def packages(count: int) -> Iterator[Package]:
     for number in range(count):
         version = f"{number % 9}.{number % 31}-{number % 5 + 1}"
         yield Package(

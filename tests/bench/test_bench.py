@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from fleetscan.scanner.store.views import connect
-from tests.bench import agreement, inspector, invented, memory
+from tests.bench import agreement, inspector, invented, memory, recorded, scale
 from tests.bench.agreement import Difference, Explanation
 from tests.bench.figures import Spread
 from tests.bench.findings import Findings
@@ -61,6 +63,23 @@ def test_invented_machines_have_the_rows_asked_for(tmp_path: Path) -> None:
         counts = connection.sql(sql).fetchall()
     assert len(counts) == 3
     assert all(5 <= count <= 9 and machines == 1 for count, machines in counts)
+
+
+def test_a_night_with_recorded_facts_takes_the_fleets_path_and_the_next_scans_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(recorded.PACKAGES, "5")
+    monkeypatch.setenv(recorded.FILES, "5")
+    images, facts = tmp_path / "images", tmp_path / "facts"
+    scale.make_images(images, 3)
+    first = scale.night(images, facts, 1)
+    second = scale.night(images, facts, 1)
+    assert (first.machines, first.scanned, second.scanned, second.files) == (3, 3, 0, 1)
+    runs = (first.run_id, second.run_id)
+    one, other = (scale.digests(facts, run_id) for run_id in runs)
+    assert {name for name in one if one[name] != other[name]} == {"machines"}
+    assert len(set(one.values())) > 5
+    assert [goal.measured for goal in scale.retention(facts, 1)] == [1, 0, 0]
 
 
 # -- agreement ---------------------------------------------------------------------------------

@@ -81,6 +81,22 @@ def test_every_machine_has_one_row_whatever_became_of_it(mixed: Mixed) -> None:
     assert not summary.interrupted
 
 
+def test_workers_that_are_slow_to_end_cost_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    close = distributed.LocalCluster.close
+
+    def slow(cluster: Any, timeout: float) -> None:
+        close(cluster, timeout=60)
+        raise TimeoutError
+
+    monkeypatch.setattr(distributed.LocalCluster, "close", slow)
+    run = begin(tmp_path, fleet := machines(["fine/1"]))
+    assert not scan_fleet(fleet, run, options(run)).interrupted
+    assert len(Store(tmp_path).runs()) == 1
+    assert "to end" in caplog.text
+
+
 def test_a_machine_whose_worker_dies_twice_is_lost_and_no_other_with_it(mixed: Mixed) -> None:
     found = rows(mixed[0], "select error_kind, machine_id, attempts from machines order by all")
     assert [row for row in found if row[0] != "FleetscanError"] == [
