@@ -112,7 +112,7 @@ install_project() {
     .venv/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev]' ||
         fail "pip could not install the project"
     mkdir -p .venv/namespace/fleetscan # the package as it is installed, for what reads its sources
-    ln -sfn ../../../{scanner,rules,reports,appliance} .venv/namespace/fleetscan
+    ln -sfn ../../../{scanner,rules,reports,appliance,scanner/facts} .venv/namespace/fleetscan
     printf '%s\n' "$wanted" >"$stamp"
 }
 
