@@ -50,7 +50,12 @@ def import_from(source: Path) -> Appliance:
             manifest = json.loads((work / "manifest.json").read_text())
             built.from_manifest(work, manifest)
         except (OSError, ValueError, KeyError, TypeError, *_ARCHIVE_ERRORS) as error:
-            raise ApplianceError(f"{source} is not an exported appliance: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else None
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ApplianceError(
+                f"{source} is not an exported appliance: {reason or first}",
+                hint="give a file that `fleetscan appliance export` wrote",
+            ) from error
         _check_import(source, work, manifest)
     return built.find()
 

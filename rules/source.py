@@ -113,6 +113,12 @@ def _text(path: Path) -> str:
     return data.decode("utf-8")
 
 
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"not UTF-8 text: {error}"
+
+
 def read(path: Path) -> Document:
     """Read a file that holds one YAML document.
 
@@ -122,7 +128,7 @@ def read(path: Path) -> Document:
     try:
         parsed = bounded_yaml.parse(_text(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError([Problem(path, 0, f"cannot be read: {error}")]) from error
+        raise SourceError([Problem(path, 0, f"cannot be read: {_reason(error)}")]) from error
     except bounded_yaml.RefusedError as error:
         raise SourceError([Problem(path, error.line, str(error))]) from error
     if parsed.node is None:

@@ -69,7 +69,10 @@ def inspect(
     from fleetscan.scanner.preflight.deciding import FORMATS
 
     if bool(disks) == bool(directory):
-        raise UsageError("give either disks with -a or a tree with --directory")
+        raise UsageError(
+            "give either disks with -a or a tree with --directory",
+            hint="for example: fleetscan inspect -a debian12.qcow2",
+        )
     if disk_format not in (None, *FORMATS):
         known = ", ".join(FORMATS)
         raise UsageError(f"format {disk_format} is not supported", hint=f"give one of {known}")

@@ -160,7 +160,10 @@ def _certificates(
     if ca and certificate and key:
         return Certificates(ca.absolute(), certificate.absolute(), key.absolute())
     if ca or certificate or key:
-        raise UsageError("--tls-ca, --tls-cert and --tls-key must be given together")
+        raise UsageError(
+            "--tls-ca, --tls-cert and --tls-key must be given together",
+            hint="give all three, or none of them to use Dask's own configuration",
+        )
     return None
 
 
@@ -180,6 +183,11 @@ def _scan(
     from fleetscan.scanner.reuse import EarlierFacts
     from fleetscan.scanner.store.runs import Store
 
+    if facts.exists() and not facts.is_dir():
+        raise UsageError(
+            f"{str(facts)!r} is not a directory",
+            hint="--facts takes a directory, which is made if it is not there",
+        )
     machines = _machines(asked, given)
     own = cluster.scheduler is None  # workers elsewhere see to it themselves
     if own:
@@ -258,6 +266,11 @@ def _machines(asked: Given, given: Given) -> list[Machine]:
     if not asked.sources:
         raise UsageError("no source was given", hint="give a folder, image or inventory file")
     machines = find_machines(asked.sources, asked.options.sources)
+    if not machines:
+        raise UsageError(
+            "there are no machines to scan",
+            hint="check the sources, --include and --exclude; -vv names files that are no images",
+        )
     if not given.sources and any(machine.keys for machine in machines):
         raise UsageError(
             "machines of this run have keys, and a resumed run does not take keys from its plan",

@@ -244,7 +244,10 @@ def _parse_json(path: Path, text: str) -> _Json:
     try:
         return _Json(text, json.loads(text))
     except json.JSONDecodeError as error:
-        raise UsageError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+        raise UsageError(
+            f"{path}:{error.lineno}: not JSON: {error.msg}",
+            hint="fleetscan scan --help shows an inventory",
+        ) from error
     except ValueError as error:  # a number of thousands of digits
         raise UsageError(f"{path}: not JSON: {error}") from error
     except RecursionError as error:

@@ -201,7 +201,10 @@ def require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     except (duckdb.Error, RecursionError, UnicodeEncodeError) as error:
         raise UsageError(f"the SQL cannot be read: {printable(str(error))}") from error
     if tree.get("error_type") == "parser":
-        raise UsageError(f"the SQL is not valid: {printable(tree['error_message'])}")
+        raise UsageError(
+            f"the SQL is not valid: {printable(tree['error_message'])}",
+            hint="give one SELECT statement; `fleetscan tables` lists the tables and their columns",
+        )
     if len(tree.get("statements", [])) != 1 or kinds - _READING_NODES:
         raise UsageError(
             "the SQL is not one SELECT statement",

@@ -244,3 +244,67 @@ class TestOutput:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == exits.BROKEN_PIPE
+
+
+MISTAKES = [
+    (("scan", "nothere"), 64, "'{}/nothere' does not exist", "give a folder of images"),
+    (("scan", "empty"), 64, "no machines to scan", "--include and --exclude"),
+    (("scan", "a.img", "--exclude", "*"), 64, "no machines to scan", "--include and --exclude"),
+    (("scan", "bad.yaml"), 64, "bad.yaml:3: machines.0.colour", "shows an inventory"),
+    (("scan", "bad.json"), 64, "bad.json:1: not JSON", "shows an inventory"),
+    (("scan", "bad.csv"), 64, "bad.csv:1: the columns must be", "the first line names the columns"),
+    (("scan", "a.img", "a.img"), 64, "is given twice", "give it only once"),
+    (("scan", "a.img", "--facts", "a.img"), 64, "a.img' is not a directory", "--facts takes"),
+    (("scan", "a.img", "--tls-ca", "x"), 64, "must be given together", "give all three"),
+    (("scan", "--resume", "20260131T020304Z-3f9a1c"), 1, "cannot be resumed", "fleetscan runs"),
+    (("check", "--facts", "nothere"), 1, "there is no facts directory", "fleetscan scan"),
+    (("check", "--facts", "empty"), 1, "there is no finished run", "fleetscan scan"),
+    (("check", "--waivers", "nothere"), 64, "nothere: cannot be read: No such file", ""),
+    (("check", "--pack", "empty"), 64, "neither a pack nor a folder", "linux-baseline"),
+    (("check", "--fail-on", "grave"), 64, "'grave' is not one of", "check --help"),
+    (("query", "selec"), 64, "the SQL is not valid: syntax error", "fleetscan tables"),
+    (("query", "select * from nothing"), 64, "Table with name nothing does not", "Did you mean"),
+    (("query", "drop table x"), 64, "not one SELECT statement", "give a single SELECT"),
+    (("report", "--html", "nothere/x.html"), 1, "cannot be written: No such file", "directory"),
+    (("runs", "--publish", "20260131T020304Z-3f9a1c"), 1, "cannot be resumed", "fleetscan runs"),
+    (("inspect",), 64, "give either disks", "fleetscan inspect -a"),
+    (("inspect", "-a", "nothere"), 64, "'nothere' does not exist", "disk image or block device"),
+    (("inspect", "-a", "empty"), 64, "'empty' is a directory", "--directory"),
+    (("inspect", "--directory", "a.img"), 64, "is not a directory", "-a inspects an image"),
+    (("appliance", "import", "nothere"), 1, "No such file or directory", "appliance export"),
+    (("appliance", "import", "a.img"), 1, "not an exported appliance", "appliance export"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says", "hint"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES]
+)
+def test_a_mistake_is_told_with_what_to_do_and_leaves_nothing(
+    words: tuple[str, ...],
+    status: int,
+    says: str,
+    hint: str,
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Told,
+) -> None:
+    folder = site.folder
+    site.scan()
+    (folder / "empty").mkdir()
+    (folder / "a.img").write_bytes(bytes(512))
+    (folder / "bad.yaml").write_text("- id: a\n  disks: [a.img]\n  colour: red\n")
+    (folder / "bad.json").write_text("{")
+    (folder / "bad.csv").write_text("a,b\n1,2\n")
+    before = sorted(folder.rglob("*"))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("FLEETSCAN_FACTS", str(site.facts))
+    monkeypatch.setenv("FLEETSCAN_CACHE", str(folder.parent / f"{folder.name}-cache"))
+    assert run(words) == status
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("fleetscan: ")
+    assert says.format(folder) in told.err
+    assert "\nhint: " in told.err or not hint
+    assert hint in told.err.partition("\nhint: ")[2]
+    assert "bug" not in told.err
+    assert sorted(folder.rglob("*")) == before
