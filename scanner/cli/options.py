@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.cli import output
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def absolute(path: Path | None) -> Path | None:
     """A path that means the same to workers, to plans, and to whoever resumes a run elsewhere."""
     return path and path.absolute()
+
+
+def _facts_directory(text: str) -> Path:
+    """Where facts are kept.
+
+    Raises:
+        UsageError: the text is a URL, which as a path would be a directory named "s3:".
+    """
+    if _URL.match(text):
+        raise UsageError(
+            f"--facts takes a directory, and not a URL: {text.partition('://')[0]}://...",
+            hint="give a path; a bucket can be mounted, or the facts copied after the scan",
+        )
+    return Path(text).absolute()
 
 
 Facts = Annotated[
@@ -21,7 +39,8 @@ Facts = Annotated[
         "--facts",
         metavar="DIR",
         envvar="FLEETSCAN_FACTS",
-        callback=absolute,
+        parser=str,
+        callback=_facts_directory,
         help="The facts directory.",
     ),
 ]

@@ -308,3 +308,15 @@ def test_a_mistake_is_told_with_what_to_do_and_leaves_nothing(
     assert hint in told.err.partition("\nhint: ")[2]
     assert "bug" not in told.err
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", [["scan", "images"], ["query", "select 1"], ["runs"]])
+def test_a_url_is_no_facts_directory(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([*command, "--facts", "ftp://user:secret@host/facts"]) == exits.BAD_USAGE
+    error = capsys.readouterr().err
+    assert "ftp://..." in error
+    assert "secret" not in error
+    assert not list(tmp_path.iterdir())
