@@ -28,9 +28,10 @@ from fleetscan.scanner.preflight.plan import identity_of, identity_of_token
 from fleetscan.scanner.scan_state import MachineSummary
 from fleetscan.scanner.sources.base import Machine
 from fleetscan.scanner.store.known import KnownMachines, known_machines
+from fleetscan.scanner.store.run import fleetscan_version
 from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
-from fleetscan.scanner.tables.machines.spec import Outcome
+from fleetscan.scanner.tables.machines.spec import Outcome, Stage
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ log = logging.getLogger(__name__)
 _SETTLED_NS = 2_000_000_000
 
 
-# What becomes of a machine whatever is done again with the same files and no key: ``error_kind``.
-_FINAL = frozenset({"NoOperatingSystem"})
+# Values of ``error_kind`` of machines that may stay as they are.
+_NO_SYSTEM, _UNFIT = "NoOperatingSystem", "PreflightError"
 
 _NOT_TAKEN = ("seconds_preflight", "seconds_appliance", "seconds_discover", "seconds_collect")
 
@@ -114,7 +115,8 @@ class EarlierFacts:
                 continue
             try:
                 for known in known_machines(self._facts, runs, run_id, wanted):
-                    yield from self._settled(known, wanted, keep)
+                    same = runs[run_id].version == fleetscan_version()
+                    yield from self._settled(known, wanted, keep, is_same_version=same)
             except StoreError as error:
                 log.warning("run %s cannot be used for unchanged machines: %s", run_id, error)
 
@@ -130,7 +132,12 @@ class EarlierFacts:
         return found
 
     def _settled(
-        self, known: KnownMachines, wanted: dict[str, Machine], keep: Callable[[str], bool]
+        self,
+        known: KnownMachines,
+        wanted: dict[str, Machine],
+        keep: Callable[[str], bool],
+        *,
+        is_same_version: bool,
     ) -> Iterator[Unchanged]:
         """Take those that a run says enough of out of the wanted machines; give the unchanged."""
         places: list[int] = []
@@ -138,7 +145,7 @@ class EarlierFacts:
         summaries: list[MachineSummary] = []
         for place, row in enumerate(known.rows.select(_LOOKED_AT).to_pylist()):
             machine = wanted[row["machine_id"]]
-            if not self._is_usable(row, machine) or not keep(row["facts_run"]):
+            if not self._is_usable(row, machine, is_same_version) or not keep(row["facts_run"]):
                 continue
             del wanted[machine.machine_id]
             begun = time.monotonic()
@@ -151,18 +158,24 @@ class EarlierFacts:
             seconds = [summary.seconds for summary in summaries]
             yield Unchanged(_renewed(rows, machines, seconds), machines, summaries)
 
-    def _is_usable(self, row: Mapping[str, Any], machine: Machine) -> bool:
-        if row["identity"] is None or row["appliance"] != self._appliance:
+    def _is_usable(self, row: Mapping[str, Any], machine: Machine, is_same_version: bool) -> bool:
+        """Whether a scan's outcome is the machine's for as long as its files stay the same."""
+        if row["identity"] is None:
+            return False
+        if row["error_kind"] == _UNFIT:
+            # No appliance was asked: preflight alone decided, by what the file holds.
+            return bool(row["stage"] == Stage.PREFLIGHT) and is_same_version
+        if row["appliance"] != self._appliance:
             return False
         if row["outcome"] == Outcome.OK:
             return True
         # What stands after a colon is what else was wrong, which may be the host's fault.
-        clean = row["error_kind"] in _FINAL and ":" not in row["error"]
+        clean = row["error_kind"] == _NO_SYSTEM and ":" not in row["error"]
         return clean and not machine.keys and not self._has_keys
 
 
 _LOOKED_AT = [
-    *("machine_id", "outcome", "error", "error_kind", "roots"),
+    *("machine_id", "outcome", "error", "error_kind", "stage", "roots"),
     *("started", "gathered", "appliance", "identity", "facts_run"),
 ]
 

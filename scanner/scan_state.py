@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from fleetscan.appliance.ground.errors import FleetscanError
+from fleetscan.appliance.ground.errors import FleetscanError, PreflightError
 from fleetscan.appliance.ground.schema import MICROSECOND, Origin, Scope, microseconds
 from fleetscan.appliance.qemu_args import RanBy
 from fleetscan.scanner.disk import Disk as SourceDisk
@@ -58,6 +58,7 @@ class ScanState:
         disks: a row for each of its disks.
         snapshots: a row for each snapshot inside one of them.
         plans: how the disks that can be opened are opened, by their place on the machine.
+        unfit: fingerprints of the disks whose content alone keeps them closed, likewise.
         coverage: a row for each table that was looked at.
         roots: the operating systems found.
         warnings: what could not be opened, a line each.
@@ -74,6 +75,7 @@ class ScanState:
     disks: list[DiskRow] = field(default_factory=list)
     snapshots: list[DiskSnapshot] = field(default_factory=list)
     plans: dict[int, DiskPlan] = field(default_factory=dict)
+    unfit: dict[int, str] = field(default_factory=dict)
     coverage: list[Coverage] = field(default_factory=list)
     roots: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -98,6 +100,8 @@ class ScanState:
         index = len(self.disks)
         if plan is not None:
             self.plans[index] = plan
+        if isinstance(error, PreflightError) and error.identity is not None:
+            self.unfit[index] = error.identity
         top = plan.layers[0] if plan else None
         row = DiskRow(
             disk=index,
@@ -252,7 +256,8 @@ class ScanState:
         if self.machine.identity is not None:
             whole = all(plan is not None and not plan.in_use for plan in plans)
             return identity_of_token(self.machine.identity) if whole else None
-        identities = [plan.identity for plan in plans if plan and plan.identity]
+        found = (plan.identity if plan else self.unfit.get(i) for i, plan in enumerate(plans))
+        identities = [identity for identity in found if identity]
         return ":".join(identities) if identities and len(identities) == len(plans) else None
 
 

@@ -56,7 +56,14 @@ class UsageError(FleetscanError, ValueError):
 
 
 class PreflightError(FleetscanError):
-    """A disk file that cannot or must not be opened: unreadable, malformed, out of bounds."""
+    """A disk file that cannot or must not be opened: unreadable, malformed, out of bounds.
+
+    Attributes:
+        identity: fingerprint of the file, where nothing but its content is the reason, so that the
+            same file will not be opened later either; None otherwise.
+    """
+
+    identity: str | None = None
 
 
 class LockedError(FleetscanError):

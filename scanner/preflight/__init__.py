@@ -61,7 +61,7 @@ def examine(disk: Disk, policy: DiskPolicy) -> DiskPlan:
     chain: list[Examined] = []
     member, until = disk.member, time.monotonic() + policy.limits.disk_seconds
     while True:
-        found = examine_file(path, stated, policy, member, until=until)
+        found = _examine_layer(path, stated, policy, member, until, is_top=not chain)
         _check_chain(found, chain, policy)
         found = _with_extents(found, name, allowed, policy, until)
         chain.append(found)
@@ -79,6 +79,24 @@ def examine(disk: Disk, policy: DiskPolicy) -> DiskPlan:
             name = bounds.referred_name(below, name, found.layer.path, _BACKING)
         path = bounds.resolved(name)
         bounds.check_bounds(path, found.layer.path, _BACKING, allowed)
+
+
+def _examine_layer(
+    path: str,
+    stated: str | None,
+    policy: DiskPolicy,
+    member: str | None,
+    until: float,
+    *,
+    is_top: bool,
+) -> Examined:
+    """As :func:`examine_file`; a layer below the top does not stay closed by its content alone."""
+    try:
+        return examine_file(path, stated, policy, member, until=until)
+    except PreflightError as error:
+        if not is_top:
+            error.identity = None
+        raise
 
 
 def referred_files(disk: Disk, beside: Beside | None = None) -> tuple[str, ...]:

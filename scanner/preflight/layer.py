@@ -27,6 +27,7 @@ from fleetscan.scanner.preflight.plan import (
     DiskPolicy,
     file_device,
     file_size,
+    identity_of,
     open_checked,
 )
 from fleetscan.scanner.preflight.qemu_img import UnreplayedLogError, image_info
@@ -86,7 +87,9 @@ def examine_file(
             found = _look(fd, path, stated, policy, member, deadline)
             return _confirmed(fd, found, policy) if policy.confirm and not is_extent else found
         except PreflightError as error:
-            raise PreflightError(f"{shown!r}: {error}", hint=error.hint) from error
+            told = PreflightError(f"{shown!r}: {error}", hint=error.hint)
+            told.identity = error.identity
+            raise told from error
         except OSError as error:
             raise PreflightError(f"{shown!r} cannot be read: {error.strerror}") from error
 
@@ -103,15 +106,18 @@ def _look(
             "in use by a running guest or by this host",
             hint="shut the guest down, scan a snapshot, or read it as it is with --live",
         )
-    start, length = find_member(reader(fd), size, member) if member else (0, size)
-    if length == 0:
-        raise PreflightError("empty")
-    if member and length % SECTOR:
-        raise PreflightError(f"its length in the archive, {length} bytes, is not in whole sectors")
-    read = reader(fd, start, length)
-    chosen = decide_format(stated, member or path, read, length)
-    certain = is_certain(stated, member or path, chosen)
-    image = _read(chosen, read, length, deadline, certain=certain)
+    try:
+        start, length = _extent_in(fd, size, member)
+        read = reader(fd, start, length)
+        chosen = decide_format(stated, member or path, read, length)
+        certain = is_certain(stated, member or path, chosen)
+        image = _read(chosen, read, length, deadline, certain=certain)
+    except PreflightError as error:
+        # Neither is what took too long for this host, nor a device, whose times tell nothing.
+        if time.monotonic() <= deadline and stat.S_ISREG(status.st_mode) and not in_use:
+            times = (status.st_mtime_ns, status.st_ctime_ns)
+            error.identity = identity_of([(path, status.st_ino, size, *times)])
+        raise
     driver, part = format_of(chosen).driver, length if member else None
     if image.plain_bytes is not None:
         driver, part = "raw", image.plain_bytes
@@ -138,6 +144,20 @@ def _look(
         is_device=stat.S_ISBLK(status.st_mode),
         sector_size=_device_sector_size(fd, status) or _sector_size(read, image),
     )
+
+
+def _extent_in(fd: int, size: int, member: str | None) -> tuple[int, int]:
+    """Where in its file an image begins, and its length.
+
+    Raises:
+        PreflightError: there is none, or it is not in whole sectors.
+    """
+    start, length = find_member(reader(fd), size, member) if member else (0, size)
+    if length == 0:
+        raise PreflightError("empty")
+    if member and length % SECTOR:
+        raise PreflightError(f"its length in the archive, {length} bytes, is not in whole sectors")
+    return start, length
 
 
 def _read(chosen: str, read: Read, length: int, deadline: float, *, certain: bool) -> Image:

@@ -264,7 +264,7 @@ class Run:
             started=datetime.fromisoformat(self._plan.started),
             finished=_now(),
             interrupted=outcomes.total() < len(self.machine_ids),
-            version=_version(),
+            version=fleetscan_version(),
             settings=self.settings,
             machines=len(self.machine_ids),
             outcomes=dict(outcomes),
@@ -372,7 +372,8 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def _version() -> str:
+def fleetscan_version() -> str:
+    """The version that runs."""
     try:
         return importlib.metadata.version("fleetscan")
     except importlib.metadata.PackageNotFoundError:

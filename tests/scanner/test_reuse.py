@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import gzip
 import itertools
 import os
 import subprocess
@@ -16,8 +18,10 @@ from fleetscan.scanner import fleet, preflight
 from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.fleet import scan_fleet
 from fleetscan.scanner.fleet_events import FleetSummary, MachineFinished
-from fleetscan.scanner.fleet_tasks import FleetOptions, record_failure
+from fleetscan.scanner.fleet_tasks import FleetOptions, record_failure, scan_one
+from fleetscan.scanner.inspect import inspect_machine
 from fleetscan.scanner.options import ScanOptions, to_plan
+from fleetscan.scanner.preflight.plan import QemuImgLimits
 from fleetscan.scanner.reuse import EarlierFacts
 from fleetscan.scanner.scan_state import ScanState
 from fleetscan.scanner.sources import find_machines
@@ -253,6 +257,71 @@ def test_a_machine_that_failed_for_another_reason_is_tried_again(
     run = Store(facts).begin([machine.machine_id], settings=SETTINGS)
     scanned(machine, run, roots=0, warnings=[warning])
     run.finish()
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
+
+
+UNFIT = {
+    "truncated": b"QFI\xfb\x00\x00\x00\x03",
+    "compressed": gzip.compress(bytes(512)),
+    "empty": b"",
+}
+
+
+@pytest.fixture(params=UNFIT)
+def unfit(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
+    """A machine whose disk no scan can open."""
+    path = tmp_path / "unfit.qcow2"
+    path.write_bytes(UNFIT[request.param])
+    return Machine("unfit", (Disk(str(path)),), str(tmp_path))
+
+
+def attempted(facts: Path, machine: Machine) -> str:
+    """Scan a machine that comes to no appliance; gives the kind of its error."""
+    run = Store(facts).begin([machine.machine_id], settings=SETTINGS)
+    started = time.time() + 60  # as if its files had been there for a while
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: started)
+        scan_one(machine, run, ScanOptions(), inspect_machine, 1)
+    run.finish()
+    with views.connect(facts, run.run_id) as connection:
+        (row,) = views.query(connection, "SELECT error_kind FROM machines").to_pylist()
+    return str(row["error_kind"])
+
+
+def test_an_image_that_is_corrupt_or_not_supported_is_not_tried_again(
+    facts: Path, unfit: Machine
+) -> None:
+    assert attempted(facts, unfit) == "PreflightError"
+    row = row_of(EarlierFacts(facts, SETTINGS, "ours"), unfit)
+    assert row is not None
+    assert (row["outcome"], row["error_kind"]) == ("failed", "PreflightError")
+    assert row_of(EarlierFacts(facts, SETTINGS, "theirs"), unfit) is not None  # none was asked
+    os.utime(unfit.disks[0].path, (LONG_AGO, LONG_AGO))
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), unfit) is None
+
+
+def test_another_version_of_fleetscan_tries_it_again(
+    facts: Path, unfit: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempted(facts, unfit)
+    monkeypatch.setattr("fleetscan.scanner.reuse.fleetscan_version", lambda: "9.9.9")
+    assert row_of(EarlierFacts(facts, SETTINGS, "ours"), unfit) is None
+
+
+@pytest.mark.parametrize("why", ["gone", "its backing file is corrupt", "it took too long"])
+def test_an_image_that_stayed_closed_for_another_reason_is_tried_again(
+    facts: Path, machine: Machine, tmp_path: Path, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "gone":
+        Path(machine.disks[0].path).rename(tmp_path / "elsewhere")
+    elif why == "its backing file is corrupt":
+        (tmp_path / "base-a.qcow2").write_bytes(UNFIT["truncated"])
+    else:
+        hasty = functools.partial(preflight.DiskPolicy, limits=QemuImgLimits(wall_seconds=-1.0))
+        monkeypatch.setattr(preflight, "DiskPolicy", hasty)
+    assert attempted(facts, machine) == "PreflightError"
+    if why == "gone":
+        (tmp_path / "elsewhere").rename(machine.disks[0].path)
     assert row_of(EarlierFacts(facts, SETTINGS, "ours"), machine) is None
 
 
