@@ -11,8 +11,10 @@ from fleetscan.appliance.ground.schema import NotApplicable
 from fleetscan.appliance.guest.readers import colonfile
 from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
-from fleetscan.scanner.tables.config import apt, audit, augeas, lenses, plain, sshd
+from fleetscan.scanner.tables.config import apt, audit, augeas, lenses, plain, sshd_command
 from fleetscan.scanner.tables.config.spec import Setting
+from fleetscan.scanner.tables.config.sshd import SshdLine, SshdReader
+from fleetscan.scanner.tables.config.sshd_effect import Login, in_force
 
 # The second is where openSUSE ships the defaults, which the first replaces as a whole.
 _SSHD = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config")
@@ -22,6 +24,9 @@ _SOURCES_LIST, _SOURCES_PARTS = "/etc/apt/sources.list", "/etc/apt/sources.list.
 # of the settings, and is a second for those of 32 KiB that hold nothing but the shortest ones.
 _LENS_LIMIT = 32 << 10
 _LENSES_LIMIT = 512 << 10
+
+Effect = tuple[bool | None, bool | None]
+"""Whether a setting decides for some login, and for one of root's."""
 
 
 def collect(root: Root) -> Iterator[Setting]:
@@ -50,15 +55,55 @@ def warm_up() -> None:
 
 
 def _sshd(reader: Reader) -> Iterator[Setting]:
-    path = next(filter(reader.root.exists, _SSHD), None)
-    if path is None:
-        return
+    """The server's settings, those of its command line first, and which of them decide."""
+    usual = next(filter(reader.root.exists, _SSHD), None)
+    login, files = _root_login(reader), dict[str, list[SshdLine]]()
+    effects: dict[SshdLine, Effect] = {}
+    for command in sshd_command.commands(reader):
+        if (path := command.config or usual) is None:
+            continue
+        if path not in files:
+            files[path] = list(_sshd_lines(reader, path))
+        lines = [*command.lines, *files[path]]
+        found = zip(lines, in_force(lines, Login()), in_force(lines, login), strict=True)
+        for line, anybody, of_root in found:
+            before = effects.get(line, (None, None))
+            effects[line] = (_either(before[0], anybody), _either(before[1], of_root))
+    for position, (line, effect) in enumerate(effects.items()):
+        yield _sshd_setting(line, position, effect)
+
+
+def _either(one: bool | None, other: bool | None) -> bool | None:
+    return other if one is None else one or other
+
+
+def _sshd_lines(reader: Reader, path: str) -> Iterator[SshdLine]:
     try:
-        for position, line in enumerate(sshd.SshdReader(reader.root).settings(path)):
-            yield _setting(line.file, line.path, line.value, position, line=line.line)
+        yield from SshdReader(reader.root).settings(path)
     except (OSError, ValueError) as error:
         # Whatever file it was: the settings from there on are those of the first one as well.
         reader.note(in_words(error), path)
+
+
+def _root_login(reader: Reader) -> Login:
+    """Root, and its groups as /etc/group has them."""
+    records = colonfile.records(reader.text("/etc/group", *_SSHD) or "")
+    lists = [fields for _, fields in records if len(fields) > 3]
+    groups = [f[0] for f in lists if f[2] == "0" or "root" in f[3].split(",")]
+    return Login("root", tuple(groups) or None)
+
+
+def _sshd_setting(line: SshdLine, position: int, effect: Effect) -> Setting:
+    return Setting(
+        file=line.file,
+        path=line.path,
+        value=line.value,
+        line=line.line or None,
+        position=position,
+        lens=None,
+        in_force=effect[0],
+        in_force_for_root=effect[1],
+    )
 
 
 def _apt(reader: Reader) -> Iterator[Setting]:

@@ -25,7 +25,7 @@ _EXEC_PREFIXES = "@-:+!|"  # change how a command is run, not which
 # Section headers and the wanted settings.
 _WANTED = re.compile(
     r"^[ \t]*(?:\[(?P<section>[^\]\n]*)\][ \t\r]*"
-    r"|(?P<key>Description|ExecStart|User|DynamicUser|WantedBy|RequiredBy|UpheldBy|Alias|Also"
+    r"|(?P<key>Description|Environment(?:File)?|ExecStart|User|DynamicUser|WantedBy|RequiredBy|UpheldBy|Alias|Also"
     r"|DefaultInstance|On(?:Calendar|(?:Active|Boot|Startup|UnitActive|UnitInactive)Sec)|Unit)"
     r"[ \t]*=(?P<value>[^\n]*))$",
     re.MULTILINE,
