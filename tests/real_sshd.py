@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def answers(questions: Sequence[Question], folder: Path) -> list[Mapping[str, st
     lines = []
     for number, question in enumerate(questions):
         argv = [str(program()), "-T", "-h", str(key), "-f", str(question.config)]
-        quoted = " ".join(f"'{word}'" for word in [*argv, "-C", question.login, *question.options])
+        quoted = shlex.join([*argv, "-C", question.login, *question.options])
         lines.append(f"{quoted} 2>>errors && echo '{_END} {number}'")
     script = folder / "ask.sh"
     script.write_text("\n".join(lines) + "\n:\n")
