@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fleetscan.appliance.ground.mounts import FLAGS, normal_path
 from fleetscan.scanner.tables.packages.spec import LANGUAGES
 
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -223,7 +224,7 @@ class FilesystemCheck(_Check):
     def compile(self) -> CompiledCheck:
         """The check as SQL."""
         bind = _Binder()
-        found = f"t.path = {bind.bind(self.path)}"
+        found = f"t.path = {bind.bind(normal_path(self.path))}"
         parts = []
         complete: frozenset[str] = frozenset()
         if self.separate:
@@ -231,11 +232,15 @@ class FilesystemCheck(_Check):
             parts.append(f"SELECT *, NULL AS source, NULL AS lacks FROM ({missing.sql})")  # noqa: S608 - values are bound
             complete = missing.complete
         if self.options:
-            wanted = ", ".join(f"({bind.bind(option)})" for option in self.options)
+            wanted = ", ".join(
+                f"({bind.bind(option)}, {str(option in FLAGS).lower()})" for option in self.options
+            )
             parts.append(
                 "SELECT t.machine_id, t.root, t.path AS missing, t.source, w.name AS lacks "  # noqa: S608 - values are bound
-                f"FROM mountpoints t, (VALUES {wanted}) w(name) "
-                f"WHERE {found} AND NOT list_contains(t.options, w.name)"
+                f"FROM mountpoints t, (VALUES {wanted}) w(name, is_flag) "
+                # Facts of older versions know the options as they were written alone.
+                f"WHERE {found} AND NOT coalesce(list_contains(CASE WHEN w.is_flag "
+                "THEN coalesce(t.effective_options, t.options) ELSE t.options END, w.name), false)"
             )
         return CompiledCheck(" UNION ALL ".join(parts), bind.values, complete)
 

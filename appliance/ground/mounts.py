@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +34,33 @@ _NETWORK = frozenset(
         *("nfs", "nfs4", "smb3", "smbfs", "sshfs", "virtiofs", "vboxsf", "vmhgfs", "prl_fs"),
     )
 )
+
+FLAGS = ("ro", "nosuid", "nodev", "noexec", "nosymfollow")
+"""Restrictions of a mount that options turn on and off, the last one counting."""
+
+# Source: mount(8), and mnt_optstr_get_flags of libmount, which reads "defaults" as nothing.
+_ON = {
+    **{flag: (flag,) for flag in FLAGS},
+    **dict.fromkeys(("user", "users"), ("nosuid", "nodev", "noexec")),
+    **dict.fromkeys(("owner", "group"), ("nosuid", "nodev")),
+}
+_OFF = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "symfollow": "nosymfollow"}
+_OPTION = re.compile(r'(?:[^",]|"[^"]*(?:"|$))+')
+
+
+def effective(options: Iterable[str]) -> tuple[str, ...]:
+    """Those of :data:`FLAGS` that are in force with some mount options, as mount(8) reads them."""
+    in_force: set[str] = set()
+    for match in _OPTION.finditer(",".join(options)):  # a comma in quotes parts nothing
+        in_force.update(_ON.get(match[0], ()))
+        in_force.discard(_OFF.get(match[0], ""))
+    return tuple(flag for flag in FLAGS if flag in in_force)
+
+
+def normal_path(path: str) -> str:
+    """A mountpoint without doubled slashes, dots and a slash at its end; other words unchanged."""
+    return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else path
+
 
 Kind = Literal["swap", "bind", "memory", "network", "device", "other"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from fleetscan.appliance.ground.mounts import TAGS, FstabEntry
+from fleetscan.appliance.ground.mounts import TAGS, FstabEntry, normal_path
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.mdadm_conf import Array, device_name, digits
 from fleetscan.appliance.guest.mdadm_conf import find as find_array
@@ -34,7 +34,8 @@ def parse(text: str) -> list[FstabEntry]:
         options = tuple(fields[3].split(",")) if len(fields) > 3 else ("defaults",)
         last = fields[5] if len(fields) > 5 else "0"
         check_pass = int(last) if _PASS.fullmatch(last) else 0
-        entries.append(FstabEntry(_unquote(fields[0]), fields[1], fields[2], options, check_pass))
+        source, path = _unquote(fields[0]), normal_path(fields[1])
+        entries.append(FstabEntry(source, path, fields[2], options, check_pass))
     return entries
 
 

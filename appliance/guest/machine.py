@@ -16,7 +16,7 @@ from typing import Protocol
 from fleetscan.appliance.ground.options import FactOptions
 from fleetscan.appliance.ground.reasons import in_words
 from fleetscan.appliance.ground.schema import NotApplicable
-from fleetscan.appliance.guest import disks, filesystems, systems
+from fleetscan.appliance.guest import disks, filesystems, mount_table, systems
 from fleetscan.appliance.guest.assembling import Assembler
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.filesystems import Filesystem
@@ -263,8 +263,26 @@ class DirectoryMachine:
         Raises:
             OSError: it cannot be opened.
         """
-        mounts = (Mount("/", None, True),)
-        self.roots = [Root("/", self._directory, mounts, options)]
+        with Root("/", self._directory) as bare:
+            table = mount_table.read(bare)
+        # What the directory holds is all there is to see: whether it was mounted nobody says.
+        stated = (
+            Mount(
+                path="swap" if entry.is_swap else entry.path,
+                device=None,
+                mounted=entry.path == "/",
+                source=entry.source,
+                type=entry.type,
+                options=entry.options,
+                check_pass=entry.check_pass,
+            )
+            for entry in table.entries
+        )
+        mounts = tuple(stated)
+        if not any(mount.path == "/" for mount in mounts):
+            mounts = (Mount("/", None, True), *mounts)
+        problems = tuple(table.problems)
+        self.roots = [Root("/", self._directory, mounts, options, {}, problems, table.unknown)]
 
     def devices(self) -> list[str]:
         """None: a directory has no disks."""

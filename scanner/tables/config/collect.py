@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, count
 
 from fleetscan.appliance.ground.reasons import in_words, reason
@@ -57,7 +57,7 @@ def warm_up() -> None:
 def _sshd(reader: Reader) -> Iterator[Setting]:
     """The server's settings, those of its command line first, and which of them decide."""
     usual = next(filter(reader.root.exists, _SSHD), None)
-    login, files = _root_login(reader), dict[str, list[SshdLine]]()
+    files: dict[str, list[SshdLine]] = {}
     effects: dict[SshdLine, Effect] = {}
     for command in sshd_command.commands(reader):
         if (path := command.config or usual) is None:
@@ -65,6 +65,7 @@ def _sshd(reader: Reader) -> Iterator[Setting]:
         if path not in files:
             files[path] = list(_sshd_lines(reader, path))
         lines = [*command.lines, *files[path]]
+        login = _root_login(reader, lines)
         found = zip(lines, in_force(lines, Login()), in_force(lines, login), strict=True)
         for line, anybody, of_root in found:
             before = effects.get(line, (None, None))
@@ -85,8 +86,10 @@ def _sshd_lines(reader: Reader, path: str) -> Iterator[SshdLine]:
         reader.note(in_words(error), path)
 
 
-def _root_login(reader: Reader) -> Login:
-    """Root, and its groups as /etc/group has them."""
+def _root_login(reader: Reader, lines: Iterable[SshdLine]) -> Login:
+    """Root, and its groups as /etc/group has them where a condition asks for groups."""
+    if not any("group" in line.path for line in lines if line.conditions):
+        return Login("root")
     records = colonfile.records(reader.text("/etc/group", *_SSHD) or "")
     lists = [fields for _, fields in records if len(fields) > 3]
     groups = [f[0] for f in lists if f[2] == "0" or "root" in f[3].split(",")]

@@ -1,14 +1,16 @@
-"""Mountpoints, from the mount table that the agent resolved.
+"""Mountpoints, from the mount table that the agent resolved, and from systemd's mount units.
 
-No cases: it is filled from the mount table that the agent resolved, not from files.
+No cases: most of it is the mount table that the agent resolved, not files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleetscan.appliance.ground.schema import IncompleteError
+from fleetscan.appliance.ground.mounts import effective
+from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Mount, Root
+from fleetscan.scanner.tables.mountpoints import units
 from fleetscan.scanner.tables.mountpoints.spec import Mountpoint
 
 
@@ -19,8 +21,12 @@ def collect(root: Root) -> Iterator[Mountpoint]:
         IncompleteError: a file that the mount table is made of cannot be read; raised at last.
     """
     yield from map(from_mount, root.mounts)
-    if root.problems:
-        raise IncompleteError("; ".join(root.problems))
+    reader = Reader(root)
+    for problem in root.problems:
+        reader.note(problem)
+    if not root.windows:
+        yield from units.mountpoints(reader, {mount.path for mount in root.mounts})
+    reader.finish()
 
 
 def from_mount(mount: Mount) -> Mountpoint:
@@ -35,4 +41,5 @@ def from_mount(mount: Mount) -> Mountpoint:
         check_pass=mount.check_pass,
         mounted=mount.mounted,
         error=mount.error,
+        effective_options=effective(mount.options),
     )

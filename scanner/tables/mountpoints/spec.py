@@ -7,7 +7,7 @@ from fleetscan.appliance.ground.schema import IS_DEVICE, IS_PATH, U8, column, ta
 
 @table()
 class Mountpoint:
-    """Where a root mounts its filesystems, according to its own fstab.
+    """Where a root mounts its filesystems, according to its own fstab and systemd's mount units.
 
     Windows: its drive letters, as its registry maps them to partitions of the machine.
     """
@@ -35,3 +35,16 @@ class Mountpoint:
         "drive."
     )
     error: str | None = column("Why it could not be mounted.")
+    effective_options: tuple[str, ...] | None = column(
+        "Those of ro, nosuid, nodev, noexec and nosymfollow that the options amount to, as "
+        "mount(8) reads them: the last of two that contradict each other counts, and user, owner "
+        "and group imply some.",
+        example="noexec",
+        default=None,
+    )
+    unit: str | None = column(
+        "Mount unit of systemd that states it; null for entries of fstab.",
+        example="/usr/lib/systemd/system/tmp.mount",
+        unredacted=IS_PATH,
+        default=None,
+    )

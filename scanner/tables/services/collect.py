@@ -1,6 +1,6 @@
 """Services, from systemd's unit directories and SysV scripts.
 
-Shared with ``scheduled_tasks``: a timer is a unit.
+Shared with ``scheduled_tasks``, ``config`` and ``mountpoints``: timers and mounts are units.
 """
 
 from __future__ import annotations

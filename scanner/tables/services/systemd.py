@@ -3,7 +3,7 @@
 The rules are those of systemctl(1) and systemd.unit(5). :class:`UnitTree` holds what the unit
 directories list; what it concludes needs no file but the unit files.
 
-Shared with ``scheduled_tasks``.
+Shared with ``scheduled_tasks``, ``config`` and ``mountpoints``.
 """
 
 from __future__ import annotations

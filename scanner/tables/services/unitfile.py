@@ -2,7 +2,7 @@
 
 Parsers of text only.
 
-Shared with ``scheduled_tasks``.
+Shared with ``scheduled_tasks``, ``config`` and ``mountpoints``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EXEC_PREFIXES = "@-:+!|"  # change how a command is run, not which
 _WANTED = re.compile(
     r"^[ \t]*(?:\[(?P<section>[^\]\n]*)\][ \t\r]*"
     r"|(?P<key>Description|Environment(?:File)?|ExecStart|User|DynamicUser|WantedBy|RequiredBy|UpheldBy|Alias|Also"
-    r"|DefaultInstance|On(?:Calendar|(?:Active|Boot|Startup|UnitActive|UnitInactive)Sec)|Unit)"
+    r"|DefaultInstance|Options|Type|Wh(?:at|ere)|On(?:Calendar|(?:Active|Boot|Startup|UnitActive|UnitInactive)Sec)|Unit)"
     r"[ \t]*=(?P<value>[^\n]*))$",
     re.MULTILINE,
 )
