@@ -25,7 +25,7 @@ from fleetscan.appliance.ground.redaction import redact
 from fleetscan.appliance.ground.wire import FrameKind
 from fleetscan.appliance.guest.machine import DirectoryMachine, DiskMachine, GuestMachine
 from fleetscan.appliance.guest.root import Root
-from fleetscan.appliance.guest.volumes.encryption import VolumeKey
+from fleetscan.appliance.guest.volume import VolumeKey
 
 _RECEIVE = 1 << 16
 _ROOTS, _WARNINGS = 64, 200  # of a machine, that the host is told of; it takes no more

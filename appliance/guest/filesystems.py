@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fleetscan.appliance.ground.reasons import reason
+from fleetscan.appliance.guest import mapping
 from fleetscan.appliance.guest.disks import BlockDevice, kernel_name
 from fleetscan.appliance.guest.mounting import READ_ONLY, mount
 from fleetscan.appliance.guest.tools import ToolError, run
-from fleetscan.appliance.guest.volumes import mapping
 
 Journal = Literal["clean", "replayed", "ignored"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from fleetscan.appliance.ground.mounts import TAGS, FstabEntry, normal_path
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.mdadm_conf import Array, device_name, digits
-from fleetscan.appliance.guest.mdadm_conf import find as find_array
+from fleetscan.appliance.guest.volumes.arrays.mdadm_conf import Array, device_name, digits
+from fleetscan.appliance.guest.volumes.arrays.mdadm_conf import find as find_array
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _BLANKS = re.compile(r"[ \t]+")

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fleetscan.appliance.ground.reasons import in_words
-from fleetscan.appliance.guest import disks, filesystems
+from fleetscan.appliance.guest import disks, filesystems, mapping
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.filesystems import Filesystem
 from fleetscan.appliance.guest.root import Root
-from fleetscan.appliance.guest.volumes import mapping
 
 _MEDIA = ("iso9660", "udf", "vfat")
 _MOST_IMAGES = 16

@@ -24,10 +24,8 @@ from fleetscan.appliance.guest.live import LiveImages
 from fleetscan.appliance.guest.lookups import told
 from fleetscan.appliance.guest.partitioning import Partitioning
 from fleetscan.appliance.guest.root import Mount, Root
-from fleetscan.appliance.guest.volume import Volume
+from fleetscan.appliance.guest.volume import Volume, VolumeKey, load_kinds
 from fleetscan.appliance.guest.volume_layers import VolumeLayers
-from fleetscan.appliance.guest.volumes import arrays
-from fleetscan.appliance.guest.volumes.encryption import VolumeKey
 
 _SYSROOT = "/sysroot"
 _RNDADDENTROPY = 0x40085203  # linux/random.h
@@ -143,8 +141,9 @@ class DiskMachine:
         return [*self.disks, *outer, *self._opened]
 
     def _forget_copies(self) -> None:
-        """Pass over the partitions of RAID members: they are the array's, seen through one disk."""
-        members = {disk.path for disk in self.disks if disk.probe.get("TYPE") == arrays.MEMBER}
+        """Pass over partitions of RAID members: they are the array's, seen through one disk."""
+        hiding = [kind for kind in load_kinds() if kind.hides_partitions]
+        members = {disk.path for disk in self.disks if any(kind.takes(disk) for kind in hiding)}
         self.partitions = [item for item in self.partitions if item.members[0] not in members]
 
     def stack(self, path: str) -> list[str]:
@@ -159,7 +158,7 @@ class DiskMachine:
         return found
 
     def _open_volumes(self, keys: Sequence[VolumeKey]) -> None:
-        layers = VolumeLayers(keys)
+        layers = VolumeLayers([kind(keys) for kind in load_kinds()])
         layers.open([*self.disks, *self.partitions])
         self._opened = layers.opened
         self.partitions += layers.partitions

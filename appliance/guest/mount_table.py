@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from fleetscan.appliance.ground.mounts import FstabEntry
 from fleetscan.appliance.ground.problems import Problems
 from fleetscan.appliance.ground.reasons import reason
-from fleetscan.appliance.guest import fstab, mdadm_conf
+from fleetscan.appliance.guest import fstab
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.mdadm_conf import Array
 from fleetscan.appliance.guest.root import Root
+from fleetscan.appliance.guest.volumes.arrays import mdadm_conf
+from fleetscan.appliance.guest.volumes.arrays.mdadm_conf import Array
 
 MOST_ENTRIES = 1000
 """Lines of an fstab that are heeded; real ones have some dozens at most."""

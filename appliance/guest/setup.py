@@ -14,7 +14,7 @@ from glob import glob
 from fleetscan.appliance.guest import blkid, resident
 from fleetscan.appliance.guest.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from fleetscan.appliance.guest.tools import WORK, run
-from fleetscan.appliance.guest.volumes.lvm import LVM_CONFIG
+from fleetscan.appliance.guest.volume import load_kinds
 
 _WORK_OPTIONS = "size=320m,mode=700"
 _PORT_SECONDS = 10.0
@@ -29,8 +29,6 @@ _TEMPLATE_MODULES = (
 )
 _CODECS = ("utf-16-le", "utf-16-be", "latin-1", "ascii")  # that names and texts on disks are in
 _WARM_COMMANDS = (
-    ["lvm", "vgchange", "-ay", "--config", LVM_CONFIG],
-    ["lvm", "lvs", "--reportformat", "json", "--config", LVM_CONFIG],
     ["btrfs", "version"],
     ["dmsetup", "version"],
     ["losetup", "--version"],
@@ -80,6 +78,8 @@ def warm_up() -> None:
     run(["modprobe", "-a", *_TEMPLATE_MODULES])
     resident.load()
     blkid.probe("/dev/vda")
+    for kind in load_kinds():
+        kind.warm_up()
     for command in _WARM_COMMANDS:
         run(command, accept=range(256))
     for name in _CODECS:

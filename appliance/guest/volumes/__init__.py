@@ -1,1 +1,1 @@
-"""One module for each kind of volume that the agent opens."""
+"""The kinds of volume that the agent knows: a module or folder each, found by being there."""

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from fleetscan.appliance.guest import mapping
 from fleetscan.appliance.guest.disks import BlockDevice, read_at
 from fleetscan.appliance.guest.tools import ToolError
-from fleetscan.appliance.guest.volume import Volume
-from fleetscan.appliance.guest.volumes import mapping
-
-MEMBER = "bcache"
-"""What blkid calls both the devices that are cached and the caches."""
+from fleetscan.appliance.guest.volume import Volume, VolumeKind
 
 _HEADER_AT = 4096
 _HEADER = struct.Struct("<8xQQ16s16s16s32sQQ64xQ")
@@ -32,7 +29,17 @@ _STATES: Mapping[int, str] = {
 """A backing device's state; 0 stands for no cache, 1 for a cache with nothing of its own."""
 
 
-def open_device(device: BlockDevice) -> Volume:
+class CachedDevices(VolumeKind):
+    """The machine's bcache devices."""
+
+    members = ("bcache",)  # as blkid calls both the devices that are cached and the caches
+
+    def open(self, fresh: Sequence[BlockDevice]) -> None:
+        """Map what each of these devices holds."""
+        self.volumes += map(_opened, fresh)
+
+
+def _opened(device: BlockDevice) -> Volume:
     """Map what a backing device holds; of what cannot be mapped, the reason."""
     name, error, size = f"bcache-{os.path.basename(os.path.realpath(device.path))}", "", 0
     try:
@@ -51,7 +58,6 @@ def open_device(device: BlockDevice) -> Volume:
         size=device.size if error else size * 512,
         members=(device.path,),
         active=not error,
-        snapshot=False,
         error=f"bcache: {error}" if error else None,
     )
 
@@ -76,3 +82,6 @@ def data_start(header: bytes) -> int:
     if start < _DATA_AT:
         raise ValueError("its data would begin within its header")
     return int(start)
+
+
+KIND = CachedDevices

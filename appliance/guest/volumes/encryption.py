@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.tools import ToolError, run
-from fleetscan.appliance.guest.volume import Volume
+from fleetscan.appliance.guest.volume import Volume, VolumeKey, VolumeKind
 
-Kind = Literal["luks", "bitlocker"]
-
-_KINDS: Mapping[str, tuple[Kind, str, str]] = {
+_KINDS: Mapping[str, tuple[Literal["luks", "bitlocker"], str, str]] = {
     "crypto_LUKS": ("luks", "luks", "LUKS"),
     "BitLocker": ("bitlocker", "bitlk", "BitLocker"),
 }
@@ -23,28 +20,14 @@ _NO_PERMISSION = 2  # cryptsetup(8), RETURN CODES: bad passphrase
 _OUT_OF_MEMORY = 3
 
 
-@dataclass(frozen=True)
-class VolumeKey:
-    """A passphrase or the content of a key file.
+class Containers(VolumeKind):
+    """The machine's encrypted containers."""
 
-    Attributes:
-        selector: what it is for: ``all``, a container's UUID or its device's path.
-        secret: the key itself; never shown.
-    """
+    members = _KINDS
 
-    selector: str
-    secret: bytes = field(repr=False)
-
-    def is_for(self, device: BlockDevice) -> bool:
-        """Whether it is to be tried on a container."""
-        uuid = device.probe.get("UUID", "")
-        names = {"all", device.path, uuid.casefold()} - {""}
-        return self.selector in names or self.selector.casefold() in names
-
-
-def is_container(device: BlockDevice) -> bool:
-    """Whether a device's content is encrypted in a way that can be opened here."""
-    return device.probe.get("TYPE") in _KINDS
+    def open(self, fresh: Sequence[BlockDevice]) -> None:
+        """Open each with the first key that fits."""
+        self.volumes += (open_container(device, self.keys) for device in fresh)
 
 
 def open_container(device: BlockDevice, keys: Sequence[VolumeKey]) -> Volume:
@@ -61,7 +44,6 @@ def open_container(device: BlockDevice, keys: Sequence[VolumeKey]) -> Volume:
         layout=f"{kind}{device.probe.get('VERSION', '') if kind == 'luks' else ''}",
         members=(device.path,),
         active=not error,
-        snapshot=False,
         error=f"encrypted ({word}), and {error}" if error else None,
     )
 
@@ -84,3 +66,6 @@ def _open(device: BlockDevice, name: str, kind: str, keys: Sequence[VolumeKey]) 
             elif error.status != _NO_PERMISSION:
                 reason = reason or f"it cannot be opened: {error}"
     return reason or ("the key given for it does not fit" if len(keys) == 1 else "no key fits")
+
+
+KIND = Containers

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fleetscan.appliance.ground.schema import IS_DEVICE, U64, Scope, column, table
+from fleetscan.appliance.ground.volumes import VolumeType
 
 
 @table(scope=Scope.MACHINE)
 class VolumeRow:
     """Logical volumes, RAID arrays, encrypted containers and btrfs subvolumes."""
 
-    kind: Literal["lvm", "md", "ldm", "luks", "bitlocker", "bcache", "raid", "btrfs_subvolume"] = (
-        column(
-            "What created the volume; ldm: dynamic disks of Windows; raid: the firmware of a "
-            "controller, or another system."
-        )
+    kind: VolumeType = column(
+        "What created the volume; ldm: dynamic disks of Windows; raid: the firmware of a "
+        "controller, or another system."
     )
     device: str | None = column(
         "Device name inside the appliance; null if it is not open.",

@@ -8,10 +8,11 @@ import pytest
 
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.filesystems import Subvolume, parse_subvolumes
-from fleetscan.appliance.guest.volume_layers import closed
-from fleetscan.appliance.guest.volumes.arrays import device_path
-from fleetscan.appliance.guest.volumes.encryption import VolumeKey, open_container
-from fleetscan.appliance.guest.volumes.lvm import exported, parse_lvs
+from fleetscan.appliance.guest.volume import VolumeKey
+from fleetscan.appliance.guest.volumes.arrays.md import device_path
+from fleetscan.appliance.guest.volumes.encryption import open_container
+from fleetscan.appliance.guest.volumes.firmware_raid import ForeignVolumes
+from fleetscan.appliance.guest.volumes.lvm.groups import exported, parse_lvs
 
 # -- lvs --reportformat json -----------------------------------------------------------------
 
@@ -137,7 +138,9 @@ def test_a_bitlocker_volume_without_a_key_is_named() -> None:
 def test_volumes_that_are_never_opened_are_named() -> None:
     kinds = {"VMFS_volume_member": "raid", "isw_raid_member": "raid", "ext4": None}
     devices = [BlockDevice(f"/dev/{kind}", 1, probe={"TYPE": kind}) for kind in kinds]
-    found = {volume.members[0]: volume for volume in closed(devices)}
+    foreign = ForeignVolumes()
+    foreign.open([device for device in devices if foreign.takes(device)])
+    found = {volume.members[0]: volume for volume in foreign.volumes}
     assert {path: volume.kind for path, volume in found.items()} == {
         f"/dev/{kind}": word for kind, word in kinds.items() if word
     }

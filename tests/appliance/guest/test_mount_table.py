@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from fleetscan.appliance.ground.mounts import FstabEntry
-from fleetscan.appliance.guest import mdadm_conf, mount_table
+from fleetscan.appliance.guest import mount_table
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.fstab import parse, resolve
-from fleetscan.appliance.guest.mdadm_conf import Array
 from fleetscan.appliance.guest.root import Root
+from fleetscan.appliance.guest.volumes.arrays import mdadm_conf
+from fleetscan.appliance.guest.volumes.arrays.mdadm_conf import Array
 
 # -- Files that are none -----------------------------------------------------------------------
 

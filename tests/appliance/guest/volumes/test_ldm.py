@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.volumes import ldm, ldm_database
-from fleetscan.appliance.guest.volumes.ldm import GroupMember
-from fleetscan.appliance.guest.volumes.ldm_database import (
+from fleetscan.appliance.guest.volumes.ldm import database as ldm_database
+from fleetscan.appliance.guest.volumes.ldm import dynamic_disks as ldm
+from fleetscan.appliance.guest.volumes.ldm.database import (
     Component,
     Described,
     LdmDatabase,
     LdmHeader,
 )
+from fleetscan.appliance.guest.volumes.ldm.dynamic_disks import GroupMember
 
 GUID = uuid.UUID(int=3)
 SECTORS = 1000

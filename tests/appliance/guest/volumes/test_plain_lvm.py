@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.volumes import lvm_metadata, plain_lvm
-from fleetscan.appliance.guest.volumes.lvm_metadata import NotPlainError
+from fleetscan.appliance.guest.volumes.lvm import metadata, plain
+from fleetscan.appliance.guest.volumes.lvm.metadata import NotPlainError
 
 METADATA = b"""\
 contents = "Text Format Volume Group"	# what follows a # is said to people
@@ -51,11 +51,11 @@ vg0 {
 
 
 def test_a_group_s_volumes_are_read() -> None:
-    (volume,) = lvm_metadata.read(METADATA, {"P0"})
+    (volume,) = metadata.read(METADATA, {"P0"})
     assert (volume.group, volume.group_uuid) == ("vg0", "AAAAAA")
     assert (volume.name, volume.uuid, volume.layout) == ("root", "L0", "linear")
     assert volume.targets == (
-        lvm_metadata.Target(0, 81920, "linear", f"{{0}} {2048 + 5 * 8192}", ("P0",)),
+        metadata.Target(0, 81920, "linear", f"{{0}} {2048 + 5 * 8192}", ("P0",)),
     )
 
 
@@ -90,7 +90,7 @@ def test_what_is_not_plain_is_left_to_lvm(before: bytes, after: bytes) -> None:
     changed = METADATA.replace(before, after, 1)
     assert changed != METADATA
     with pytest.raises(NotPlainError):
-        list(lvm_metadata.read(changed, {"P0"}))
+        list(metadata.read(changed, {"P0"}))
 
 
 @given(
@@ -99,7 +99,7 @@ def test_what_is_not_plain_is_left_to_lvm(before: bytes, after: bytes) -> None:
 def test_damaged_metadata_is_read_or_refused(place: int, length: int, with_: bytes) -> None:
     damaged = METADATA[:place] + with_ + METADATA[place + length :]
     try:
-        volumes = list(lvm_metadata.read(damaged, {"P0"}))
+        volumes = list(metadata.read(damaged, {"P0"}))
     except NotPlainError:
         return
     for volume in volumes:
@@ -118,7 +118,7 @@ def test_volumes_are_mapped_as_lvm_maps_them(example_images: Path) -> None:
     present = {word for line in lines for word in line.split() if word.count("-") == 6}
     found = []
     for text in sorted(folder.glob("*.metadata")):
-        for volume in lvm_metadata.read(text.read_bytes(), present):
+        for volume in metadata.read(text.read_bytes(), present):
             name = "-".join(part.replace("-", "--") for part in (volume.group, volume.name))
             for target in volume.targets:
                 table = target.parameters.format(*target.members)
@@ -139,10 +139,10 @@ def physical_volume(example_images: Path, tmp_path: Path) -> Path:
 
 
 def test_metadata_is_found_on_a_physical_volume(physical_volume: Path) -> None:
-    text = lvm_metadata.text_on(str(physical_volume))
+    text = metadata.text_on(str(physical_volume))
     assert text is not None
     assert b'"striped"' in text
-    assert "long-lived.1" in lvm_metadata.parse(text)
+    assert "long-lived.1" in metadata.parse(text)
 
 
 @pytest.mark.parametrize("place", [0x200, 0x210, 0x220, 0x230, 0x1000, 0x1010, 0x1028])
@@ -151,7 +151,7 @@ def test_a_damaged_physical_volume_is_left_to_lvm(physical_volume: Path, place: 
     content[place] ^= 0x55
     physical_volume.write_bytes(content)
     with pytest.raises(NotPlainError):
-        lvm_metadata.text_on(str(physical_volume))
+        metadata.text_on(str(physical_volume))
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"LABELONE" * 300])
@@ -159,4 +159,4 @@ def test_a_device_without_a_label_is_left_to_lvm(tmp_path: Path, content: bytes)
     (tmp_path / "device").write_bytes(content)
     devices = {"P0": BlockDevice(str(tmp_path / "device"), len(content))}
     with pytest.raises(NotPlainError):
-        plain_lvm.open_plain(devices)
+        plain.open_plain(devices)

@@ -9,16 +9,16 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from fleetscan.appliance.guest import mapping
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.tools import ToolError, run
-from fleetscan.appliance.guest.volume import Volume
-from fleetscan.appliance.guest.volumes import mapping
-from fleetscan.appliance.guest.volumes.lvm_metadata import NotPlainError
-from fleetscan.appliance.guest.volumes.plain_lvm import open_plain
+from fleetscan.appliance.guest.volume import Volume, VolumeKey, VolumeKind
+from fleetscan.appliance.guest.volumes.lvm.metadata import NotPlainError
+from fleetscan.appliance.guest.volumes.lvm.plain import open_plain
 
 # No udev, no daemon, no device file of an earlier system: lvm makes its nodes itself and looks at
 # every device. It could not write if it tried: the disks are read-only.
-LVM_CONFIG = (
+_CONFIG = (
     "activation{udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0} "
     "devices{obtain_device_list_from_udev=0 use_devicesfile=0 scan_lvs=1 "
     'hints="none" multipath_component_detection=0 md_component_detection=1} '
@@ -38,38 +38,42 @@ _PV_FIELDS = "pv_name,pv_uuid,vg_name,vg_exported"
 _READ_ONLY_LAYOUTS = frozenset({"linear", "striped"})
 
 
-class LogicalVolumes:
-    """The machine's volume groups.
+class LogicalVolumes(VolumeKind):
+    """The machine's volume groups."""
 
-    Attributes:
-        volumes: every logical volume that was found.
-    """
+    members = ("LVM2_member",)
 
-    def __init__(self) -> None:
-        self.volumes: list[Volume] = []
+    def __init__(self, keys: Sequence[VolumeKey] = ()) -> None:
+        super().__init__(keys)
         self._devices: dict[str, BlockDevice] = {}  # physical volumes, by UUID
         self._copies: list[Volume] = []
         self._written: set[str] = set()  # names of the groups that lie on overlays
         self._hidden: list[str] = []  # devices that lvm must not see
         self._overlays: dict[str, str] = {}  # what is seen instead, to the device below
 
-    def open(self, devices: Sequence[BlockDevice]) -> list[Volume]:
-        """Activate every logical volume there is, read-only, and return them all.
+    @classmethod
+    def warm_up(cls) -> None:
+        """Have lvm start once."""
+        for command in ["vgchange", "-ay"], ["lvs", "--reportformat", "json"]:
+            run(["lvm", *command, "--config", _CONFIG], accept=range(256))
+
+    def open(self, fresh: Sequence[BlockDevice]) -> None:
+        """Activate every logical volume there is, read-only, and list them all anew.
 
         lvm is asked where there is more than plain groups.
 
         Args:
-            devices: physical volumes that were not there before.
+            fresh: physical volumes that were not there before.
 
         Raises:
             ToolError, ValueError, KeyError: lvm cannot say which there are.
         """
         first = not self._devices
-        self._add(devices)
+        self._add(fresh)
         if first and not self._hidden:
             with contextlib.suppress(NotPlainError, OSError):  # lvm will say what there is to say
                 self.volumes = open_plain(self._devices)
-                return self.volumes
+                return
         report = ["-a", "--foreign", "--reportformat", "json", "--units", "b", "--nosuffix"]
         listed = run(["lvm", "lvs", *report, "-o", _LV_FIELDS, "--config", self._config()])
         self._lay_over(listed)
@@ -83,7 +87,6 @@ class LogicalVolumes:
         }:
             command = ["lvm", "pvs", *report[2:4], "-o", _PV_FIELDS, "--config", self._config()]
             self.volumes += exported(run(command))
-        return self.volumes
 
     def _add(self, devices: Sequence[BlockDevice]) -> None:
         """Take in physical volumes; of copies of one, which lvm would refuse, only the first."""
@@ -168,8 +171,6 @@ def _closed(name: str, members: tuple[str, ...], uuid: str | None, reason: str) 
         name=name,
         uuid=uuid,
         members=members,
-        active=False,
-        snapshot=False,
         error=reason,
     )
 
@@ -208,7 +209,7 @@ def read_only_config(groups: Sequence[str] = (), system: str = "") -> str:
     """
     # Names and system ids hold letters, digits and +_.- only (lvm(8), lvmsystemid(7)): nothing
     # that would end the string.
-    config = LVM_CONFIG
+    config = _CONFIG
     if groups:
         names = ",".join(f'"{group}"' for group in groups)
         config += f" activation{{read_only_volume_list=[{names}]}}"

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from fleetscan.appliance.guest.disks import BlockDevice
 
+MEMBER = "linux_raid_member"
+"""What blkid calls a member of an array."""
+
 PATHS = ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf")
 """Debian's place, and everybody else's."""
 
 FOLDERS = ("/etc/mdadm/mdadm.conf.d", "/etc/mdadm.conf.d")
 
-_MEMBER = "linux_raid_member"  # as blkid calls it
 _DEVICE = re.compile(r"(?:/dev/)?(?:md/d(?=\d+$)|md/|md_d(?=\d+$)|md_|md(?=\d+$))?(.+)")
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')
 
@@ -77,6 +79,6 @@ def find(array: Array, devices: Sequence[BlockDevice]) -> BlockDevice | None:
     for device in devices:
         if device.disk is None and device.partition is None:
             members = [probes.get(member, {}) for member in device.members]
-            if any(member.get("TYPE") == _MEMBER and array.is_of(member) for member in members):
+            if any(member.get("TYPE") == MEMBER and array.is_of(member) for member in members):
                 return device
     return None

@@ -15,10 +15,10 @@ import os
 import stat
 from collections.abc import Mapping
 
+from fleetscan.appliance.guest.devicemapper import DeviceMapper, MapperLine
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.volume import Volume
-from fleetscan.appliance.guest.volumes.devicemapper import DeviceMapper, MapperLine
-from fleetscan.appliance.guest.volumes.lvm_metadata import (
+from fleetscan.appliance.guest.volumes.lvm.metadata import (
     LogicalVolume,
     NotPlainError,
     Target,
@@ -84,7 +84,6 @@ def _map(
         layout=volume.layout,
         members=tuple(devices[uuid].path for uuid in members),
         active=True,
-        snapshot=False,
     )
 
 

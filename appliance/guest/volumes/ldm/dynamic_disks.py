@@ -11,11 +11,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fleetscan.appliance.guest.disks import BlockDevice
+from fleetscan.appliance.guest import mapping
+from fleetscan.appliance.guest.disks import BlockDevice, read_at
 from fleetscan.appliance.guest.tools import ToolError
-from fleetscan.appliance.guest.volume import Volume
-from fleetscan.appliance.guest.volumes import mapping
-from fleetscan.appliance.guest.volumes.ldm_database import (
+from fleetscan.appliance.guest.volume import Volume, VolumeKind
+from fleetscan.appliance.guest.volumes.ldm.database import (
     DATA_PARTITION,
     METADATA_PARTITION,
     RAID5,
@@ -27,6 +27,7 @@ from fleetscan.appliance.guest.volumes.ldm_database import (
     Piece,
     header_offset,
     parse_header,
+    read_database,
 )
 
 _SECTOR = 512
@@ -44,6 +45,22 @@ class GroupMember:
 
     device: BlockDevice
     header: LdmHeader
+
+
+class DynamicDisks(VolumeKind):
+    """The machine's disk groups."""
+
+    instead_of_partitions = True
+
+    def open(self, fresh: Sequence[BlockDevice]) -> None:
+        """Put volumes in the place of the pieces that the kernel found of them."""
+        members = find_members(fresh, read_at)
+        hide_pieces(members, fresh)
+        groups: dict[str, list[GroupMember]] = {}
+        for member in members:
+            groups.setdefault(member.header.group, []).append(member)
+        for group in groups.values():
+            self.volumes += _volumes_of(group)
 
 
 def find_members(
@@ -87,6 +104,22 @@ def hide_pieces(members: Sequence[GroupMember], devices: Sequence[BlockDevice]) 
             }
 
 
+def _volumes_of(group: Sequence[GroupMember]) -> list[Volume]:
+    """A disk group's volumes, by the first of its disks whose database can be read.
+
+    Raises:
+        ValueError: none can be.
+    """
+    reason = ""
+    for member in group:
+        read = functools.partial(read_at, member.device.path)
+        try:
+            return open_group(group, read_database(read, member.header))
+        except ValueError as error:
+            reason = reason or f"{member.device.path}: dynamic disk: {error}"
+    raise ValueError(reason)
+
+
 def open_group(members: Sequence[GroupMember], database: LdmDatabase) -> list[Volume]:
     """Map the volumes of a disk group; of those that cannot be, the reason."""
     by_id = {member.header.disk.casefold(): member for member in members}
@@ -119,7 +152,6 @@ def _open(volume: Described, present: Mapping[int, GroupMember], header: LdmHead
         layout=volume.layout,
         members=tuple(present[disk].device.path for disk in sorted(disks) if disk in present),
         active=not error,
-        snapshot=False,
         degraded=None if error else degraded,
         error=error or None,
     )

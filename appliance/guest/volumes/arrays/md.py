@@ -7,20 +7,29 @@ import re
 from collections.abc import Mapping, Sequence
 from glob import glob
 
+from fleetscan.appliance.guest import mapping
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.tools import ToolError, run
-from fleetscan.appliance.guest.volume import Volume
-from fleetscan.appliance.guest.volumes import mapping
-
-MEMBER = "linux_raid_member"
-"""What blkid calls a member of an array."""
+from fleetscan.appliance.guest.volume import Volume, VolumeKind
+from fleetscan.appliance.guest.volumes.arrays.mdadm_conf import MEMBER
 
 _PARAMETERS = "/sys/module/md_mod/parameters"
 _NAME = re.compile(r"[\w+-][\w.+-]{0,63}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,3}", re.ASCII)
 
 
-def assemble(members: Sequence[BlockDevice]) -> list[Volume]:
+class Arrays(VolumeKind):
+    """The machine's arrays."""
+
+    members = (MEMBER,)
+    hides_partitions = True  # of a mirror, any member shows them
+
+    def open(self, fresh: Sequence[BlockDevice]) -> None:
+        """Put together every array that has members among these devices."""
+        self.volumes += _assembled(fresh)
+
+
+def _assembled(members: Sequence[BlockDevice]) -> list[Volume]:
     """Put together every array that has members among these devices.
 
     Returns:
@@ -87,7 +96,6 @@ def _array(
         layout=_read(f"{place}/md/level"),
         members=tuple(sorted(paths[slave] for slave in slaves)),
         active=True,
-        snapshot=False,
         degraded=_read(f"{place}/md/degraded") not in ("", "0"),
     )
 
@@ -99,8 +107,6 @@ def _closed(members: Sequence[BlockDevice], error: str) -> Volume:
         name=probe.get("LABEL") or members[0].path,
         uuid=probe.get("UUID"),
         members=tuple(member.path for member in members),
-        active=False,
-        snapshot=False,
         error=error,
     )
 
