@@ -115,7 +115,7 @@ def write_pack(folder: Path) -> None:
     """The rule that the rules' documentation shows, as a pack with its cases."""
     (folder / "cases").mkdir(parents=True)
     (folder / "pack.yaml").write_text("title: Ours\ndescription: Our own rules.\n")
-    rule = block("rules/README.md", "id: ")
+    rule = block("rules/README.md", "id: ").replace("id: ", "id: our-", 1)  # ids are unique
     (folder / "rules.yaml").write_text(rule)
     cases = [
         {"name": "one", "facts": {"users": [{"name": "root", "uid": 0}]}, "expect": "pass"},
@@ -132,7 +132,7 @@ def write_images(folder: Path, images: Path) -> None:
     for name in ("web02.qcow2", "web03.qcow2"):
         machine(folder / "two", images, name)
     for name in ("os.img", "DISK"):
-        shutil.copy(images / "extra" / "bare-ext4.raw", folder / name)
+        (folder / name).symlink_to(images / "extra" / "bare-ext4.raw")
     (folder / "data.img").write_bytes(bytes(1 << 20))
     luks = images / "extra" / "luks.raw"
     command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", luks, folder / "laptop.qcow2"]
@@ -174,7 +174,7 @@ def stage(example_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Sta
         check = ("check", "--facts", str(folder / "pristine"), "--fail-on", "none")
         assert place.run(*check).returncode == 0
         place.run("appliance", "export", str(folder / "appliance.tar.gz"))
-        shutil.copy(folder / "appliance.tar.gz", folder / "FILE")
+        (folder / "FILE").hardlink_to(folder / "appliance.tar.gz")
     store = Store(folder / "pristine")
     (unfinished,) = store.unfinished()
     return Stage(folder, unfinished, store.latest().run_id)
