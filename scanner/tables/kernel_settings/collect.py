@@ -14,6 +14,7 @@ _LIBRARIES = ("/usr/local/lib", "/usr/lib", "/lib")
 _SYSCTL_CONF = "/etc/sysctl.conf"
 _SYSTEMD_SYSCTL = ("/usr/lib/systemd/systemd-sysctl", "/lib/systemd/systemd-sysctl")
 _MODULES = "/etc/modules"
+_UFW, _UFW_DEFAULTS = "/etc/ufw/ufw.conf", "/etc/default/ufw"
 
 
 def collect(root: Root) -> Iterator[KernelSetting]:
@@ -26,6 +27,7 @@ def collect(root: Root) -> Iterator[KernelSetting]:
     reader = Reader(root)
     parameters = drop_ins(_folders("sysctl"), ".conf", root.listdir)
     unread = _unread_main_file(root, parameters)
+    parameters += _ufw_file(reader)
     loads = [*drop_ins(_folders("modules-load"), ".conf", root.listdir), _MODULES]
     if _same_file(root, _MODULES, loads[:-1]):  # Debian links it into modules-load.d
         loads.pop()
@@ -55,6 +57,17 @@ def _unread_main_file(root: Root, parameters: list[str]) -> list[str]:
         return [_SYSCTL_CONF]
     parameters.append(_SYSCTL_CONF)  # sysctl --system and the scripts of SysV read it last
     return []
+
+
+def _ufw_file(reader: Reader) -> list[str]:
+    """The file that ufw, where it is switched on, reads after all others.
+
+    Whether its service starts is not asked: where it does not, its values are not in force, and
+    one that weakens the system is still a finding.
+    """
+    if not parsers.ufw_is_on(reader.text(_UFW) or ""):
+        return []
+    return parsers.ufw_file(reader.text(_UFW_DEFAULTS) or "")
 
 
 def _same_file(root: Root, path: str, others: Iterable[str]) -> bool:

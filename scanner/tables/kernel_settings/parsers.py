@@ -1,11 +1,12 @@
 """Parsers of sysctl.d(5), modules-load.d(5) and modprobe.d(5).
 
 Sources: sysctl.d(5) and modules-load.d(5) of systemd 252, sysctl.conf(5) of procps-ng 4,
-modprobe.d(5) of kmod 31.
+modprobe.d(5) of kmod 31, ufw-framework(8) of ufw 0.36.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
@@ -15,6 +16,8 @@ from fleetscan.scanner.tables.kernel_settings.spec import Kind
 _SWAPPED = str.maketrans("./", "/.")
 _COMMANDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind) if kind != "sysctl"}
 _NAMES_A_MODULE = frozenset(_COMMANDS.values()) - {"alias"}
+_UFW_ON = re.compile(r"""^[ \t]*ENABLED=["']?yes\b""", re.MULTILINE | re.IGNORECASE)
+_UFW_FILE = re.compile(r"""^[ \t]*IPT_SYSCTL=["']?(/[^"'\s#]+)""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,20 @@ def sysctl(text: str) -> Iterator[SettingLine]:
             yield SettingLine(
                 number, "sysctl", parameter_name(name), value.strip() if equals else None
             )
+
+
+def ufw_is_on(conf: str) -> bool:
+    """Whether ufw.conf switches ufw on."""
+    return _UFW_ON.search(conf) is not None
+
+
+def ufw_file(defaults: str) -> list[str]:
+    """The file of parameters that /etc/default/ufw names; none if it names none.
+
+    >>> ufw_file("IPT_SYSCTL=/etc/ufw/sysctl.conf")
+    ['/etc/ufw/sysctl.conf']
+    """
+    return _UFW_FILE.findall(defaults)[-1:]
 
 
 def modules_load(text: str) -> Iterator[SettingLine]:

@@ -13,7 +13,7 @@ Kind = Literal[
 
 @table()
 class KernelSetting:
-    """Kernel parameters and module settings on disk: sysctl.d, modprobe.d, modules-load.d.
+    """Kernel parameters and module settings on disk: sysctl.d, ufw, modprobe.d, modules-load.d.
 
     The kernel's own defaults, and settings made by hand since the last boot, are not on disk.
     Kernel command lines are in ``boot``.
