@@ -18,6 +18,7 @@ from fleetscan.rules import case_facts, source
 from fleetscan.rules.case_facts import DEVICE, MACHINE, FactError
 from fleetscan.rules.evaluate import evaluate
 from fleetscan.rules.model import Config, Pack, Parameter, Rule, Strict, Text
+from fleetscan.rules.query import READABLE
 from fleetscan.rules.source import Document, Problem, SourceError
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.results.spec import ResultState
@@ -192,7 +193,12 @@ def _run(together: Sequence[_Placed]) -> Iterator[CaseOutcome]:
         number, _, row["machine_id"] = row["machine_id"].partition(":")
         found.setdefault((number, row["rule_id"]), []).append(row)
     for number, placed in enumerate(together):
-        rows = found.get((str(number), placed.rule.id), [])
+        # A machine that no rule can look at has one result, which stands for those of all rules.
+        rows = [
+            row
+            for rule_id in (placed.rule.id, READABLE)
+            for row in found.get((str(number), rule_id), ())
+        ]
         yield CaseOutcome(
             pack=placed.pack.name,
             rule_id=placed.rule.id,
