@@ -8,7 +8,7 @@ from typing import Any
 
 from fleetscan.reports import fact_sections, result_sections
 from fleetscan.reports.contents import FilesystemTotals, Report, ReportLimits, Top
-from fleetscan.reports.database import ReportDatabase
+from fleetscan.reports.report_database import ReportDatabase
 from fleetscan.reports.sections import Sections
 from fleetscan.reports.states import RuleText
 

@@ -19,7 +19,7 @@ from fleetscan.reports.contents import (
     SystemLine,
     Top,
 )
-from fleetscan.reports.database import RESULTS, ReportDatabase, sql_list
+from fleetscan.reports.report_database import RESULTS, ReportDatabase, sql_list
 from fleetscan.reports.text import from_epoch
 from fleetscan.scanner.tables.coverage.spec import CoverageStatus
 from fleetscan.scanner.tables.machines.spec import Outcome

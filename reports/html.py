@@ -16,7 +16,7 @@ from fleetscan.reports import states, text
 from fleetscan.reports.charts import draw_charts
 from fleetscan.reports.compose import DEFAULT_TITLE, build_report
 from fleetscan.reports.contents import Report, ReportLimits
-from fleetscan.reports.database import attached
+from fleetscan.reports.report_database import attached
 from fleetscan.reports.sections import Sections
 from fleetscan.reports.states import RuleText
 from fleetscan.scanner.tables.machines.spec import Outcome

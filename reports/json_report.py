@@ -14,8 +14,8 @@ import pyarrow as pa
 from fleetscan.appliance.ground.schema import Kind, Scope
 from fleetscan.reports.compose import DEFAULT_TITLE, build_report
 from fleetscan.reports.contents import Report, ReportLimits, RuleLine
-from fleetscan.reports.database import RESULTS, ReportDatabase, attached
 from fleetscan.reports.fact_sections import MACHINES_SQL
+from fleetscan.reports.report_database import RESULTS, ReportDatabase, attached
 from fleetscan.reports.sections import SectionLostError, Sections, why
 from fleetscan.reports.states import RuleText, Tally
 from fleetscan.reports.text import from_epoch, iso

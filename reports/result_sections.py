@@ -16,7 +16,7 @@ from fleetscan.reports.contents import (
     UndecidedGroup,
     WaiverLine,
 )
-from fleetscan.reports.database import RESULTS, ReportDatabase, sql_list
+from fleetscan.reports.report_database import RESULTS, ReportDatabase, sql_list
 from fleetscan.reports.states import RuleText, Tally
 from fleetscan.scanner.tables.results.spec import UNDECIDED, ResultState, Severity
 

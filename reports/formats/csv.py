@@ -31,7 +31,7 @@ class Csv(TextFormat):
 
     def pieces(self, run: CheckedRun) -> Iterator[str]:
         """The report in pieces, one a line."""
-        from fleetscan.reports.database import RESULTS, attached
+        from fleetscan.reports.report_database import RESULTS, attached
         from fleetscan.reports.sections import SectionLostError, why
         from fleetscan.rules.results import SCHEMA
 

@@ -61,6 +61,6 @@ def test_rows_that_cannot_be_read_are_an_error(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: object) -> None:
         raise MemoryError("no more")
 
-    monkeypatch.setattr("fleetscan.reports.database.ReportDatabase.dicts", fail)
+    monkeypatch.setattr("fleetscan.reports.report_database.ReportDatabase.dicts", fail)
     with pytest.raises(SectionLostError, match="no more"):
         text_of(small_fleet())

@@ -305,7 +305,7 @@ def test_chart_images_hold_guest_text_as_text(rich: Element) -> None:
 
 def test_charts_survive_every_hostile_name() -> None:
     from fleetscan.reports.compose import build_report
-    from fleetscan.reports.database import attached
+    from fleetscan.reports.report_database import attached
 
     fleet = rich_fleet(1)
     with attached(fleet.connect(), None) as db:

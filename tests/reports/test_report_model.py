@@ -8,7 +8,7 @@ import pytest
 
 from fleetscan.reports.compose import build_report
 from fleetscan.reports.contents import Report, ReportLimits, RuleLine
-from fleetscan.reports.database import RESULTS, attached
+from fleetscan.reports.report_database import RESULTS, attached
 from fleetscan.reports.states import RuleText
 from fleetscan.rules.load import load_packs
 from fleetscan.rules.results import AS_TEXT, SCHEMA

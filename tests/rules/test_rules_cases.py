@@ -90,7 +90,7 @@ def test_a_rule_before_its_table_is_an_error_and_not_a_bad_case(tmp_path: Path) 
         ("{name: a, facts: {users: [{uid: true}]}, expect: pass}", "2: uid: True is no uint32"),
         (
             "{name: a, facts: {users: [{password: none-such}]}, expect: pass}",
-            "2: password: 'none-such' is none of",
+            "2: password: 'none-such' is not one of",
         ),
         ("{name: a, facts: {users: []}, expect: good}", "2: expect"),
         ("{name: a, coverage: [{table_name: users, status: bad}], expect: pass}", "2: status: "),

@@ -14,7 +14,7 @@ from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.config import apt, audit, augeas, lenses, plain, sshd_command
 from fleetscan.scanner.tables.config.spec import Setting
 from fleetscan.scanner.tables.config.sshd import SshdLine, SshdReader
-from fleetscan.scanner.tables.config.sshd_effect import Login, in_force
+from fleetscan.scanner.tables.config.sshd_effect import SshLogin, in_force
 
 # The second is where openSUSE ships the defaults, which the first replaces as a whole.
 _SSHD = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config")
@@ -66,7 +66,7 @@ def _sshd(reader: Reader) -> Iterator[Setting]:
             files[path] = list(_sshd_lines(reader, path))
         lines = [*command.lines, *files[path]]
         login = _root_login(reader, lines)
-        found = zip(lines, in_force(lines, Login()), in_force(lines, login), strict=True)
+        found = zip(lines, in_force(lines, SshLogin()), in_force(lines, login), strict=True)
         for line, anybody, of_root in found:
             before = effects.get(line, (None, None))
             effects[line] = (_either(before[0], anybody), _either(before[1], of_root))
@@ -86,14 +86,14 @@ def _sshd_lines(reader: Reader, path: str) -> Iterator[SshdLine]:
         reader.note(in_words(error), path)
 
 
-def _root_login(reader: Reader, lines: Iterable[SshdLine]) -> Login:
+def _root_login(reader: Reader, lines: Iterable[SshdLine]) -> SshLogin:
     """Root, and its groups as /etc/group has them where a condition asks for groups."""
     if not any("group" in line.path for line in lines if line.conditions):
-        return Login("root")
+        return SshLogin("root")
     records = colonfile.records(reader.text("/etc/group", *_SSHD) or "")
     lists = [fields for _, fields in records if len(fields) > 3]
     groups = [f[0] for f in lists if f[2] == "0" or "root" in f[3].split(",")]
-    return Login("root", tuple(groups) or None)
+    return SshLogin("root", tuple(groups) or None)
 
 
 def _sshd_setting(line: SshdLine, position: int, effect: Effect) -> Setting:

@@ -35,7 +35,7 @@ Atom = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Login:
+class SshLogin:
     """Who logs in, as far as it is known.
 
     Attributes:
@@ -47,7 +47,7 @@ class Login:
     groups: tuple[str, ...] | None = None
 
 
-def in_force(lines: Sequence[SshdLine], login: Login) -> list[bool | None]:
+def in_force(lines: Sequence[SshdLine], login: SshLogin) -> list[bool | None]:
     """Whether each setting decides for some login; None for keywords that collect their values."""
     needs = {one: _needs(one, login) for one in {line.conditions for line in lines}}
     blocks: dict[str, set[frozenset[Atom]]] = {}
@@ -82,7 +82,7 @@ def _adds(earlier: set[frozenset[Atom]], need: frozenset[Atom]) -> bool:
     return True
 
 
-def _needs(conditions: Iterable[str], login: Login) -> frozenset[Atom] | None:
+def _needs(conditions: Iterable[str], login: SshLogin) -> frozenset[Atom] | None:
     """What must come true for blocks to hold for a login; None if they cannot."""
     needs: set[Atom] = set()
     for condition in conditions:
@@ -107,7 +107,7 @@ def _criteria(condition: str) -> Iterator[Atom]:
             yield name, patterns
 
 
-def _holds(name: str, patterns: str, login: Login) -> bool | None:
+def _holds(name: str, patterns: str, login: SshLogin) -> bool | None:
     if name == "all":
         return True
     if name == "invalid-user":

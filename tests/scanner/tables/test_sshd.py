@@ -14,7 +14,7 @@ from fleetscan.appliance.guest.readers.reading import Reader
 from fleetscan.appliance.guest.root import Root
 from fleetscan.scanner.tables.config import collect, sshd_command
 from fleetscan.scanner.tables.config.sshd import SshdLine, SshdReader, arguments
-from fleetscan.scanner.tables.config.sshd_effect import Login, in_force, matches
+from fleetscan.scanner.tables.config.sshd_effect import SshLogin, in_force, matches
 from tests.real_sshd import Question, answers
 
 CONFIGURATIONS = 200
@@ -83,7 +83,7 @@ def _lines(pick: random.Random, folder: Path, name: str, depth: int = 0) -> list
 
 
 def _reachable(lines: Sequence[SshdLine], user: str, name: str) -> set[str]:
-    flags = in_force(lines, Login(user, (user,)))
+    flags = in_force(lines, SshLogin(user, (user,)))
     return {
         line.value for line, flag in zip(lines, flags, strict=True) if flag and line.name == name
     }
@@ -147,7 +147,7 @@ def test_thousands_of_blocks_are_compared_in_time() -> None:
         SshdLine("f", number, "maxauthtries", "1", (f"Address 10.0.{number}.* User u{number}",))
         for number in range(20_000)
     ]
-    assert all(in_force(lines, Login()))
+    assert all(in_force(lines, SshLogin()))
 
 
 @given(st.text(alphabet="matchincludeuserroot =\"'\\*!,#\n\t", max_size=200))
@@ -155,7 +155,7 @@ def test_any_text_gives_settings(tmp_path_factory: pytest.TempPathFactory, text:
     path = tmp_path_factory.getbasetemp() / "any"
     path.write_text(text)
     lines = list(SshdReader(Folder()).settings(str(path)))
-    assert len(in_force(lines, Login("root"))) == len(lines)
+    assert len(in_force(lines, SshLogin("root"))) == len(lines)
 
 
 def test_globs_in_every_part_of_a_path_have_an_end(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.tools import ToolError, run
 from fleetscan.appliance.guest.volume import Volume, VolumeKey, VolumeKind
 from fleetscan.appliance.guest.volumes.lvm.metadata import NotPlainError
-from fleetscan.appliance.guest.volumes.lvm.plain import open_plain
+from fleetscan.appliance.guest.volumes.lvm.plain_mapping import open_plain
 
 # No udev, no daemon, no device file of an earlier system: lvm makes its nodes itself and looks at
 # every device. It could not write if it tried: the disks are read-only.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetscan.appliance.guest.disks import BlockDevice
-from fleetscan.appliance.guest.volumes.lvm import metadata, plain
+from fleetscan.appliance.guest.volumes.lvm import metadata, plain_mapping
 from fleetscan.appliance.guest.volumes.lvm.metadata import NotPlainError
 
 METADATA = b"""\
@@ -159,4 +159,4 @@ def test_a_device_without_a_label_is_left_to_lvm(tmp_path: Path, content: bytes)
     (tmp_path / "device").write_bytes(content)
     devices = {"P0": BlockDevice(str(tmp_path / "device"), len(content))}
     with pytest.raises(NotPlainError):
-        plain.open_plain(devices)
+        plain_mapping.open_plain(devices)
