@@ -16,7 +16,10 @@ import pyarrow.dataset
 
 from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.appliance.ground.schema import Column, Table
+from fleetscan.scanner.store import mirror
 from fleetscan.scanner.store.arrow import all_columns
+from fleetscan.scanner.store.remote import local_copy
+from fleetscan.scanner.store.remote_url import is_url
 from fleetscan.scanner.store.runs import Store
 from fleetscan.scanner.tables import load_all_tables
 
@@ -183,7 +186,7 @@ def open_facts(facts: str | os.PathLike[str], *, run: str | None = None) -> Fact
     """Open a facts directory.
 
     Args:
-        facts: the directory.
+        facts: the directory, or the URL of one in an object store.
         run: the run; None for the newest visible one.
 
     Raises:
@@ -198,7 +201,8 @@ def open_facts(facts: str | os.PathLike[str], *, run: str | None = None) -> Fact
         raise UsageError(
             f"{error.name} is not installed", hint=extras.advice(error) or ""
         ) from error
-    path = Path(facts).absolute()
+    path = local_copy(facts) if isinstance(facts, str) and is_url(facts) else Path(facts).absolute()
+    mirror.fetch(path, run, past=True)
     store = Store(path)
     run_id = (store.run(run) if run else store.latest()).run_id
     return Facts(path, run_id, views.connect(path, run_id, history=True))

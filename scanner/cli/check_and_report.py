@@ -104,17 +104,19 @@ def check(
     from fleetscan.rules.judging_process import JudgingProcess
     from fleetscan.rules.load import load_config, load_packs, load_waivers
     from fleetscan.rules.results import write_results
-    from fleetscan.scanner.store import layout
+    from fleetscan.scanner.store import layout, mirror
     from fleetscan.scanner.store.files import check_writable
 
     with JudgingProcess() as process:
         packs = load_packs(pack or ())
         given = load_waivers(waivers) if waivers else ()
         site = load_config(config, packs) if config else None
+        mirror.check_usable(facts)
         run_id = _run_id(facts, run)
         check_writable(layout.results_folder(facts, run_id))
         results = evaluate_run(process, facts, run_id, packs, waivers=given, config=site)
     write_results(results, facts, run_id)
+    mirror.send_results(facts, run_id)
     if output_format is output.Output.JSON:
         _print_json(results, run_id)
     else:
@@ -151,8 +153,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _run_id(facts: Path, run: str | None) -> str:
+    """The run that is asked for, once its facts are at hand."""
+    from fleetscan.scanner.store import mirror
     from fleetscan.scanner.store.runs import Store
 
+    mirror.fetch(facts, run)
     return (Store(facts).run(run) if run else Store(facts).latest()).run_id
 
 

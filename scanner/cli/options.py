@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fleetscan.appliance.ground.errors import UsageError
 from fleetscan.scanner.cli import output
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+from fleetscan.scanner.store.remote_url import is_url
 
 
 def absolute(path: Path | None) -> Path | None:
@@ -20,28 +17,27 @@ def absolute(path: Path | None) -> Path | None:
 
 
 def _facts_directory(text: str) -> Path:
-    """Where facts are kept.
+    """Where facts are kept: a directory, or the local copy of a store that lies elsewhere.
 
     Raises:
-        UsageError: the text is a URL, which as a path would be a directory named "s3:".
+        UsageError: it is a URL that cannot be that of a facts directory.
     """
-    if _URL.match(text):
-        raise UsageError(
-            f"--facts takes a directory, and not a URL: {text.partition('://')[0]}://...",
-            hint="give a path; a bucket can be mounted, or the facts copied after the scan",
-        )
-    return Path(text).absolute()
+    if not is_url(text):
+        return Path(text).absolute()
+    from fleetscan.scanner.store.remote import local_copy
+
+    return local_copy(text)
 
 
 Facts = Annotated[
     Path,
     typer.Option(
         "--facts",
-        metavar="DIR",
+        metavar="DIR|URL",
         envvar="FLEETSCAN_FACTS",
         parser=str,
         callback=_facts_directory,
-        help="The facts directory.",
+        help="The facts directory; or one in an object store, such as s3://bucket/facts.",
     ),
 ]
 RunId = Annotated[

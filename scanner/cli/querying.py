@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,13 +60,16 @@ def query(
     the schema `history` show all runs.
     """
     from fleetscan.appliance.host.child import limited_memory, sql_memory
+    from fleetscan.scanner.store import mirror
     from fleetscan.scanner.store.views import connect, stream
 
     text = sys.stdin.read() if sql == "-" else sql
+    past = mirror.has_all(facts) or "history" in text.lower()
+    mirror.fetch(facts, run, past=past)
     with (
         limited_memory("the query"),
         contextlib.closing(
-            connect(facts, run, history=True, memory_limit=sql_memory())
+            connect(facts, run, history=True, past=past, memory_limit=sql_memory())
         ) as connection,
     ):
         reader = stream(connection, text)
@@ -194,8 +198,10 @@ def runs(
     Options that publish, abandon or delete runs take effect before the list is printed. Facts of a
     deleted run that other runs need are copied into the newest of them.
     """
+    from fleetscan.scanner.store import mirror
     from fleetscan.scanner.store.runs import Store
 
+    mirror.fetch_runs(facts)
     store = Store(facts)
     if action is RunsAction.VERIFY:
         return verify_runs(store, run, output_format)
@@ -206,9 +212,12 @@ def runs(
     if abandon:
         store.resume(abandon).abandon()
     if delete:
-        store.delete(delete)
+        with mirror.deleting(facts, [delete]):
+            store.delete(delete)
     if keep:
-        for run_id in store.prune(keep=keep):
+        with mirror.deleting(facts, store.run_ids()[:-keep]):
+            deleted = store.prune(keep=keep)
+        for run_id in deleted:
             output.message(f"deleted {run_id}")
     _print_runs(store, output_format)
     return exits.FINE
@@ -226,6 +235,7 @@ def _readable_runs(store: Store) -> tuple[list[RunInfo], dict[str, str]]:
 
 
 def _print_runs(store: Store, output_format: output.Output) -> None:
+    from fleetscan.scanner.store.remote import shown
     from fleetscan.scanner.tables.machines.spec import Outcome
 
     listed, damaged = _readable_runs(store)
@@ -262,5 +272,6 @@ def _print_runs(store: Store, output_format: output.Output) -> None:
         output.line(f"{run_id} is running {owner}")
     for run_id in resumable:
         output.line(
-            f"{run_id} is unfinished: fleetscan scan --facts {store.path} --resume {run_id}"
+            f"{run_id} is unfinished: "
+            f"fleetscan scan --facts {shlex.quote(shown(store.path))} --resume {run_id}"
         )

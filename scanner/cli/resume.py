@@ -127,6 +127,8 @@ def leave(run: Run, machines: Sequence[Machine], given: Given) -> None:
     Raises:
         StoreError: another process took the run over, or it could not be removed.
     """
+    from fleetscan.scanner.store.remote import shown
+
     run.check_owned()
     finished = len(run.finished())
     if not finished:
@@ -135,7 +137,7 @@ def leave(run: Run, machines: Sequence[Machine], given: Given) -> None:
         return
     words = ["fleetscan", "scan"]
     words += given.sources if any(machine.keys for machine in machines) else []
-    words += ["--facts", str(run.facts), "--resume", run.run_id, *_again(given.options)]
+    words += ["--facts", shown(run.facts), "--resume", run.run_id, *_again(given.options)]
     output.message(
         f"fleetscan: {finished} of {len(run.machine_ids)} machines are finished and kept; resume "
         f"with: {shlex.join(words)}{_secrets(given.options)}"

@@ -138,6 +138,7 @@ def scan(
         insecure=insecure,
     )
     check_options(cluster)
+    _check_place(facts, cluster)
     run, asked = resumed(facts, resume, given) if resume else (None, given)
     return _scan(
         facts,
@@ -181,13 +182,9 @@ def _scan(
 ) -> int:
     from fleetscan.scanner.fleet_tasks import FleetOptions
     from fleetscan.scanner.reuse import EarlierFacts
+    from fleetscan.scanner.store import mirror
     from fleetscan.scanner.store.runs import Store
 
-    if facts.exists() and not facts.is_dir():
-        raise UsageError(
-            f"{str(facts)!r} is not a directory",
-            hint="--facts takes a directory, which is made if it is not there",
-        )
     machines = _machines(asked, given)
     own = cluster.scheduler is None  # workers elsewhere see to it themselves
     if own:
@@ -199,7 +196,10 @@ def _scan(
     if own:
         _require_start(machines, asked)
     settings = settings_of(asked)
-    earlier = None if rescan or not appliance else EarlierFacts(facts, settings, appliance)
+    earlier = None
+    if appliance and not rescan:
+        mirror.fetch_known(facts)
+        earlier = EarlierFacts(facts, settings, appliance)
     run = run or Store(facts).begin([machine.machine_id for machine in machines], settings=settings)
     options = FleetOptions(machine=asked.options, earlier=earlier, cluster=cluster)
     summary = _scanned(run, machines, given, options, quiet=quiet)
@@ -211,6 +211,24 @@ def _scan(
     if summary.interrupted:
         return exits.INTERRUPTED
     return exits.of_share(summary.outcomes["failed"], summary.machines, fail_over)
+
+
+def _check_place(facts: Path, cluster: ClusterOptions) -> None:
+    """Refuse a place for facts before anything is scanned that could not be published there."""
+    from fleetscan.scanner.store import mirror
+
+    if facts.exists() and not facts.is_dir():
+        raise UsageError(
+            f"{str(facts)!r} is not a directory",
+            hint="--facts takes a directory, which is made if it is not there",
+        )
+    if cluster.scheduler is not None and not mirror.has_all(facts):
+        raise UsageError(
+            "--scheduler needs a facts directory that its workers can write to, and not a URL",
+            hint="scan into a directory that all hosts share",
+        )
+    mirror.check_usable(facts)
+    mirror.fetch_runs(facts)
 
 
 def _require_programs(asked: Given) -> None:
@@ -298,7 +316,9 @@ def _appliance(*, required: bool) -> str | None:
 
 
 def _as_json(summary: FleetSummary, facts: Path) -> dict[str, object]:
-    return asdict(summary) | {"facts": str(facts)}
+    from fleetscan.scanner.store.remote import shown
+
+    return asdict(summary) | {"facts": shown(facts)}
 
 
 def _print_left_out(machines: Sequence[Machine]) -> None:
@@ -310,9 +330,10 @@ def _print_left_out(machines: Sequence[Machine]) -> None:
 
 def _print_summary(summary: FleetSummary, facts: Path) -> None:
     from fleetscan.scanner.progress import duration
+    from fleetscan.scanner.store.remote import shown
 
     outcomes = ", ".join(f"{summary.outcomes[name]} {name}" for name in Outcome)
-    output.line(f"run {summary.run_id} in {facts}: {outcomes}")
+    output.line(f"run {summary.run_id} in {shown(facts)}: {outcomes}")
     if summary.unchanged:
         output.line(
             f"{summary.unchanged} unchanged since an earlier run, whose facts are used again"

@@ -27,6 +27,7 @@ from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.store import batches, files, layout, lease
 from fleetscan.scanner.store.batches import Batch
 from fleetscan.scanner.store.publication import publish_parts
+from fleetscan.scanner.store.remote import remote_of
 from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.staging import MachineWriter, StagedMachine, staged_machine
 
@@ -277,6 +278,9 @@ class Run:
         self._check_mine()
         prepared = self._staging / "run.json"
         files.write_json(prepared, info.to_json(), only_there=True)
+        remote = remote_of(self.facts)
+        if remote:
+            remote.publish(info, prepared.read_bytes())
         # Its name comes from the staging directory: what abandon() took away is never visible.
         visible = layout.run_file(self.facts, self.run_id)
         files.move(prepared, visible)

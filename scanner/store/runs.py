@@ -13,6 +13,7 @@ from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.appliance.host.printable import printable
 from fleetscan.scanner.store import files, layout, lease
 from fleetscan.scanner.store.carrying import carry, sweep_unlisted
+from fleetscan.scanner.store.remote import shown
 from fleetscan.scanner.store.run import BATCH_SIZE, Run, plan_run
 from fleetscan.scanner.store.run_file import RunInfo
 
@@ -133,7 +134,7 @@ class Store:
         path = layout.run_file(self.path, layout.check_run_id(run_id))
         if not path.exists():
             raise StoreError(
-                f"there is no run {run_id} in {self.path}",
+                f"there is no run {run_id} in {shown(self.path)}",
                 hint="`fleetscan runs` lists the runs of a store",
             )
         return path
@@ -147,7 +148,7 @@ class Store:
         run_ids = self.run_ids()
         if not run_ids:
             raise StoreError(
-                f"there is no finished run in {self.path}",
+                f"there is no finished run in {shown(self.path)}",
                 hint="complete one with `fleetscan scan`; unfinished runs can be resumed",
             )
         return self.run(run_ids[-1])

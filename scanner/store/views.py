@@ -42,6 +42,7 @@ def connect(
     run_id: str | None = None,
     *,
     history: bool = False,
+    past: bool = True,
     memory_limit: str | None = None,
     threads: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
@@ -56,6 +57,7 @@ def connect(
         run_id: the run; None for the newest visible one.
         history: make the same views over every visible run as well, in the schema ``history``,
             and the derived tables.
+        past: whether ``history`` shows all runs, or this one alone, where others are not at hand.
         memory_limit: the most memory DuckDB uses before it spills to temporary files, such as
             ``2GB``; None for DuckDB's own limit, 80 % of the machine's memory.
         threads: number of threads; None for one a core.
@@ -74,7 +76,7 @@ def connect(
     store = Store(facts_dir.absolute())
     run = store.run(run_id) if run_id is not None else store.latest()
     earlier = [_earlier(store, run, earlier_id) for earlier_id in sorted(run.facts_runs)]
-    runs = store.runs() if history else [run]
+    runs = store.runs() if history and past else [run]
     needed = {one.run_id: one for one in [*runs, run, *earlier]}
     paths = [path for one in needed.values() for path in _all_parts(store.path, one)]
     statements = list(run_views(store.path, run, earlier))
