@@ -51,6 +51,7 @@ class Case(Strict):
         coverage: coverage rows that differ from ok and empty.
         parameters: values in place of the rule's defaults.
         now: the day of evaluation.
+        absent: whether it shows what the absence of what the rule is about means.
         expect: a state, for a case about one root, or a list of what each root gets.
     """
 
@@ -59,6 +60,7 @@ class Case(Strict):
     coverage: list[dict[str, Any]] = Field(default_factory=list)
     parameters: dict[str, Parameter] = Field(default_factory=dict)
     now: dt.date | None = None
+    absent: bool = False
     expect: ResultState | list[Expected]
 
     def expected(self) -> list[Expected]:
@@ -76,6 +78,7 @@ class CaseOutcome:
         pack, rule_id, name: which case.
         path, line: where it stands.
         states: the states it expects.
+        absent: whether what the rule is about is not there.
         problem: how the result differs from them; empty when it does not.
     """
 
@@ -85,6 +88,7 @@ class CaseOutcome:
     path: Path
     line: int
     states: tuple[ResultState, ...]
+    absent: bool
     problem: str
 
     @property
@@ -206,6 +210,7 @@ def _run(together: Sequence[_Placed]) -> Iterator[CaseOutcome]:
             path=placed.document.path,
             line=placed.document.lines[()],
             states=tuple(item.state for item in placed.case.expected()),
+            absent=placed.case.absent,
             problem=_difference(rows, placed.case),
         )
 

@@ -29,12 +29,14 @@ class CompiledCheck:
         sql: the SELECT of the offending rows.
         parameters: the values it binds.
         complete: tables of which every row must be known before a violation counts.
+        subject: a SELECT of what it is about; empty where it asks for presence or absence itself.
         reads: of tables that name files which were not read, patterns of those that matter.
     """
 
     sql: str
     parameters: dict[str, str | int]
     complete: frozenset[str] = frozenset()
+    subject: str = ""
     reads: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -122,6 +124,7 @@ class FileCheck(_Check):
             "SELECT machine_id, root, path, type, format('{:04o}', mode) AS mode, owner, "  # noqa: S608 - values are bound
             f"group_name FROM files t WHERE {found}{wrong}",
             bind.values,
+            subject="" if self.present is False else _subject("files", found),
             reads=reads,
         )
 
@@ -196,6 +199,7 @@ class UserCheck(_Check):
             "SELECT machine_id, root, name, uid, password, shell "  # noqa: S608 - values are bound
             f"FROM users t WHERE {found}{wrong}",
             bind.values,
+            subject="" if self.present is False else _subject("users", found),
         )
 
 
@@ -242,7 +246,12 @@ class FilesystemCheck(_Check):
                 f"WHERE {found} AND NOT coalesce(list_contains(CASE WHEN w.is_flag "
                 "THEN coalesce(t.effective_options, t.options) ELSE t.options END, w.name), false)"
             )
-        return CompiledCheck(" UNION ALL ".join(parts), bind.values, complete)
+        subject = "" if self.separate else _subject("mountpoints", found)
+        return CompiledCheck(" UNION ALL ".join(parts), bind.values, complete, subject)
+
+
+def _subject(table: str, found: str) -> str:
+    return f"SELECT machine_id, root FROM {table} t WHERE {found}"  # noqa: S608 - values are bound
 
 
 def _missing(table: str, found: str, what: Sequence[str], bind: _Binder) -> CompiledCheck:

@@ -170,11 +170,21 @@ class Judge:
             violations=rule.violations.sql,
             applies_to=rule.applies_to,
             unknown=rule.unknown.sql if rule.unknown else query.NOBODY,
+            subject=self._subject(rule),
             rows=query.EVIDENCE_ROWS,
             text=query.MESSAGE_TEXT,
             bytes=query.EVIDENCE_BYTES,
             within=within,
         )
+
+    def _subject(self, rule: RuleQuery) -> str:
+        if rule.subject is None:
+            return query.EVERYBODY
+        columns = self._columns(rule, rule.subject)
+        if "machine_id" not in columns:
+            raise RuleError("subject must return machine_id", is_general=True)
+        root = "root" if "root" in columns else "NULL::VARCHAR AS root"
+        return f"SELECT machine_id, {root} FROM (\n{rule.subject.sql}\n)"
 
     def _columns(self, rule: RuleQuery, select: Select) -> dict[str, str]:
         """Names and types of what a SELECT returns; it is planned, and not run."""

@@ -7,7 +7,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,9 @@ Parameter = Scalar | list[str] | list[int]
 BUILT_IN_PARAMETERS = frozenset({"now", "today"})
 """Bound for every rule: the time of evaluation (TIMESTAMPTZ), and its UTC day (DATE)."""
 
+Absent = Literal["pass", "fail", "notapplicable", "unknown"]
+"""What it means for a rule that what it is about is not there at all."""
+
 Id = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=80)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 ParameterName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]*$")]
@@ -47,7 +50,8 @@ class CompiledRule:
         violations: the offending rows.
         applies_to: the roots that the rule is about; None for all.
         unknown: the roots about which nothing can be said; None when there is no such query.
-        parameters: values of every parameter of the three, the built-in ones left out.
+        subject: what the rule is about; None where its absence passes.
+        parameters: values of every parameter of the four, the built-in ones left out.
         complete: tables of which every row must be known before a violation counts.
         reads: tables of which the rule looks at some files alone, and patterns of these.
     """
@@ -55,6 +59,7 @@ class CompiledRule:
     violations: Select
     applies_to: Select | None
     unknown: Select | None
+    subject: Select | None
     parameters: Mapping[str, Parameter]
     complete: frozenset[str]
     reads: Mapping[str, Sequence[str]]
@@ -62,8 +67,13 @@ class CompiledRule:
     @property
     def tables(self) -> frozenset[str]:
         """Every table that the rule reads."""
-        selects = (self.violations, self.applies_to, self.unknown)
-        return frozenset().union(*(select.tables for select in selects if select))
+        return frozenset().union(*(select.tables for select in self.selects))
+
+    @property
+    def selects(self) -> tuple[Select, ...]:
+        """Every SELECT of the rule."""
+        selects = (self.violations, self.applies_to, self.unknown, self.subject)
+        return tuple(select for select in selects if select)
 
 
 class Rule(Strict):
@@ -81,6 +91,8 @@ class Rule(Strict):
     violations: Text | None = None
     check: Check | None = None
     unknown: Text | None = None
+    absent: Absent | None = None
+    subject: Text | None = None
     empty_ok: list[str] = []
     complete: list[str] = []
     reads: dict[str, list[Text]] = {}
@@ -97,7 +109,7 @@ class Rule(Strict):
                 raise ValueError(f"the name {name} is taken")
         return parameters
 
-    @field_validator("violations", "unknown")
+    @field_validator("violations", "unknown", "subject")
     @classmethod
     def _is_a_select(cls, sql: str | None) -> str | None:
         if sql is not None:
@@ -115,6 +127,7 @@ class Rule(Strict):
     def _holds_together(self) -> Rule:
         if (self.violations is None) == (self.check is None):
             raise ValueError("a rule has either violations or check")
+        self._check_absence()
         compiled = self.compile()
         used = _used_parameters(compiled)
         if missing := sorted(used - set(compiled.parameters) - BUILT_IN_PARAMETERS):
@@ -132,6 +145,15 @@ class Rule(Strict):
                 f"own_disks is for {', '.join(sorted(WALKED))}, not {', '.join(others)}"
             )
         return self
+
+    def _check_absence(self) -> None:
+        query = self.subject or (self.check and self.check.compile().subject)
+        if self.absent == "notapplicable" and not query:
+            raise ValueError(
+                "absent: notapplicable needs a subject, a SELECT of what may be absent"
+            )
+        if self.subject and self.absent in (None, "pass"):
+            raise ValueError("a subject needs absent: fail, notapplicable or unknown")
 
     def compile(self) -> CompiledRule:
         """The rule's SQL, parsed and with its parameters.
@@ -156,6 +178,8 @@ class Rule(Strict):
             parse_predicate(self.applies_to, "operating_systems") if self.applies_to else None
         )
         unknown = parse_select(self.unknown) if self.unknown else None
+        about = self.subject or (self.check and self.check.compile().subject)
+        subject = parse_select(about) if about and self.absent not in (None, "pass") else None
         for select in (applies_to, unknown):
             for table in select.tables if select else ():
                 reads.pop(table, None)  # which may look there for what the check does not
@@ -165,6 +189,7 @@ class Rule(Strict):
             violations=parse_select(sql),
             applies_to=applies_to,
             unknown=unknown,
+            subject=subject,
             parameters=parameters,
             complete=complete,
             reads={**reads, **self.reads},
@@ -172,8 +197,7 @@ class Rule(Strict):
 
 
 def _used_parameters(compiled: CompiledRule) -> frozenset[str]:
-    selects = (compiled.violations, compiled.applies_to, compiled.unknown)
-    return frozenset().union(*(select.parameters for select in selects if select))
+    return frozenset().union(*(select.parameters for select in compiled.selects))
 
 
 class PackInfo(Strict):

@@ -53,6 +53,8 @@ def _rule_lines(rule: Rule) -> Iterator[str]:
     yield f"* reads {', '.join(f'`{name}`' for name in sorted(rule.compile().tables))}"
     if rule.applies_to:
         yield f"* applies where `{' '.join(rule.applies_to.split())}`"
+    if rule.absent:
+        yield f"* where there is none of what it is about: {rule.absent}"
     for name, value in sorted(rule.parameters.items()):
         yield f"* parameter `{name}`, default {_value(value)}"
     for catalogue, entries in sorted(rule.references.items()):

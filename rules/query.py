@@ -51,6 +51,8 @@ WITH _found AS (
 {applies_to}
 ), _unsure AS (
 {unknown}
+), _present AS (
+{subject}
 ), _looked_at AS (
     SELECT table_name, lower(pattern) AS file, regexp_extract(file, '^[^*?[\\\\]*') AS plain
     FROM (SELECT unnest($_read_tables::VARCHAR[]) AS table_name,
@@ -87,7 +89,7 @@ WITH _found AS (
     SELECT s.*, a.machine_id IS NOT NULL AS applies, p.any_table, p.complete_table,
         e.message AS elsewhere,
         CASE WHEN a.machine_id IS NULL THEN p.applies_table END AS applies_table,
-        u.message AS unsure,
+        u.message AS unsure, there.machine_id IS NULL AS absent,
         coalesce(of_root.violations, 0) + coalesce(of_machine.violations, 0) AS violations,
         list_concat(of_root.evidence, of_machine.evidence)[:{rows}] AS evidence
     FROM (FROM _subjects WHERE failure IS NULL AND {within}) s
@@ -98,6 +100,10 @@ WITH _found AS (
     LEFT JOIN (
         SELECT machine_id, root, min(left(message, {text})) AS message FROM _unsure GROUP BY ALL
     ) u ON u.machine_id = s.machine_id AND u.root = s.root
+    LEFT JOIN (
+        SELECT DISTINCT r.machine_id, r.root FROM _subjects r JOIN _present p
+            ON p.machine_id = r.machine_id AND coalesce(p.root, r.root) IS NOT DISTINCT FROM r.root
+    ) there ON there.machine_id = s.machine_id AND there.root IS NOT DISTINCT FROM s.root
     LEFT JOIN (SELECT * FROM _kept WHERE root IS NOT NULL) of_root
         ON of_root.machine_id = s.machine_id AND of_root.root = s.root
     LEFT JOIN (SELECT * FROM _kept WHERE root IS NULL) of_machine
@@ -114,6 +120,7 @@ WITH _found AS (
         WHEN any_table IS NOT NULL
             THEN {{'state': any_table.state, 'message': any_table.message}}
         WHEN unsure IS NOT NULL THEN {{'state': 'unknown', 'message': unsure}}
+        WHEN absent THEN {{'state': $_absent, 'message': 'what the rule is about is not there'}}
         ELSE {{'state': 'pass', 'message': 'on the machine''s own disks; ' || elsewhere}}
     END AS verdict
     FROM _joined
@@ -152,6 +159,9 @@ NOBODY = (
 )
 """What stands where a rule has no ``unknown`` query."""
 
+EVERYBODY = "SELECT machine_id, root FROM _subjects"
+"""What stands where the absence of what a rule is about passes."""
+
 # What is not known of a system, as its row is missing or lacks a value, does not exclude it.
 _ROOTS_OF_PACK = """
 SELECT machine_id, root FROM (
@@ -171,6 +181,7 @@ class RuleQuery:
         fleet: whether it compares machines with each other.
         violations: finds the offending rows.
         unknown: finds the roots of which the rule can say nothing.
+        subject: finds the roots that have what the rule is about; None where absence passes.
         applies_to: SQL that finds the roots that the rule is about.
         tables: the tables it reads.
         values: what its own SQL binds.
@@ -182,6 +193,7 @@ class RuleQuery:
     fleet: bool
     violations: Select
     unknown: Select | None
+    subject: Select | None
     applies_to: str
     tables: frozenset[str]
     values: Mapping[str, Any]  # any value that DuckDB binds
@@ -211,8 +223,7 @@ def rule_query(pack: Pack, rule: Rule, config: Config, now: dt.datetime) -> Rule
     compiled = rule.compile()
     built_in = {"now": now, "today": now.astimezone(dt.UTC).date()}
     values = config.values(rule, compiled.parameters)
-    selects = (compiled.violations, compiled.applies_to, compiled.unknown)
-    used = frozenset().union(*(select.parameters for select in selects if select))
+    used = frozenset().union(*(select.parameters for select in compiled.selects))
     return RuleQuery(
         labels={
             "_pack": pack.name,
@@ -226,6 +237,7 @@ def rule_query(pack: Pack, rule: Rule, config: Config, now: dt.datetime) -> Rule
         fleet=rule.fleet,
         violations=compiled.violations,
         unknown=compiled.unknown,
+        subject=compiled.subject,
         applies_to=_applies_to(pack, compiled),
         tables=compiled.tables,
         values={name: {**values, **built_in}[name] for name in used},
@@ -261,6 +273,7 @@ def readable_query(now: dt.datetime) -> RuleQuery:
         fleet=False,
         violations=nothing,
         unknown=None,
+        subject=None,
         applies_to=NOBODY,
         tables=frozenset(),
         values={},
@@ -278,8 +291,10 @@ def _digest(rule: Rule, values: Mapping[str, Any]) -> str:
 def _bindings(rule: Rule, compiled: CompiledRule) -> dict[str, Any]:
     looked_at = [(table, file) for table, some in compiled.reads.items() for file in some]
     applies = compiled.applies_to.tables if compiled.applies_to else frozenset()
+    broken = ResultState.INFORMATIONAL if rule.informational else ResultState.FAIL
     return {
-        "_broken": ResultState.INFORMATIONAL if rule.informational else ResultState.FAIL,
+        "_broken": broken,
+        "_absent": broken if rule.absent in (None, "fail") else ResultState(rule.absent),
         "_tables": sorted(compiled.tables),
         "_applies_tables": sorted(applies),
         "_complete": sorted(compiled.complete),

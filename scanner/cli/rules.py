@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ from fleetscan.scanner.cli.options import OutputFormat, Packs, Verbose, examples
 
 if TYPE_CHECKING:
     from fleetscan.rules.model import Pack, Rule
+
+_log = logging.getLogger(__name__)
 
 rules = typer.Typer(help="List, show and test rules.", no_args_is_help=True)
 app.add_typer(rules, name="rules")
@@ -83,17 +86,25 @@ def run_tests(
 ) -> int:
     """Run the rules' own cases.
 
-    Cases that do not get the states they expect are listed.
+    Cases that do not get the states they expect are listed. Rules that do not say what the absence
+    of what they are about means, or have no case for it, are warned about.
     """
+    from fleetscan.rules import lint
     from fleetscan.rules.cases import run_cases
     from fleetscan.rules.load import load_packs
 
-    outcomes = run_cases(load_packs(pack or ()))
+    packs = load_packs(pack or ())
+    outcomes = run_cases(packs)
     failed = [outcome for outcome in outcomes if not outcome.passed]
+    refused = False
+    for one_pack in packs:
+        for text in lint.missing(one_pack, outcomes):
+            _log.warning("%s: %s", one_pack.name, text)
+            refused = refused or lint.is_own(one_pack)
     if output_format is output.Output.JSON:
         output.json_object([asdict(outcome) for outcome in outcomes])
     else:
         for one in failed:
             output.line(f"{one.path}:{one.line}: {one.rule_id}: {one.name}: {one.problem}")
         output.line(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases passed")
-    return exits.FAILED if failed else exits.FINE
+    return exits.FAILED if failed or refused else exits.FINE
