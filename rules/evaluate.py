@@ -23,7 +23,8 @@ How the state of one rule for one root comes about, first match wins:
    walking the tree was not fully seen where something was not mounted that the rule looks at
    (rules.unmounted);
 7. the rule's ``unknown`` query names the root: ``unknown``;
-8. ``pass``.
+8. the rule's ``subject`` query does not name the root: what the rule says in ``absent``;
+9. ``pass``.
 """
 
 from __future__ import annotations
