@@ -54,7 +54,7 @@ class Monitor:
         except ExecuteError as error:
             raise ApplianceError(f"QEMU refused {command}: {error}") from error
         except (QMPError, OSError, EOFError) as error:
-            raise ApplianceError(f"QEMU went away at {command}: {error}") from error
+            raise ApplianceError(f"QEMU ended during {command}: {error}") from error
 
     def send_descriptor(self, descriptor: int) -> None:
         """Send an open file along, for the ``add-fd`` or ``getfd`` command that follows.
@@ -65,7 +65,7 @@ class Monitor:
         try:
             self._client.send_fd_scm(descriptor)
         except (QMPError, OSError) as error:
-            raise ApplianceError(f"QEMU takes no more files: {error}") from error
+            raise ApplianceError(f"QEMU accepts no more files: {error}") from error
 
     def _run(self, work: Any, deadline: Deadline) -> Any:
         try:

@@ -50,7 +50,9 @@ class LiveImages:
             for path in images(root) if _may_hold_images(root) else ():
                 name = f"{filesystem.device.path}[/{path}]"
                 if level > _MOST_LEVELS or len(self.opened) >= _MOST_IMAGES:
-                    self.warnings.append(f"{name}: an image in too many others is not opened")
+                    self.warnings.append(
+                        f"{name}: images are nested too deeply, so it is not opened"
+                    )
                     return
                 try:
                     inner = self._open(root, path, name, filesystem.device)
@@ -74,7 +76,7 @@ class LiveImages:
         disks.probe([device])
         opened = filesystems.open_filesystem(device, next(self.directories))
         if opened.top is None and not opened.error:
-            opened.error = "it holds no filesystem that is known"
+            opened.error = "it contains no known filesystem"
         device.path = name
         return opened
 

@@ -116,7 +116,7 @@ class DiskMachine:
         partitioning = Partitioning(self.disks)
         self.partitions = partitioning.partitions
         disks.hold(held, self.partitions)
-        with self._warning("partitions and filesystems cannot be told"):
+        with self._warning("partitions and filesystems cannot be identified"):
             disks.probe([*self.disks, *self.partitions])
         partitioning.complete()
         self.beyond = partitioning.beyond
@@ -192,7 +192,7 @@ class DiskMachine:
         self.warnings += live.warnings
         for opened in live.opened:
             if opened.top and not list(systems.find_roots([opened])) and not live.holds(opened):
-                self.warnings.append(f"{opened.device.path}: no system by itself; not looked at")
+                self.warnings.append(f"{opened.device.path}: not a system by itself; not inspected")
 
     def _assemble_roots(self, options: FactOptions) -> None:
         assembler = Assembler(self.filesystems, self.all_devices(), options)

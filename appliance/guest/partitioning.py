@@ -69,17 +69,17 @@ class Partitioning:
             if entry is not None:
                 device.probe = {**entry.details, **device.probe}
                 if entry.start + entry.size > disk.size:
-                    self._warn(f"{device.path} ends behind the end of {disk.path}")
+                    self._warn(f"{device.path} ends beyond the end of {disk.path}")
         beyond = list(_beyond(disk, table, mine))
         for device in beyond:
-            self._warn(f"{device.path} begins behind the end of {disk.path}")
+            self._warn(f"{device.path} begins beyond the end of {disk.path}")
         for device in (*mine, *beyond):
             _say_copies(device, table)
         self.beyond += beyond
         if table.more:
             self._warn(
-                f"{disk.path}: of its logical partitions only the first {len(mine)} are read, "
-                "and there are more"
+                f"{disk.path}: has more than {len(mine)} logical partitions; only the first "
+                f"{len(mine)} are read"
             )
 
     def _warn(self, text: str) -> None:

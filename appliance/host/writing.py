@@ -129,7 +129,7 @@ def _refuse_special(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         special = special or not stat.S_ISREG(path.stat().st_mode)
     if special:
-        raise FileExistsError(errno.EEXIST, "it is no name of a regular file", str(path))
+        raise FileExistsError(errno.EEXIST, "it is not the name of a regular file", str(path))
 
 
 def temporary_beside(path: Path) -> Path:

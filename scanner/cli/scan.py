@@ -287,7 +287,7 @@ def _machines(asked: Given, given: Given) -> list[Machine]:
     if not machines:
         raise UsageError(
             "there are no machines to scan",
-            hint="check the sources, --include and --exclude; -vv names files that are no images",
+            hint="check the sources, --include and --exclude; -vv names files that are not images",
         )
     if not given.sources and any(machine.keys for machine in machines):
         raise UsageError(

@@ -27,7 +27,7 @@ def resolved(path: str) -> str:
             raise PreflightError(f"{path!r} leads through too many symbolic links") from error
         return os.path.realpath(path)  # what is there of it; whoever opens it will say the rest
     except ValueError as error:
-        raise PreflightError(f"{path!r} is no path: {error}") from error
+        raise PreflightError(f"{path!r} is not a path: {error}") from error
     with closing(fd):
         return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - as text
 

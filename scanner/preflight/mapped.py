@@ -50,7 +50,7 @@ def head(size: int, file_size: int, cid: tuple[int, int], runs: Callable[[], Run
     length = tables_at + used * _TABLE_SECTORS
     if length * SECTOR > _MAX_HEAD_BYTES:
         raise PreflightError(
-            "its differences to its parent are too finely spread to be read",
+            "its differences from its parent are too finely spread to be read",
             hint="merge it with its parent",
         )
     if length + file_sectors >= _MAX_SECTORS:

@@ -153,7 +153,7 @@ def _load(directory: Path) -> Batch | None:
     try:
         batch = _from_json(directory, files.read_json(directory / _CONTENT))
     except (StoreError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s is no batch, its machines are compacted again: %r", directory, error)
+        log.warning("%s is not a batch, its machines are compacted again: %r", directory, error)
         return None
     return batch if batch.is_whole() and directory.name == _name(batch.machines) else None
 

@@ -222,5 +222,5 @@ def remove_parts(facts: Path, run_ids: Collection[str]) -> None:
     for run_id, directory in list(partitions(facts)):
         if run_id in run_ids:
             if run_file(facts, run_id).exists():
-                raise StoreError(f"run {run_id} is visible by now, and keeps its parts")
+                raise StoreError(f"run {run_id} is already visible, and keeps its parts")
             files.remove_tree(directory)

@@ -263,7 +263,7 @@ def test_unknown_features_are_refused(tmp_path: Path) -> None:
     with path.open("r+b") as stream:
         stream.seek(72)
         stream.write(b"\x80")
-    assert "features that are not known" in str(refusal(path))
+    assert "unknown qcow2 features" in str(refusal(path))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

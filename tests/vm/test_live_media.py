@@ -82,7 +82,7 @@ def test_the_system_in_a_squashfs_is_a_root_beside_the_medium(machine: Inspected
 def test_what_of_a_medium_cannot_be_looked_at_is_said(machine: Inspected) -> None:
     assert machine.machine["outcome"] == "partial"
     assert "/dev/sdc[/casper/a.squashfs]" in machine.machine["error"]
-    assert "/dev/sdc[/casper/b.squashfs]: no system by itself" in machine.machine["error"]
+    assert "/dev/sdc[/casper/b.squashfs]: not a system by itself" in machine.machine["error"]
 
 
 def test_the_images_are_as_they_were(machine: Inspected) -> None:

@@ -198,7 +198,7 @@ def test_damaged_databases_give_what_is_left_and_a_failure(machine: Inspected) -
     for letter, left, error in (
         ("c", 2, "1 of 3 packages unreadable"),
         ("d", 0, "ends before its last page"),
-        ("f", 2, "holds zero bytes"),
+        ("f", 2, "contains NUL bytes"),
         ("g", 0, "MemoryError"),
     ):
         status, rows, told = states[f"/dev/sd{letter}"]

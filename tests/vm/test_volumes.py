@@ -251,7 +251,7 @@ def test_a_volume_of_this_kind_is_opened(name: str, layout: str, inspected: Insp
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("torn", "lies partly on a device that is missing"),
+        ("torn", "part of it is on a missing device"),
         ("/dev/sda4", "its volume group exported is exported"),
         ("/dev/sdb5", "a copy of the physical volume /dev/sda5, which is opened instead"),
     ],

@@ -198,6 +198,6 @@ def test_of_a_group_with_missing_disks_what_can_be_read_is(genuine: Path) -> Non
     for name in ("Volume3", "Volume4"):
         assert (volumes[name]["active"], volumes[name]["degraded"]) == (True, True)
     for name in ("Volume1", "Volume2"):
-        assert volumes[name]["error"] == "lies partly on a disk that is missing"
+        assert volumes[name]["error"] == "part of it is on a missing disk"
     labels = {row["label"] for row in found.rows("filesystems") if row["mounted"]}
     assert labels == {"Mirrored", "Raid5"}

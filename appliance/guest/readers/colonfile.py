@@ -52,9 +52,9 @@ def damage(path: str, text: str, colons: int) -> list[str]:
     """
     problems = []
     if "\0" in text:  # blocks that a crash left unwritten
-        problems.append(f"{path}: holds zero bytes")
+        problems.append(f"{path}: contains NUL bytes")
     elif _CONTROL.search(text):  # no tool writes any: other blocks lie there
-        problems.append(f"{path}: holds control characters")
+        problems.append(f"{path}: contains control characters")
     last = text.rpartition("\n")[2]
     if last and last.count(":") < colons:
         problems.append(f"{path}: ends in the middle of a line")

@@ -215,10 +215,10 @@ def _parsed(log: _Log) -> Iterator[_Entry]:
 def _pages(entry: memoryview, count: int, bins: int) -> Iterator[tuple[int, memoryview]]:
     content = _ENTRY.size + count * _REFERENCE.size
     if content > len(entry):
-        raise ValueError("an entry's pages are too many for it")
+        raise ValueError("an entry has more pages than it can hold")
     for offset, size in _REFERENCE.iter_unpack(entry[_ENTRY.size : content]):
         if content + size > len(entry) or offset + size > bins:
-            raise ValueError("an entry's page lies outside")
+            raise ValueError("an entry's page is outside the hive")
         yield offset, entry[content : content + size]
         content += size
 

@@ -123,7 +123,7 @@ def _in_child(
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     tree, problems = _assembled(told)
     if not whole:
-        problems.append("its reader told too much and was ended")
+        problems.append("its reader printed too much and was stopped")
     elif status:
         problems.append(f"its reader ended with status {status}")
     return tree, problems, whole and not status
@@ -245,9 +245,9 @@ class _Reader:
     def _spend(self, what: str, amount: int) -> None:
         self._share[what] -= amount
         if self._share[what] < 0:
-            raise _LimitError(f"holds more {what} than are read; the rest of it was left out")
+            raise _LimitError(f"contains more {what} than are read; the rest was left out")
         if time.process_time() > _READING_SECONDS:
-            raise _LimitError(f"not read to its end within {_READING_SECONDS} seconds")
+            raise _LimitError(f"not read completely within {_READING_SECONDS} seconds")
 
     def _child(self, node: int, name: str) -> int | None:
         child: int | None = self._hive.node_get_child(node, name)

@@ -253,7 +253,7 @@ def _entry(data: bytes, number: int) -> str:
 
 def _text(data: bytes, start: int, length: int) -> str:
     if start + length > len(data):
-        raise ValueError("a text lies outside its value")
+        raise ValueError("a string extends beyond its value")
     return hives.utf16(data[start : start + length])
 
 

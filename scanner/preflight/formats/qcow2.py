@@ -205,7 +205,7 @@ def _check_supported(features: int, crypt: int) -> None:
             hint="if you trust whoever made the image, scan a copy made with qemu-img convert",
         )
     if unknown := features & ~_KNOWN_FEATURES:
-        raise PreflightError(f"needs qcow2 features that are not known (bits {unknown:#x})")
+        raise PreflightError(f"needs unknown qcow2 features (bits {unknown:#x})")
 
 
 def _check_tables(header: Qcow2Header, file_size: int) -> None:

@@ -52,7 +52,7 @@ def collect(root: Root) -> Iterator[Certificate]:
     found = False
     for kind, path in _candidates(root):
         if len(seen) >= _FILES:
-            reader.note(f"certificates of the first {_FILES} files alone are told")
+            reader.note(f"only certificates of the first {_FILES} files are listed")
             break
         if not root.is_file(path):
             continue
@@ -107,9 +107,9 @@ def _listed(root: Root, folder: str) -> tuple[list[str], list[str]]:
 def _rows(reader: Reader, kind: Kind, path: str) -> Iterator[Certificate]:
     data = reader.data(path, path) or b""
     if lost := x509.lost(data):
-        reader.note(f"{path}: {lost} certificates are not whole", path)
+        reader.note(f"{path}: {lost} certificates are incomplete", path)
     elif data and path in _BUNDLES and b"BEGIN" not in data:
-        reader.note(f"{path}: holds no certificate", path)
+        reader.note(f"{path}: contains no certificate", path)
     for position, blob in enumerate(x509.blobs(data)):
         try:
             certificate = x509.read(blob)

@@ -54,7 +54,7 @@ def first(data: bytes, at: int = 0) -> DerElement:
     if length & _LONG_FORM:
         size = length & ~_LONG_FORM
         if not 0 < size <= _LENGTH_BYTES or start + size > len(data):
-            raise DerError("a length that DER does not have")
+            raise DerError("not a valid DER length")
         length, start = int.from_bytes(data[start : start + size], "big"), start + size
     end = start + length
     if end > len(data):

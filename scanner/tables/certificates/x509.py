@@ -179,7 +179,7 @@ def _time(element: DerElement) -> int:
         digits = ("19" if digits[:2] >= "50" else "20") + digits
     match = re.fullmatch(r"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})Z", digits)
     if match is None:
-        raise DerError("a time that certificates do not have")
+        raise DerError("not a valid form of time")
     year, month, day, hour, minute, second = map(int, match.groups())
     if not (year and 1 <= month <= 12 and 1 <= day <= 31 and hour < 24):
         raise DerError("a time that does not exist")

@@ -66,7 +66,7 @@ class Augeas:
             LensError: the lens does not fit the text, or the text holds NUL.
         """
         if "\0" in text:
-            raise LensError("it holds NUL bytes")
+            raise LensError("it contains NUL bytes")
         self._lib.aug_rm(self._handle, _TREE)
         self._lib.aug_set(self._handle, _TEXT, text.encode("utf-8", "surrogateescape"))
         if self._lib.aug_text_store(self._handle, lens.encode(), _TEXT, _TREE) != 0:

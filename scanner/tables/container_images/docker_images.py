@@ -31,7 +31,7 @@ def images(reader: Reader, store: ContainerStore) -> Iterator[ContainerImage]:
                 names.setdefault(digest(identity) or "", []).append(name)
         paths = reader.root.glob(f"{driver}/imagedb/content/sha256")
         if len(paths) > stores.ENTRIES:
-            reader.note(f"{driver}: the first {stores.ENTRIES} images alone are told")
+            reader.note(f"{driver}: only the first {stores.ENTRIES} images are listed")
         for path in paths[: stores.ENTRIES]:
             identity = path.rpartition("/")[2]
             config = stores.load(reader, path)

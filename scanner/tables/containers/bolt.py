@@ -31,7 +31,7 @@ VISITS = 100_000
 
 
 class BoltError(ValueError):
-    """A file is no bbolt database, or a damaged one."""
+    """A file is not a bbolt database, or is damaged."""
 
 
 class BoltDatabase:
@@ -65,7 +65,7 @@ class BoltDatabase:
             if checksum == _fnv(self._data[at + _PAGE.size :][: _META.size - 8]):
                 found.append((transaction, size, root))
         if not found:
-            raise BoltError("no bbolt database, or its first pages are damaged")
+            raise BoltError("not a bbolt database, or its first pages are damaged")
         _, size, root = max(found)
         return size, root
 

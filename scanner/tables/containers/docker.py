@@ -34,7 +34,7 @@ def containers(reader: Reader, store: ContainerStore) -> Iterator[Container]:
     """One row a container of a store."""
     paths = reader.root.glob(f"{store.path}/containers")
     if len(paths) > stores.ENTRIES:
-        reader.note(f"{store.path}: the first {stores.ENTRIES} containers alone are told")
+        reader.note(f"{store.path}: only the first {stores.ENTRIES} containers are listed")
     for path in paths[: stores.ENTRIES]:
         config = stores.load(reader, f"{path}/config.v2.json")
         host = stores.load(reader, f"{path}/hostconfig.json")

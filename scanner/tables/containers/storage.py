@@ -37,7 +37,7 @@ def listed(reader: Reader, path: str) -> Iterator[Mapping[str, object]]:
     """The objects of a JSON file's list, up to a number."""
     for index, item in enumerate(stores.dicts(stores.load(reader, path))):
         if index >= stores.ENTRIES:
-            reader.note(f"{path}: the first {stores.ENTRIES} alone are told")
+            reader.note(f"{path}: only the first {stores.ENTRIES} entries are listed")
             return
         yield item
 

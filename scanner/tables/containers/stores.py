@@ -124,7 +124,7 @@ def _homes(reader: Reader) -> list[tuple[str, str]]:
         if len(fields) > 5 and len(fields[5]) > 1 and not fields[5].startswith(_NO_HOMES):
             homes.setdefault(fields[5], fields[0])
     if len(homes) > _ACCOUNTS:
-        reader.note(f"/etc/passwd: stores of the first {_ACCOUNTS} accounts alone are told")
+        reader.note(f"/etc/passwd: only stores of the first {_ACCOUNTS} accounts are listed")
     return [(user, home) for home, user in homes.items()][:_ACCOUNTS]
 
 

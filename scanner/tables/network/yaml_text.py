@@ -38,7 +38,7 @@ def parse(text: str) -> Mapping[str, Value]:
 
 
 def _refused(line: int) -> ValueError:
-    return ValueError(f"line {line + 1}: not the YAML that is known here")
+    return ValueError(f"line {line + 1}: YAML that fleetscan does not read")
 
 
 def _refused_at(event: yaml.Event) -> ValueError:

@@ -46,7 +46,7 @@ def _lines(text: str) -> list[Line]:
     found = []
     for number, line in enumerate(text.split("\n"), start=1):
         if number > _LINES or len(line) > _LINE_LENGTH:
-            raise ValueError(f"line {number}: too long a line or a file")
+            raise ValueError(f"line {number}: the line or the file is too long")
         plain = _COMMENT.sub("", line).rstrip()
         if plain and plain != "---":
             found.append(Line(len(plain) - len(plain.lstrip(" ")), plain.strip(), number))
@@ -55,7 +55,7 @@ def _lines(text: str) -> list[Line]:
 
 def _unknown(line: Line) -> ValueError:
     # Without the text, which may be a secret.
-    return ValueError(f"line {line.number}: not the YAML that is known here")
+    return ValueError(f"line {line.number}: YAML that fleetscan does not read")
 
 
 def _block(lines: list[Line], at: int, depth: int) -> tuple[Value, int]:

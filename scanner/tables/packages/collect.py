@@ -60,5 +60,5 @@ def _distribution(root: Root, problems: Problems) -> Distribution:
         older = release.find(root)
         return Distribution(older.distro or "", older.version or "")
     except OSError as error:
-        problems.note(f"the distribution that purl names cannot be told: {reason(error)}")
+        problems.note(f"the distribution that package URLs name is unknown: {reason(error)}")
         return Distribution()

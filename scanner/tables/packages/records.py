@@ -54,7 +54,7 @@ def texts(root: Root, path: str, problems: Problems, end: bytes = LINE) -> Itera
     except OSError as error:
         problems.note(f"{path}: {reason(error)}")
     if hollow:  # blocks that a crash left unwritten; the ends of records may be among them
-        problems.note(f"{path}: holds zero bytes")
+        problems.note(f"{path}: contains NUL bytes")
     if rest and not rest.isspace():
         if rest.endswith(end):
             yield rest.decode("utf-8", "surrogateescape")

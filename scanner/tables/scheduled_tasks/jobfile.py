@@ -59,7 +59,7 @@ def _text(content: bytes, at: int) -> tuple[str, int]:
     (length,) = struct.unpack_from("<H", content, at)
     end = at + 2 + 2 * length
     if end > len(content):
-        raise ValueError("is not a task: a text is cut off")
+        raise ValueError("is not a task: a string is cut off")
     return content[at + 2 : end].decode("utf-16-le", "replace").rstrip("\0"), end
 
 

@@ -92,7 +92,7 @@ def _tree(content: bytes) -> _Element:
         nonlocal left
         left -= 1
         if left < 0 or len(open_elements) > _DEPTH_LIMIT:
-            raise ValueError("too many or too deep elements")
+            raise ValueError("too many elements, or nested too deeply")
         element = _Element(name.rpartition(_NAMESPACE_MARK)[2], attributes)
         open_elements[-1].children.append(element)
         open_elements.append(element)

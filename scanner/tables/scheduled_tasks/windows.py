@@ -186,5 +186,5 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
     (length,) = struct.unpack_from("<I", data, at)
     end = at + 4 + length
     if end > len(data):
-        raise ValueError("a text is cut off")
+        raise ValueError("a string is cut off")
     return hives.utf16(data[at + 4 : end]), end

@@ -68,7 +68,7 @@ def _accounts(reader: Reader) -> list[tuple[str, str]]:
         (fields[0], fields[5]) for _, fields in records if len(fields) > 5 and fields[5][:1] == "/"
     ]
     if len(found) > _ACCOUNTS:
-        reader.note(f"/etc/passwd: keys of the first {_ACCOUNTS} accounts alone are told")
+        reader.note(f"/etc/passwd: only keys of the first {_ACCOUNTS} accounts are listed")
     with reader.root.lookups.watching() as lost:
         there = {home: reader.root.is_dir(home) for _, home in found[:_ACCOUNTS]}
     if lost:

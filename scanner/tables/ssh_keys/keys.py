@@ -118,10 +118,10 @@ def _authorized_key(number: int, line: str) -> AuthorizedKey:
         options, line = _options(line)
     words = line.split(None, 2)
     if len(words) < 2:
-        raise ValueError("no key")
+        raise ValueError("not a key")
     key = public_key(base64.b64decode(words[1], validate=True))
     if key.type != words[0]:
-        raise ValueError("not the type that it says")
+        raise ValueError("not of the type that it states")
     return AuthorizedKey(number, key, options, words[2] if len(words) > 2 else None)
 
 

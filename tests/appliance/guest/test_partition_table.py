@@ -200,9 +200,9 @@ def test_partitions_behind_the_end_of_a_disk_keep_what_their_table_says(
     assert rows[5].size == 2048 * 512
     assert (rows[6].role, rows[6].start, rows[6].scheme) == ("logical", 16384 * 512, "mbr")
     assert found.warnings == [
-        f"{path}2 ends behind the end of {path}",
-        f"{path}5 ends behind the end of {path}",
-        f"{path}6 begins behind the end of {path}",
+        f"{path}2 ends beyond the end of {path}",
+        f"{path}5 ends beyond the end of {path}",
+        f"{path}6 begins beyond the end of {path}",
     ]
 
 

@@ -86,7 +86,7 @@ def test_an_entry_of_shadow_that_lost_a_colon_is_malformed(fields: str) -> None:
 def test_control_characters_tell_that_a_file_is_damaged() -> None:
     whole, torn = "a:x:0:0:\t\r:/:/bin/sh\n", "a:x:0:0:\x07:/:/bin/sh\n"
     assert colonfile.damage("/etc/passwd", whole, colons=6) == []
-    assert colonfile.damage("/etc/passwd", torn, 6) == ["/etc/passwd: holds control characters"]
+    assert colonfile.damage("/etc/passwd", torn, 6) == ["/etc/passwd: contains control characters"]
 
 
 def test_malformed_lines_are_named_up_to_a_limit() -> None:
@@ -109,7 +109,12 @@ def test_any_text_gives_rows_or_problems(one: str, other: str) -> None:
     list(parse_passwd(text, entries, problems))
     list(parse_group(text, parse_gshadow(text, problems), problems))
     colonfile.names_by_id(text)
-    told = ("malformed line", "holds zero bytes", "holds control", "ends in the middle of a line")
+    told = (
+        "malformed line",
+        "contains NUL bytes",
+        "contains control",
+        "ends in the middle of a line",
+    )
     assert all(any(text in problem for text in told) for problem in problems)
 
 

@@ -94,7 +94,7 @@ def test_text_in_all_its_notations_is_read(text: str, value: str) -> None:
     ],
 )
 def test_what_is_not_known_is_refused_without_being_quoted(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^line [0-9]+: not the YAML that is known here$"):
+    with pytest.raises(ValueError, match=r"^line [0-9]+: YAML that fleetscan does not read$"):
         yaml_text.parse(text)
 
 

@@ -170,7 +170,7 @@ def choose(volume: Described, present: Mapping[int, GroupMember]) -> tuple[Compo
             others = [other for other in volume.components if other is not component]
             lost = any(piece.disk not in present for other in others for piece in other.pieces)
             return component, bool(missing) or lost
-    raise ValueError("lies partly on a disk that is missing")
+    raise ValueError("part of it is on a missing disk")
 
 
 def table(
@@ -191,12 +191,12 @@ def table(
         ValueError: its pieces make no sense together.
     """
     if len(component.pieces) > _MAX_PIECES:
-        raise ValueError(f"lies in {len(component.pieces)} pieces")
+        raise ValueError(f"is in {len(component.pieces)} pieces")
     for piece in component.pieces:
         member = present.get(piece.disk)
         end = (member.header.data + piece.start + piece.size) * _SECTOR if member else 0
         if member and (end > member.device.size or not piece.size):
-            raise ValueError("a piece of it lies beyond its disk's end")
+            raise ValueError("part of it lies beyond the end of its disk")
     if component.layout in (STRIPED, RAID5):
         return _striped(volume, component, present, writable)
     lines, done = [], 0

@@ -266,7 +266,7 @@ def parse_lvs(
 
 def _reason(segment: Mapping[str, str], errors: Mapping[str, str]) -> str:
     if segment.get("lv_health_status") == "partial":
-        return "lies partly on a device that is missing"
+        return "part of it is on a missing device"
     return errors.get(segment["vg_name"]) or "could not be activated"
 
 

@@ -199,7 +199,7 @@ def bdb_blobs(stream: BinaryIO, problems: Problems) -> Iterator[bytes]:
     if (last + 1) * length > size:
         problems.note("damaged database: it ends before its last page")
     if size > _BDB_LIMIT:
-        problems.note(f"of a database larger than {_BDB_LIMIT} bytes the beginning alone is read")
+        problems.note(f"larger than {_BDB_LIMIT} bytes: only the beginning was read")
     pages = min(last + 1, min(size, _BDB_LIMIT) // length)
     buckets = range(min(last_bucket + 1, pages))
     wanted = {bucket + spares[bucket.bit_length()] for bucket in buckets}
@@ -290,7 +290,7 @@ def collect(root: Root, distribution: Distribution, problems: Problems) -> Itera
     try:
         yield from _rows(root, database, distribution, found)
     except ImportError as error:
-        found.note(f"no librpm here to read it with ({error})")
+        found.note(f"it cannot be read without librpm ({error})")
     except OSError as error:
         found.note(reason(error))
     path = f"{database.path}: "

@@ -182,7 +182,7 @@ def test_a_base_block_with_a_wrong_checksum_comes_from_the_latest_log(
 def test_a_page_outside_the_hive_is_not_written(tmp_path: Path, states: States) -> None:
     log = states.log(0, [(1 << 31, b"x" * 512)])
     _, recovery = replay(tmp_path, states.before, log)
-    assert recovery == Recovery("failed", note="an entry's page lies outside")
+    assert recovery == Recovery("failed", note="an entry's page is outside the hive")
 
 
 def test_a_log_of_the_old_format_is_replayed_as_another_reader_does(

@@ -191,9 +191,9 @@ def test_a_crash_of_the_reader_is_a_failure(
 @pytest.mark.parametrize(
     ("limit", "told"),
     [
-        ("_KEY_LIMIT=100", "holds more keys than are read; the rest of it was left out"),
-        ("_OUTPUT_LIMIT=12000", "holds more bytes than are read; the rest of it was left out"),
-        ("_READING_SECONDS=-1", "not read to its end within -1 seconds"),
+        ("_KEY_LIMIT=100", "contains more keys than are read; the rest was left out"),
+        ("_OUTPUT_LIMIT=12000", "contains more bytes than are read; the rest was left out"),
+        ("_READING_SECONDS=-1", "not read completely within -1 seconds"),
     ],
 )
 def test_of_a_key_that_holds_too_much_the_rest_is_left_out_and_that_is_said(
@@ -210,9 +210,7 @@ def test_a_key_that_holds_too_much_leaves_room_for_those_after_it(
     tmp_path: Path, whole: bytes
 ) -> None:
     names, problems = read(tmp_path, whole, "Software Last Software\\Product150", "_KEY_LIMIT=100")
-    assert problems == [
-        "HIVE: Software: holds more keys than are read; the rest of it was left out"
-    ]
+    assert problems == ["HIVE: Software: contains more keys than are read; the rest was left out"]
     assert "product150" in names
     assert 40 < len(names) < 60
 
@@ -241,7 +239,7 @@ def test_a_reader_that_tells_more_than_it_may_is_ended_and_what_it_told_is_kept(
 ) -> None:
     monkeypatch.setattr(hivereader, "_OUTPUT_LIMIT", 100_000)
     assert tell(monkeypatch, tmp_path, lambda: ([], ["x" * 1_000_000])) == [
-        "HIVE: its reader told too much and was ended"
+        "HIVE: its reader printed too much and was stopped"
     ]
 
 
