@@ -123,7 +123,7 @@ def _key(appliance: Appliance) -> str:
 
 
 def qemu_build() -> str:
-    """What tells one QEMU build on this host from another: path, size and time of its program.
+    """What identifies a QEMU build on this host: path, size and time of its program.
 
     Raises:
         ApplianceError: it is not installed.

@@ -23,7 +23,7 @@ def cache_directory() -> Path:
 
 @contextlib.contextmanager
 def trusted(place: Path) -> Iterator[None]:
-    """Use a directory of the cache only when it is ours alone.
+    """Use a directory of the cache only when nobody else can write to it.
 
     Raises:
         ApplianceError: other users could have changed it, or what the block finds in it.

@@ -66,7 +66,7 @@ def agent_files() -> dict[str, bytes]:
     """The agent's files by path below its directory in the appliance.
 
     What ships follows from its place: the modules of the ground and of the guest's room, those of
-    the fact tables, and the packages that they lie in.
+    the fact tables, and the packages that they are in.
     """
     rooms = _rooms()
     paths = {path for room in rooms for path in room.rglob("*.py")}

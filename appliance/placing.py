@@ -16,7 +16,7 @@ from fleetscan.appliance.cache import cache_directory, trusted
 from fleetscan.appliance.host import writing
 
 # Debian's own files, no secrets: a cache whose top directory lets others in is of use to them. What
-# templates hold is for their owner alone.
+# templates hold is only for their owner.
 _PUBLIC_FILE = 0o644
 _PUBLIC_DIRECTORY = 0o755
 

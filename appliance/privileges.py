@@ -72,7 +72,7 @@ def limited(
         most["-t"] = limits.cpu_seconds
     # One that fails would have raised a limit: ours are lower already.
     script = "".join(f"ulimit {kind} {value} 2>/dev/null || :; " for kind, value in most.items())
-    # Capabilities of a service's that it may read images with are for the scanner alone.
+    # Capabilities that let a service read images are only for the scanner.
     return _wrapped(argv, script, ["--inh-caps=-all", *([] if keep else _identity(become))])
 
 

@@ -5,7 +5,7 @@ its place meanwhile. What was hashed is remembered by device, inode, size and bo
 file; the time of its last change (ctime) is the kernel's, and no program can set it back. This
 process remembers it, and so does a note beside the files, which only we or root can write
 (``host.trust``): a file that did not change since is not hashed again by every process. The
-note is worth as much as the manifest with the checksums, which lies beside it.
+note is worth as much as the manifest with the checksums, which is beside it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _verified: dict[Identity, str] = {}
 
 
 def identity(status: os.stat_result) -> Identity:
-    """What tells a file from any other, and from what it was before it was changed."""
+    """What distinguishes a file from any other, and from itself before a change."""
     times = status.st_mtime_ns, status.st_ctime_ns
     return status.st_dev, status.st_ino, status.st_size, *times
 

@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 
 MAX_DEPTH = 32
-"""How deep values may lie in each other; the packs need 6, and each level takes several frames of
+"""How deep values may be nested; the packs need 6, and each level takes several frames of
 Python's stack."""
 
 
 class RefusedError(ValueError):
-    """It is no YAML, or none that is read here.
+    """It is not YAML, or not YAML that is read here.
 
     Attributes:
         line: where, from 1; 0 when the document as a whole is meant.
@@ -122,7 +122,7 @@ def parse(text: str, *, typed: bool = True) -> Parsed:
         typed: what is not quoted may be a number, a date or true; else it is text.
 
     Raises:
-        RefusedError: it is no YAML, holds aliases or double keys, or is nested too deep.
+        RefusedError: it is not YAML, holds aliases or double keys, or is nested too deep.
     """
     try:
         loader = _Loader(text) if typed else _TextLoader(text)

@@ -150,7 +150,7 @@ class Cluster:
 
     @property
     def is_own(self) -> bool:
-        """Whether the cluster is ours alone, and so every death of a worker ours to judge."""
+        """Whether the cluster is only ours, so that each worker that dies did so over our work."""
         return self._local is not None
 
     @property
@@ -190,7 +190,7 @@ class Cluster:
                 _kill(nanny.pid)
 
     def kill(self) -> None:
-        """Kill the workers of a cluster of our own, and their children with them, for good."""
+        """Kill the workers of a cluster of our own with their children; none is started again."""
         for nanny in self._nannies():
             nanny.auto_restart = False
             _kill(nanny.pid)
@@ -206,7 +206,7 @@ def _kill(pid: int | None) -> None:
 
 
 def check_options(options: ClusterOptions) -> None:
-    """Make sure of what can be told before anything is begun.
+    """Check what can be checked before anything starts.
 
     Raises:
         UsageError: the options contradict each other, or would do without TLS between hosts.
@@ -286,7 +286,7 @@ def _existing(scheduler: str, options: ClusterOptions) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def _own(options: ClusterOptions) -> Iterator[Cluster]:
     slots = options.slots or default_slots()
-    # Workers may be killed at any time: what they leave behind lies here and goes with it.
+    # Workers may be killed at any time: what they leave behind is here and is removed with it.
     with (
         scratch_directory("workers") as scratch,
         dask.config.set({"temporary-directory": str(scratch)}),
@@ -328,7 +328,7 @@ def _local_cluster(
     finally:
         try:
             local.close(timeout=_CLOSE_SECONDS)
-        except TimeoutError:  # on a busy host; all work is done by now, and workers end with us
+        except TimeoutError:  # on a busy host; all work is already done, and workers end with us
             log.warning("the workers took more than %d s to end", _CLOSE_SECONDS)
 
 

@@ -63,7 +63,7 @@ class Coordinator:
         cluster: whose workers they run on.
         run: the run that the machines belong to.
         options: how its machines are scanned.
-        on_event: told what happens, in the calling thread.
+        on_event: called with each event, in the calling thread.
         summary: counts the machines.
         stop: set when no more may be begun.
     """

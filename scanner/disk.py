@@ -13,8 +13,8 @@ class Disk:
         path: image file or block device, absolute, symbolic links unresolved.
         format: image format where the source states one; None leaves it to preflight.
         member: which member of the archive ``path`` the image is; None when it is no archive.
-        within: directories, links resolved, below one of which the file lies when it is opened;
-            empty for a disk that the user named, which may lie anywhere.
+        within: directories, links resolved, below one of which the file must be when it is opened;
+            empty for a disk that the user named, which may be anywhere.
     """
 
     path: str

@@ -142,13 +142,13 @@ class FactTable:
         return self.arrow().to_pandas()
 
     def duckdb(self) -> duckdb.DuckDBPyRelation:
-        """The view, to go on with in DuckDB; nothing is read before its result is asked for."""
+        """The view, for more work in DuckDB; nothing is read before its result is asked for."""
         return self._facts.connection.sql(f"FROM {self._view}")
 
     def dask(self, partitions: int | None = None) -> dask.dataframe.DataFrame:
         """The rows as a Dask DataFrame; needs ``dask[dataframe]``.
 
-        All rows of a machine lie in one partition. A partition is read when it is computed, by
+        All rows of a machine are in one partition. A partition is read when it is computed, by
         whichever worker does, which must see the facts directory at the same path.
 
         Args:

@@ -44,7 +44,7 @@ def scan_fleet(
         machines: the run's machines; those that the run does not plan are passed over.
         run: where their rows go.
         options: how.
-        on_event: told what happens, in the calling thread.
+        on_event: called with each event, in the calling thread.
 
     Raises:
         FleetscanError: no cluster, or the one given was lost; the run can be resumed.
@@ -102,7 +102,7 @@ def _reuse(
 
 
 def _left_out(machines: Sequence[Machine]) -> pa.Table:
-    """The files that are no machines because of these: each run says so anew."""
+    """The files that are not machines because of these: each run says so again."""
     table = load_tables()["left_out"]
     rows = [
         some

@@ -105,7 +105,7 @@ def isolated(attempt: Attempt) -> Iterator[ApplianceVM]:
 
 
 def _examine_disks(attempt: Attempt) -> None:
-    """Decide how each disk is opened; the machine goes on with those that can be.
+    """Decide how each disk is opened; the scan continues with those that can be.
 
     Raises:
         PreflightError: none can be.
@@ -170,7 +170,7 @@ def _personalize(vm: ApplianceVM, attempt: Attempt) -> None:
 
 
 def _plug_disks(vm: ApplianceVM, attempt: Attempt) -> None:
-    """Give the appliance its disks; the machine goes on with those that can be opened.
+    """Give the appliance its disks; the scan continues with those that can be opened.
 
     Raises:
         LockedError, PreflightError: none can be.

@@ -79,7 +79,7 @@ class Unchanged:
 class EarlierFacts:
     """What the visible runs of a store say of machines.
 
-    The newest scan of a machine that could be used counts, whichever run it lies in: one of a
+    The newest scan of a machine that could be used counts, whichever run it is in: one of a
     single machine, of another inventory, or from before an evening on which nothing was there.
 
     Args:
@@ -163,7 +163,7 @@ class EarlierFacts:
         if row["identity"] is None:
             return False
         if row["error_kind"] == _UNFIT:
-            # No appliance was asked: preflight alone decided, by what the file holds.
+            # No appliance was asked: only preflight decided, by the file's content.
             return bool(row["stage"] == Stage.PREFLIGHT) and is_same_version
         if row["appliance"] != self._appliance:
             return False
@@ -250,7 +250,7 @@ def _places(disk: Disk, before: _KnownDisk) -> Iterator[list[str]]:
 
 
 def _identity(path: str, others: Sequence[str], scanned_ns: int) -> str | None:
-    """The identity of a disk's files as they are now; None when it could not tell a change."""
+    """The identity of a disk's files as they are now; None when it could not show a change."""
     files = []
     try:
         names = (resolved(path), *others)

@@ -53,7 +53,7 @@ class ScanState:
         machine: the machine.
         stage: how far its scan came; None when nobody knows.
         error: what ended the scan early.
-        error_kind: what kind of error that is, when it is not told by its class.
+        error_kind: what kind of error that is, when its class does not say.
         seconds: time that each stage took.
         disks: a row for each of its disks.
         snapshots: a row for each snapshot inside one of them.
@@ -145,7 +145,7 @@ class ScanState:
         error: str | None = None,
         unread: tuple[str, ...] | None = None,
     ) -> None:
-        """Note whether a table could be looked at."""
+        """Note whether a table could be inspected."""
         row = Coverage(
             root=root,
             table_name=table,
@@ -172,7 +172,7 @@ class ScanState:
                         self.cover(table.name, root, CoverageStatus.FAILED, error=reason)
 
     def left_out_rows(self) -> list[LeftOutRow]:
-        """A row for each file of the source that is no machine because of this one."""
+        """A row for each file of the source that is not a machine because of this one."""
         return [
             LeftOutRow(path=file.path, why=file.why, named_by=file.named_by)
             for file in self.machine.left_out

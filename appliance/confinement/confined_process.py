@@ -91,7 +91,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class _Ends:
-    """The program's ends of two pipes: where its process id is told, and one that we hold."""
+    """The program's ends of two pipes: one that reports its process id, and one that we hold."""
 
     report: int
     alive: int
@@ -184,7 +184,7 @@ def confined(
             ours.callback(os.close, report)
             alive, held = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             ours.callback(os.close, alive)
-            stack.callback(os.close, held)  # it goes with us, and the program is told by that
+            stack.callback(os.close, held)  # it closes when we end, which the program sees
             user = _user(stack, needs, layers)
             if user is not None and user[0] == 0 and layers.namespaces:
                 # Since Linux 5.12 whoever has no capability cannot map root into a user namespace.
@@ -314,11 +314,11 @@ def _started(
 
 
 def _reported(report: int) -> int:
-    """The program's process id, as bubblewrap tells it once its namespaces are made.
+    """The program's process id, which bubblewrap reports once it has made the namespaces.
 
     Raises:
-        ValueError: it ended without having told.
-        OSError: it does not tell.
+        ValueError: it ended without reporting one.
+        OSError: it does not report one.
     """
     text = b""
     while _readable(report, _START_SECONDS):

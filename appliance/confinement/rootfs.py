@@ -1,7 +1,7 @@
 """The root that a confined program sees: what it needs, each read-only, and nothing else.
 
 A program needs itself, its libraries and, if it is QEMU, its modules, firmware and option ROMs.
-Where they lie differs between distributions, so the loader and QEMU are asked, by ``ldd`` and
+Where they are differs between distributions, so the loader and QEMU are asked, by ``ldd`` and
 ``-L help``. Libraries are given by the directory that holds them: a mount for each of fifty files
 takes 10 ms a start, and modules that are loaded later need libraries that ldd does not know of.
 """
@@ -42,7 +42,7 @@ class SandboxRoot:
     def arguments(self) -> list[str]:
         """bubblewrap's, that make it."""
         above = {str(up) for path in self.mounts for up in Path(path).parents} - {"/"}
-        # bubblewrap would make them for its own user alone.
+        # bubblewrap would make them only for its own user.
         folders = (("--dir", path) for path in sorted(above))
         mounts = (("--ro-bind", path, path) for path in self.mounts)
         links = (("--symlink", target, path) for path, target in self.links)
@@ -73,7 +73,7 @@ def _asked(program: str) -> SandboxRoot:
 
 @functools.cache
 def whole_usr(program: str) -> SandboxRoot:
-    """A root with all that packages installed, where what is needed cannot be told.
+    """A root with all that packages installed, for when what is needed is not known.
 
     Raises:
         ApplianceError: the program is not installed.

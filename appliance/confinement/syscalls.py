@@ -52,7 +52,7 @@ ALLOWED = _numbers(
     getcwd=79 chdir=80 fchdir=81 getdents64=217 statfs=137 fstatfs=138
     pwrite64=18 pwritev=296 preadv2=327 pwritev2=328 ftruncate=77
     fallocate=285 fsync=74 fdatasync=75 fadvise64=221 umask=95
-    # Waiting and being told.
+    # Waiting and being notified.
     select=23 pselect6=270 epoll_create=213 epoll_create1=291
     epoll_ctl=233 epoll_wait=232 epoll_pwait=281 epoll_pwait2=441
     eventfd=284 eventfd2=290 signalfd=282 signalfd4=289 pipe=22
@@ -132,7 +132,7 @@ _OPENING = (2, 257)  # open, openat
 _CONDITIONAL: dict[int, tuple[Argument, ...]] = {
     2: (Argument(1, 0, mask=_CREATING),),  # open
     257: (Argument(2, 0, mask=_CREATING),),  # openat
-    56: (Argument(0, _THREAD, mask=_THREAD | _NAMESPACES | 0xFF),),  # clone: threads alone
+    56: (Argument(0, _THREAD, mask=_THREAD | _NAMESPACES | 0xFF),),  # clone: only threads
     157: tuple(Argument(0, option) for option in _PRCTL),  # prctl
     16: tuple(Argument(1, request) for request in _IOCTL),  # ioctl
 }

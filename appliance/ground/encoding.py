@@ -17,7 +17,7 @@ from fleetscan.appliance.ground.schema import Column, escape, redacted_columns
 _BATCH = 64
 """Rows that are encoded together."""
 
-# No JSON text holds a control character: one tells where a row or value ends.
+# No JSON text holds a control character: one marks where a row or value ends.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",\x01", ":")).encode
 
 

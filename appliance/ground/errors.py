@@ -125,7 +125,7 @@ class CommandError(FleetscanError):
         argv: its arguments.
         returncode: its exit status; negative for a signal.
         stdout, stderr: what it printed, already shortened.
-        reason: why it failed, when that is not told by its exit status.
+        reason: why it failed, when its exit status does not say.
     """
 
     def __init__(

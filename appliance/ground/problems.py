@@ -1,8 +1,8 @@
 """What could not be read while rows are gathered: noted as it is met, reported after the rows.
 
-Collectors, and the readers that they use, go on for as long as there is something to read. What
-they could not read is noted here, and ends as one error of the table, so that nothing that lacks
-passes for absent. Any other exception of a collector is a bug.
+Collectors, and the readers that they use, continue while there is something to read. What
+they could not read is noted here, and ends as one error of the table, so that nothing that is
+missing passes for absent. Any other exception of a collector is a bug.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-# What the kernel's own words do not tell those who have not written a filesystem. ext4, XFS and
-# btrfs give EUCLEAN for structures that contradict each other and EBADMSG for checksums.
+# What the kernel's own words do not explain to those who have not written a filesystem. ext4, XFS
+# and btrfs give EUCLEAN for structures that contradict each other and EBADMSG for checksums.
 _WORDS = {
     errno.EUCLEAN: "damaged: its structure contradicts itself (structure needs cleaning)",
     errno.EBADMSG: "damaged: a checksum does not match what it stands for",

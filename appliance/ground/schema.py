@@ -202,7 +202,7 @@ ROOT = Column(
 )
 
 
-IS_PATH = "a path says where a secret lies, and rows are found by it"
+IS_PATH = "a path says where a secret is, and rows are found by it"
 IS_NAME = "a name that everybody on the system may see, and rows are found by it"
 IS_DIGEST = "made from what it stands for, which cannot be worked out from it"
 IS_PUBLISHED = "its vendor publishes it for everybody"

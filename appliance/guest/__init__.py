@@ -1,1 +1,1 @@
-"""The agent: what runs inside the appliance. It stands on the ground alone."""
+"""The agent: what runs inside the appliance. It imports only the ground."""

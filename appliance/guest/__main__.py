@@ -28,13 +28,13 @@ from fleetscan.appliance.guest.root import Root
 from fleetscan.appliance.guest.volume import VolumeKey
 
 _RECEIVE = 1 << 16
-_ROOTS, _WARNINGS = 64, 200  # of a machine, that the host is told of; it takes no more
+_ROOTS, _WARNINGS = 64, 200  # of a machine, that are sent to the host; it takes no more
 
 
 # What a collector may end by, besides what it states: a file or device that cannot be read, memory
 # or a library that is missing. Anything else is a bug.
 _FAILURES = (OSError, MemoryError, ImportError)
-_TOLD, _FRAMES = 500, 4  # characters and frames of a bug that are told
+_TOLD, _FRAMES = 500, 4  # characters and frames of a bug that are reported
 
 
 class Stream(Protocol):
@@ -248,7 +248,7 @@ def _place(error: BaseException) -> str:
 
 
 def _text(text: str) -> str:
-    """What is told about a guest's content, which it may quote, for the host."""
+    """A message for the host about a guest's content, which it may quote."""
     return schema.escape(redact(text))
 
 

@@ -1,4 +1,4 @@
-"""libblkid: what a block device holds, told without starting a program for it."""
+"""libblkid: what a block device holds, found out without starting a program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENTRY_DETAILS = 1 << 2
 _FOUND, _NOTHING, _AMBIVALENT = 0, 1, -2
 _ONLY_IN = 2  # BLKID_FLTR_ONLYIN
 _NOT_IN = 1  # BLKID_FLTR_NOTIN
-# What libblkid looks for only where no partition lies, for which it follows the partition table.
+# What libblkid looks for only outside of partitions, for which it follows the partition table.
 _OUTSIDE_PARTITIONS = (
     *("zfs_member", "linux_raid_member", "ddf_raid_member", "isw_raid_member", "LVM2_member"),
     *("lsi_mega_raid_member", "via_raid_member", "silicon_medley_raid_member", "drbd"),

@@ -33,7 +33,7 @@ class BlockDevice:
         partition: number in the partition table; None for disks and volumes.
         start: offset on its disk or volume in bytes.
         sector_size: logical sector size in bytes.
-        members: the devices that it lies on: a partition's disk or volume, a volume's members.
+        members: the devices that it is on: a partition's disk or volume, a volume's members.
         snapshot: whether it shows an earlier state of another volume.
         probe: what blkid found, by its own names (TYPE, UUID, PART_ENTRY_TYPE ...).
     """
@@ -160,7 +160,7 @@ def volume(path: str, members: tuple[str, ...] = (), *, snapshot: bool = False) 
 
     Args:
         path: its device.
-        members: the devices it lies on.
+        members: the devices it is on.
         snapshot: whether it shows an earlier state of another volume.
 
     Raises:

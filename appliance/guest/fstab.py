@@ -120,7 +120,7 @@ def _decrypted(
 def _logical_volume(mapped: str) -> str:
     """``/dev/vg/lv`` for the device-mapper name ``vg-lv``, in which a hyphen is doubled.
 
-    A volume's name begins with no hyphen (lvm(8)), which tells ``a---b`` as ``/dev/a-/b``.
+    A volume's name begins with no hyphen (lvm(8)), so ``a---b`` is ``/dev/a-/b``.
     """
     match = _LOGICAL.fullmatch(mapped)
     names = match.groups() if match else (mapped,)

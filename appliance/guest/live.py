@@ -1,4 +1,4 @@
-"""Live media: the system that they start lies in an image file on them, such as a SquashFS."""
+"""Live media: the system that they start is in an image file on them, such as a SquashFS."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _NO_NAMES = ("", ".", "..")
 
 _Place = tuple[str | None, bool]
 """A directory below the top with a slash behind it, and whether anything is missing in it; None
-where only its resolution tells."""
+where only resolving it shows."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class LostLookups:
 
 
 class _Watch:
-    """As :meth:`Lookups.watching` tells; a class, since most files are read inside one."""
+    """As :meth:`Lookups.watching` says; a class, since most files are read inside one."""
 
     __slots__ = ("_before", "_lookups", "_mine")
 
@@ -133,7 +133,7 @@ class Lookups:
         """The path below the top to look up for this one, its directory's links resolved if known.
 
         It leads where it says unless there are more links in it, and what is missing of it is
-        noted. None where only a path's own resolution tells: one with dots, or with a slash too
+        noted. None where only resolving the path itself shows: one with dots, or with a slash too
         many.
         """
         directory, _, name = path.rpartition("/")

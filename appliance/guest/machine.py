@@ -135,7 +135,7 @@ class DiskMachine:
         return [disk.path for disk in self.disks]
 
     def all_devices(self) -> list[BlockDevice]:
-        """Disks, partitions and opened volumes; what they lie on comes before them."""
+        """Disks, partitions and opened volumes; what they are on comes before them."""
         inside = {device.path for device in self._opened}
         outer = [device for device in self.partitions if device.path not in inside]
         return [*self.disks, *outer, *self._opened]
@@ -147,7 +147,7 @@ class DiskMachine:
         self.partitions = [item for item in self.partitions if item.members[0] not in members]
 
     def stack(self, path: str) -> list[str]:
-        """The devices that a device lies on, nearest first, down to whole disks."""
+        """The devices that a device is on, nearest first, down to whole disks."""
         members = {device.path: device.members for device in self.all_devices()}
         found: list[str] = []
         waiting = [path]

@@ -48,7 +48,7 @@ def create(name: str, table: str, *, read_only: bool = True) -> None:
     Args:
         name: the device's, which may hold anything.
         table: its lines, each as dmsetup(8) has it.
-        read_only: whether it can be opened for reading alone.
+        read_only: whether it can only be opened for reading.
 
     Raises:
         ToolError: device mapper refused.

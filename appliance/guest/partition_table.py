@@ -91,7 +91,7 @@ def read(read_at: Read, size: int, sector: int) -> PartitionTable:
         return PartitionTable()
     slots = list(_slots(first))
     if any(flags & 0x7F for flags, _, _, _ in slots):
-        return PartitionTable()  # a filesystem's boot sector: the kernel tells it so, too
+        return PartitionTable()  # a filesystem's boot sector: the kernel decides the same
     if any(kind == _PROTECTIVE for _, kind, _, _ in slots):
         return _gpt(read_at, size, sector) or PartitionTable()
     table = PartitionTable("dos")

@@ -94,7 +94,7 @@ class Partitioning:
             return PartitionTable()
 
     def _added(self, disk: BlockDevice, table: PartitionTable) -> list[BlockDevice]:
-        """Partitions that the kernel is told of, as it reads no GPT by its backup."""
+        """Partitions to announce to the kernel, which does not read a GPT from its backup."""
         for entry in table.entries[:_MOST]:
             try:
                 _add(disk.path, entry)

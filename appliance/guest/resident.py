@@ -1,9 +1,9 @@
-"""Programs of the appliance that are there as libraries: loaded once, then run in a forked copy.
+"""Programs of the appliance that exist as libraries: loaded once, then run in a forked copy.
 
-Starting a program is dear under emulation: the dynamic linker, the libraries' start and the
-program's own come anew, each time. A library that the agent has loaded and started, in a template
-above all, spares that. It runs in a copy of the agent, not in the agent, so that one that crashes
-or loses its way over a hostile image leaves the agent as it was.
+Starting a program is slow under emulation: the dynamic linker, the libraries' start and the
+program's own run again each time. A library that the agent has loaded and started, in a template
+above all, avoids that. It runs in a copy of the agent, so that a crash over a hostile image leaves
+the agent itself as it was.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def fork(work: Callable[[], int], descriptors: Sequence[int]) -> int:
             os.dup2(descriptor, number)
         status = work()
         _libc.fflush(None)
-    except BaseException:  # nothing of the agent's own may go on in the copy
+    except BaseException:  # none of the agent's own code may run on in the copy
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)

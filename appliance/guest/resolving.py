@@ -15,7 +15,7 @@ _RESOLVE_IN_ROOT = 0x10
 
 _open_how = struct.Struct("=QQQ")  # linux/openat2.h: flags, mode, resolve
 
-# The types told once, and no object made for each argument: collectors open a thousand files.
+# Types are set once, and no object is made for each argument: collectors open a thousand files.
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.argtypes = [ctypes.c_long, ctypes.c_int, *[ctypes.c_char_p] * 2, ctypes.c_size_t]
 _syscall.restype = ctypes.c_long

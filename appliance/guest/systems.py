@@ -115,7 +115,7 @@ def _deployed(candidate: Candidate) -> Iterator[Candidate]:
 
 
 def _holds_system(top: str, damage: list[str], *, media: bool = False) -> bool:
-    """Whether a tree is a system's; where that cannot be told, why is added to ``damage``."""
+    """Whether a tree is a system's; where that is unclear, the reason is added to ``damage``."""
     try:
         root = Root("", top)
     except OSError:

@@ -66,7 +66,7 @@ class VolumeKind(ABC):
         volumes: every volume of this kind found so far, those that stayed closed included.
         members: what blkid calls the devices that such volumes consist of.
         hides_partitions: partitions seen on a disk that is a member are the volume's own.
-        instead_of_partitions: the disks are told by their content, and the kernel mistakes pieces
+        instead_of_partitions: the disks are known by their content, and the kernel mistakes pieces
             of volumes for partitions. Such a kind goes first, and once, over all disks with their
             partitions.
     """
@@ -90,7 +90,7 @@ class VolumeKind(ABC):
 
     @abstractmethod
     def open(self, fresh: Sequence[BlockDevice]) -> None:
-        """Open what lies on devices that were not there before, and list it in ``volumes``.
+        """Open what is on devices that were not there before, and list it in ``volumes``.
 
         Args:
             fresh: those that it takes, probed; one at least.

@@ -1,4 +1,4 @@
-"""What lies on the disks, layer on layer: volumes of every kind, and partitions in them."""
+"""What is on the disks, layer on layer: volumes of every kind, and partitions in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleetscan.appliance.guest import disks, mapping
 from fleetscan.appliance.guest.disks import BlockDevice
 from fleetscan.appliance.guest.volume import Volume, VolumeKind
 
-_MOST_LAYERS = 8  # deeper than anybody builds; an image may try to go on for ever
+_MOST_LAYERS = 8  # deeper than anybody builds; an image may try to nest for ever
 
 
 class VolumeLayers:
@@ -39,7 +39,7 @@ class VolumeLayers:
         return [volume for kind in self._kinds for volume in kind.volumes]
 
     def open(self, devices: Sequence[BlockDevice]) -> None:
-        """Open all that lies on probed devices."""
+        """Open all that is on probed devices."""
         fresh = list(devices)
         first = [kind for kind in self._kinds if kind.instead_of_partitions]
         fresh += self._keep([*self._opened(first, fresh)])

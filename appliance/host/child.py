@@ -1,9 +1,9 @@
 """A process of our own with a hard memory limit, which may die of what guests wrote.
 
-What guests choose decides how much memory SQL over their rows takes, and no library keeps to a
-limit in all of its code. So such work runs in a child: what it cannot do costs what was asked of
-it, and its parent goes on. The parent trusts no byte of the child's: answers are bytes of bounded
-length, which the caller checks, and texts.
+What guests choose decides how much memory SQL over their rows takes, and no library honours a
+limit in all of its code. So such work runs in a child: a failure costs only what was asked of
+it, and its parent continues. The parent trusts nothing that the child sends: answers are texts and
+bytes of bounded length, which the caller checks.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ class Child:
 
 
 def _failure(content: bytes) -> FleetscanError:
-    """The error that the child told of: one of ours, or any."""
+    """The error that the child reported: one of ours, or any."""
     told = json.loads(content)
     kind = getattr(errors, str(told["kind"]), None)
     if not (isinstance(kind, type) and issubclass(kind, FleetscanError)):
@@ -259,7 +259,7 @@ def note(doing: str) -> None:
 
 
 class _Pipe:
-    out: int | None = None  # set in the child alone
+    out: int | None = None  # set only in the child
 
 
 def serve(module: str, memory: int) -> None:

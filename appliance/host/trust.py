@@ -1,4 +1,4 @@
-"""Whether others than we could have changed what lies in a directory.
+"""Whether others than we could have changed what is in a directory.
 
 Others are all users but us and root. A directory is ours alone when nobody else could have put,
 replaced or changed anything on the way to it: each directory and link that its path leads through

@@ -127,7 +127,7 @@ def check(
 
 
 def _status(results: Results, fail_on: Severity | None, fail_over: float | None) -> int:
-    """How check ends; what had no verdict is told on standard error."""
+    """How check ends; what had no verdict is reported on standard error."""
     machines = len(results.table.column("machine_id").unique())
     unjudged, broken = results.unjudged(), results.broken()
     if unjudged:
@@ -153,7 +153,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _run_id(facts: Path, run: str | None) -> str:
-    """The run that is asked for, once its facts are at hand."""
+    """The run that is asked for, once its facts are available."""
     from fleetscan.scanner.store import mirror
     from fleetscan.scanner.store.runs import Store
 
@@ -276,7 +276,7 @@ def _say_when_unchecked(facts: Path, run_id: str) -> None:
 
 
 def _permissions(mode: str | None) -> int:
-    """What a report's file may be done with, and by whom; it tells of weaknesses."""
+    """What a report's file may be done with, and by whom; it names weaknesses."""
     if mode is None:
         return 0o640 & ~writing.umask()
     if not re.fullmatch("0?[0-7]{3}", mode):

@@ -87,7 +87,7 @@ def inspect(
         layers.require(options.appliance.confinement)
         require_programs_and_memory()
         built.find()
-    # Rows lie on disk meanwhile: a machine may have millions of files.
+    # Rows are kept on disk meanwhile: a machine may have millions of files.
     with scratch_directory("inspect") as folder:
         staged = _inspect(folder, disks or [], disk_format, directory, options)
         (_print_json if output_format is output.Output.JSON else _print_text)(staged)

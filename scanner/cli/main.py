@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error.__context__, BrokenPipeError):  # click makes it a failure
             return _broken_pipe()
         raise
-    except OSError as error:  # the host's trouble wherever it is met: a full disk, no permission
+    except OSError as error:  # a problem of the host: a full disk, no permission
         where = f"{error.filename}: " if error.filename else ""
         output.error(f"{where}{error.strerror or error}", ADVICE.get(error.errno or 0, ""))
         output.trace(error)

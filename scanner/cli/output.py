@@ -59,7 +59,7 @@ def configure(verbose: int) -> int:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     root = logging.getLogger()
     root.handlers = [_StderrHandler()]
-    root.setLevel(logging.WARNING)  # of libraries, warnings alone
+    root.setLevel(logging.WARNING)  # of libraries, only warnings
     for name in (
         "fleetscan.scanner",
         "fleetscan.appliance",

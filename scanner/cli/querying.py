@@ -162,7 +162,7 @@ _RUNS_EXAMPLES = examples(
 
 
 class RunsAction(enum.StrEnum):
-    """What ``runs`` does besides listing them."""
+    """What ``runs`` does other than listing them."""
 
     VERIFY = "verify"
 

@@ -1,6 +1,6 @@
 """Resuming a run: what its plan says, and what the command line must say again.
 
-A plan lies in the facts directory, and says what is scanned and how. It opens no door: keys, the
+A plan is kept in the facts directory, and says what is scanned and how. It opens no door: keys, the
 commands that print them and the directories that links and backing files may lead to are named on
 the command line again, or the run is not resumed.
 """
@@ -122,7 +122,7 @@ def _check_counted(run_id: str, one: OptionField, planned: object, given: Sequen
 
 
 def leave(run: Run, machines: Sequence[Machine], given: Given) -> None:
-    """Say how an unfinished run goes on; one without any finished machine is not worth it.
+    """Say how to resume an unfinished run; one without any finished machine is not worth it.
 
     Raises:
         StoreError: another process took the run over, or it could not be removed.

@@ -80,7 +80,7 @@ def scan(
     options: ScanOptions,
     rescan: Annotated[
         bool,
-        typer.Option("--rescan", help="Scan unchanged machines as well."),
+        typer.Option("--rescan", help="Also scan unchanged machines."),
     ] = False,
     resume: Annotated[
         str | None,
@@ -256,7 +256,7 @@ def _scanned(
     *,
     quiet: bool,
 ) -> FleetSummary:
-    """Scan a run's machines; how a run goes on that is not finished then is printed."""
+    """Scan a run's machines; if it is not finished then, print how to resume it."""
     from fleetscan.scanner.fleet import scan_fleet
     from fleetscan.scanner.progress import FleetProgress
 

@@ -18,7 +18,7 @@ from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.tables import load_tables
 from fleetscan.scanner.tables.directory_usage.spec import DirectoryUsage
 
-# More directories, and more bytes of their paths, are not told apart, but counted at their parent.
+# More directories, and more bytes of their paths, are not counted apart, but at their parent.
 _DIRECTORIES, _DIRECTORY_BYTES = 100_000, 32 << 20
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 10_000, 8 << 20
 _LINKED = 1_000_000  # files with several names that are remembered: some 100 MiB
@@ -26,7 +26,7 @@ _LINK_BYTES = 16  # of what is remembered of one, however long its device's name
 _MAX = 2**64 - 1
 _DIRECTORY, _ONE, _NOTHING = pa.scalar("directory"), pa.scalar(1), pa.scalar(0, pa.uint64())
 
-_Column: TypeAlias = Any  # Arrow's stubs do not tell what its functions make of a column
+_Column: TypeAlias = Any  # Arrow's stubs do not say what its functions return
 _Columns: TypeAlias = dict[str, _Column]
 
 
@@ -57,7 +57,7 @@ class DirectoryUsages:
     """Adds up one root's files.
 
     Args:
-        depth: how deep directories are told apart; 0 for the whole tree alone.
+        depth: how deep directories are counted apart; 0 for only the whole tree.
     """
 
     def __init__(self, depth: int) -> None:
@@ -163,7 +163,7 @@ class DirectoryUsages:
 
 
 def _summable(sizes: _Column) -> _Column:
-    """Numbers of a type that their sum does not overflow: Arrow's uint64 begins anew at 0."""
+    """Numbers of a type that their sum does not overflow: Arrow's uint64 wraps around to 0."""
     if (pc.max(sizes).as_py() or 0) * len(sizes) <= _MAX:
         return sizes
     return sizes.cast(pa.decimal128(38))

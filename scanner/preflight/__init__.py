@@ -102,8 +102,8 @@ def _examine_layer(
 def referred_files(disk: Disk, beside: Beside | None = None) -> tuple[str, ...]:
     """The files, symbolic links resolved, that a sound image names: backing file and extents.
 
-    For sources that must tell images from the files below them. Reads headers alone; whether the
-    image passes preflight is for :func:`examine` to say.
+    For sources, which must distinguish images from the files below them. Reads only headers;
+    whether the image passes preflight is for :func:`examine` to say.
 
     Args:
         disk: the image.
@@ -135,12 +135,12 @@ def referred_files(disk: Disk, beside: Beside | None = None) -> tuple[str, ...]:
 def _with_extents(
     found: Examined, name: str, allowed: Sequence[str], policy: DiskPolicy, until: float
 ) -> Examined:
-    """The same with the files that its disk lies in looked at as well.
+    """The same, after examining the files that its disk is in.
 
     Args:
         found: an image file.
         name: how it was named, for relative names in it.
-        allowed: where the files may lie.
+        allowed: where the files may be.
         policy: for the files.
         until: ``time.monotonic()`` at which the disk is given up.
     """
@@ -218,7 +218,7 @@ def _plan(chain: Sequence[Examined]) -> DiskPlan:
     top = chain[0]
     layers = tuple(found.layer for found in chain)
     steady = not any(found.in_use or found.is_device for found in chain)
-    # The disk's beginning lies in the first layer that has it.
+    # The disk's beginning is in the first layer that has it.
     sector_sizes = (found.sector_size for found in chain if found.sector_size is not None)
     return DiskPlan(
         layers=layers,

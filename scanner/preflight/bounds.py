@@ -18,7 +18,7 @@ def resolved(path: str) -> str:
     in a row, for each of the files that somebody made of them, and then raise RecursionError.
 
     Raises:
-        PreflightError: it is no path, or has too many links.
+        PreflightError: it is not a path, or has too many links.
     """
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -54,7 +54,7 @@ def referred_name(reference: bytes, image: str, shown: str, role: str) -> str:
         role: what the name is for, such as "backing file".
 
     Raises:
-        PreflightError: the name is no plain path.
+        PreflightError: the name is not a plain path.
     """
     # QEMU's own rule: what has a colon before its first slash is a protocol ("json:", "nbd:").
     if b":" in reference.split(b"/", 1)[0]:

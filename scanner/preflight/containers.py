@@ -1,9 +1,9 @@
 """Files that hold a disk in a way that nothing here reads: compressed, archived, acquired.
 
-Read as raw they would end as "no operating system found". They are told by their first bytes, or
-the trailer of an Apple image, and by what those must agree with; and only where no boot sector or
-partition table says that the file is a disk as it stands. A guest can write such bytes into its
-own raw disk: its machine then fails, and says so.
+Read as raw they would end as "no operating system found". They are
+recognised by their first bytes, or the trailer of an Apple image, and by what those must agree
+with; and only where no boot sector or partition table says that the file is a raw disk. A guest can
+write such bytes into its own raw disk: its machine then fails, and the error says why.
 
 Signatures: gzip RFC 1952; zstd RFC 8878; xz "The .xz File Format" 1.2.1; bzip2, 7z, lzip, lzop, LZ4
 and Z by their own descriptions; zip PKWARE's APPNOTE 6.3.10; RAR "RAR 5.0 archive format"; tar

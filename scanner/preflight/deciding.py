@@ -21,9 +21,9 @@ FORMATS = tuple(name for name, known in load_formats().items() if isinstance(kno
 ARCHIVE_SUFFIX = ".ova"
 """Suffix, in lower case, of archives that hold the disks of a machine."""
 
-_ARCHIVE = "ova"  # an archive itself is no image, its members are
+_ARCHIVE = "ova"  # an archive itself is not an image, its members are
 _DISCS = (".iso",)  # put in a drive; hybrid ones are plain disks too
-_ANY = (".img", ".dd", *_DISCS)  # the content tells
+_ANY = (".img", ".dd", *_DISCS)  # the content decides
 
 _CLAIMS = {suffix: name for name, known in load_formats().items() for suffix in known.suffixes} | {
     ARCHIVE_SUFFIX: _ARCHIVE
@@ -109,7 +109,7 @@ def decide_format(stated: str | None, path: str, read: Read, file_size: int) -> 
 
 
 def is_certain(stated: str | None, path: str, decided: str) -> bool:
-    """Whether more than a header speaks for a format: a statement, or the file's name as well.
+    """Whether more than a header speaks for a format: a statement, or also the file's name.
 
     A header alone may be a guest's, written into its own raw disk (CVE-2010-3851). It may say what
     that guest's disk is, as the rest of the disk does, but not which other files belong to it.

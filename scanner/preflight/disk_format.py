@@ -1,4 +1,4 @@
-"""What a disk image format is to preflight: how it is told, and what its files say of themselves.
+"""What preflight knows of a disk image format: how to recognise it, and what its files state.
 
 Each module of ``formats/`` has one, as ``FORMAT``, and is found by being there.
 """
@@ -16,7 +16,7 @@ Compared = list[tuple[str, object, object]]
 
 
 class KnownFormat:
-    """A format that files are told to have, whether it can be opened or not.
+    """A format that is recognised, whether it can be opened or not.
 
     Attributes:
         name: what people call it.

@@ -174,7 +174,7 @@ class Malformed:
 
 @dataclass(frozen=True)
 class NumberTable:
-    """Where a table of numbers lies in a file.
+    """Where a table of numbers is in a file.
 
     Attributes:
         offset: in bytes.
@@ -191,7 +191,7 @@ class NumberTable:
 
 @dataclass(frozen=True)
 class Blocks:
-    """What a table says of where the blocks of a disk lie.
+    """Where a table says that the blocks of a disk are.
 
     Attributes:
         first: the first entry; None when it says that the block is not stored.
@@ -219,7 +219,7 @@ def read_blocks(
         absent: entries that mean "not stored here".
         malformed: for messages.
         deadline: ``time.monotonic()`` at which it is given up.
-        taken: positions where tables lie, and so no blocks.
+        taken: positions of tables, where no block may be.
 
     Raises:
         PreflightError: as :func:`table_pieces`, or a block lies where a table does.
@@ -287,7 +287,7 @@ def words(data: bytes, word: Word, order: ByteOrder) -> array.array[int]:
 
 
 def check_end(end: int, file_size: int) -> None:
-    """Make sure that the last block of an image lies within its file.
+    """Make sure that the last block of an image is within its file.
 
     Raises:
         PreflightError: it does not.

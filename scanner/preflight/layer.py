@@ -1,4 +1,4 @@
-"""One file of a disk: looked at, its format decided and its metadata read."""
+"""One file of a disk: examined, its format decided and its metadata read."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _look(
         certain = is_certain(stated, member or path, chosen)
         image = _read(chosen, read, length, deadline, certain=certain)
     except PreflightError as error:
-        # Neither is what took too long for this host, nor a device, whose times tell nothing.
+        # Not for a timeout on this host, nor for a device, whose times mean nothing.
         if time.monotonic() <= deadline and stat.S_ISREG(status.st_mode) and not in_use:
             times = (status.st_mtime_ns, status.st_ctime_ns)
             error.identity = identity_of([(path, status.st_ino, size, *times)])
@@ -205,7 +205,7 @@ def _confirmed(fd: int, found: Examined, policy: DiskPolicy) -> Examined:
 # Any: values are whatever qemu-img says of a hostile image.
 def _agreed(image_format: str, image: Image, info: Mapping[str, Any]) -> Image:
     if info.get("virtual-size") == image.chs_size is not None:
-        # Of a vhd by some programs QEMU shows whole cylinders alone, as those programs do.
+        # QEMU shows only whole cylinders of a vhd by some programs, as those programs do.
         image = replace(image, virtual_size=image.chs_size)
     pairs: list[tuple[str, object, object]] = [
         ("virtual size", image.virtual_size, info.get("virtual-size"))

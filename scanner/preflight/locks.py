@@ -28,7 +28,7 @@ def has_lock_folder(path: str) -> bool:
 def is_written(fd: int) -> bool:
     """Whether another process holds a file's locks for writing, or has a device for its own.
 
-    False as well where the filesystem knows no such locks.
+    Also False where the filesystem has no such locks.
     """
     request = _FLOCK.pack(
         fcntl.F_WRLCK, os.SEEK_SET, _PERMISSION_BASE + _WRITE, _RESIZE - _WRITE + 1, 0
@@ -45,7 +45,7 @@ def _is_claimed(fd: int) -> bool:
     if not stat.S_ISBLK(os.fstat(fd).st_mode):
         return False
     try:
-        # O_EXCL without O_CREAT: for block devices alone, fails while one is in use (open(2)).
+        # O_EXCL without O_CREAT: only for block devices, fails while one is in use (open(2)).
         os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_EXCL))
     except OSError:
         return True

@@ -1,7 +1,7 @@
 """Images that QEMU does not read by itself, shown to it as sparse vmdk files.
 
 QEMU reads no vhd, vhdx or vdi that adds to a parent. It does read a sparse vmdk on top of another,
-and such a file is little more than a table that says where each piece of a disk lies, by the
+and such a file is little more than a table that says where each piece of a disk is, by the
 sector. So of every image of a differencing chain the table is made here (:func:`head`) and put
 before the image's own file, which stays as it is; QEMU joins the two.
 

@@ -1,4 +1,4 @@
-"""The images that differencing images add to: found by name or identity, and told by identity."""
+"""The parents of differencing images: found by name or identity, and verified by identity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleetscan.scanner.preflight import bounds
 from fleetscan.scanner.preflight.image import Parent
 
 _ROLE = "parent"
-_MOST_CANDIDATES = 1000  # files of one folder that are looked into for an identity
+_MOST_CANDIDATES = 1000  # files of one folder that are searched for an identity
 
 Identify = Callable[[str], bytes | None]
 """The identity of the image with this path; None when there is none that can be read."""
@@ -31,8 +31,8 @@ def find(parent: Parent, image: str, shown: str, allowed: Sequence[str], identif
         parent: what the image says of it.
         image: the image, as it was named.
         shown: the same for messages.
-        allowed: directories below which it may lie, links resolved.
-        identify: tells the identity of an image.
+        allowed: directories below which it may be, links resolved.
+        identify: returns the identity of an image.
 
     Raises:
         PreflightError: it is not there, is another image than it was, or lies out of bounds.
@@ -65,7 +65,7 @@ def find(parent: Parent, image: str, shown: str, allowed: Sequence[str], identif
 
 
 class Beside:
-    """Which images lie in a folder, by their identities; each folder is looked into once."""
+    """The images in a folder, by their identities; each folder is read once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[bytes, str]] = {}

@@ -1,4 +1,4 @@
-"""What preflight decides of a disk, and what it was told to allow."""
+"""What preflight decides about a disk, and what it may allow."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DiskPolicy:
     """What a disk may refer to.
 
     Attributes:
-        allowed_directories: where backing files may lie, besides the top image's own directory.
+        allowed_directories: where backing files may be, besides the top image's own directory.
         max_depth: most layers of a backing chain, the top one included.
         limits: for helpers that read the image.
         live: images in use by a running guest are read, and said to be so, instead of refused.
@@ -124,7 +124,7 @@ class DiskPlan:
         sector_size: logical sector size that a guest is to see, in bytes.
         snapshots: the top layer's internal snapshots.
         mark: what the top layer is marked as.
-        identity: SHA-256 over what tells each layer's content apart, in hex; None when nothing
+        identity: SHA-256 over what identifies each layer's content, in hex; None when nothing
             does, as a block device's times do not follow its content, nor a running guest's.
         in_use: a running guest may be writing to it; only ever true under ``DiskPolicy.live``.
     """
@@ -233,7 +233,7 @@ def open_layer(layer: DiskLayer, *, live: bool = False) -> int:
 
 
 def identity_of(files: Sequence[tuple[str, int, int, int, int]]) -> str:
-    """SHA-256 over what tells the content of a chain's files apart, in hex.
+    """SHA-256 over what identifies the content of a chain's files, in hex.
 
     The device number stays out: it changes with reboots and mounts where the file does not. So do
     the folders above the chain, as another mount point is no change.
@@ -251,7 +251,7 @@ def identity_of(files: Sequence[tuple[str, int, int, int, int]]) -> str:
 
 
 def identity_of_token(token: str) -> str:
-    """The same of a token that an inventory gives, which alone decides then."""
+    """The same for a token that an inventory gives; then only the token decides."""
     return f"token-{hashlib.sha256(os.fsencode(token)).hexdigest()}"
 
 

@@ -29,15 +29,15 @@ _PIECE_BYTES = 1 << 20
 _EMPTY_BLOCKS_TRIED = 64
 _MOST_TABLES = 1 << 20  # whose places are remembered, in 64 MiB; 512 TiB have as many
 _WHOLE_BYTES = 1 << 20
-"""How much of the L2 tables is read whole where nothing speaks against the image: those of a disk's
-first 8 GiB in clusters of 64 KiB. Of those behind it, up to half a terabyte, the beginning is: a
-table that is none shows there, and of a few wrong entries the filesystem that lies there tells."""
+"""How much of the L2 tables is read whole where nothing suggests damage: those of a disk's first
+8 GiB in clusters of 64 KiB. Of later ones, up to half a terabyte, only the beginning is read: it
+shows what is not a table, and the filesystem there notices a few wrong entries."""
 _HEAD_BYTES, _MOST_HEADS = 512, 1024
 
 
 @dataclass(frozen=True)
 class Qcow2Tables:
-    """Where an image's tables lie, and what describes them; in bytes.
+    """Where an image's tables are, and what describes them; in bytes.
 
     Attributes:
         cluster_bits: 2 to the power of this is the cluster size.
@@ -69,18 +69,18 @@ class Qcow2Tables:
 
 
 def check(read: Read, file_size: int, tables: Qcow2Tables, *, seconds: float) -> None:
-    """Make sure that no cluster lies beyond the file's end, and none where a table lies.
+    """Check that no cluster is beyond the file's end or in the place of a table.
 
-    The refcounts say which clusters of the file are used, so the last of them that is not zero
-    answers for all in two reads, and of the L2 tables only so much is read that one that is none
-    shows: 15 ms, whatever the image's size. Where they speak against the file (which a crashed
-    guest's leaked clusters do as well) or are marked stale, all L2 tables are read: 0.2 s for each
-    100 GB allocated.
+    The refcounts say which clusters of the file are used, so reading the last that is not zero
+    takes two reads and covers all clusters. Of the L2 tables only enough is read to notice what is
+    not a table: 15 ms, whatever the image's size. If the refcounts contradict the file (a crashed
+    guest's leaked clusters make them do so too) or are marked stale, all L2 tables are read: 0.2 s
+    for each 100 GB allocated.
 
     Args:
         read: reads the file.
         file_size: in bytes.
-        tables: where they lie.
+        tables: where they are.
         seconds: time by the clock after which the L2 tables' check is given up.
 
     Raises:

@@ -44,7 +44,7 @@ def image_info(
 
     Raises:
         UnreplayedLogError: its log must be replayed before it can be read.
-        PreflightError: qemu-img refuses the image, or did not keep to its limits.
+        PreflightError: qemu-img refuses the image, or exceeded its limits.
     """
     command = info_command(fd, driver, start, length)
     try:
@@ -78,7 +78,7 @@ def replay_log(fd: int, limits: QemuImgLimits, start: int, length: int, overlay:
             file it holds what the file would be.
 
     Raises:
-        PreflightError: qemu-img cannot replay it, or did not keep to its limits.
+        PreflightError: qemu-img cannot replay it, or exceeded its limits.
     """
     top, sectors = f"/proc/self/fd/{overlay}", -(-length // SECTOR)
     part = f"file.backing.driver=raw,file.backing.offset={start},file.backing.read-only=on"

@@ -13,7 +13,7 @@ from fleetscan.scanner.disk import Disk
 from fleetscan.scanner.sources.volume_keys import KeySource
 
 Why = Literal["base", "extent", "alias", "bundle", "unlisted"]
-"""Why a file is no machine of its own: see the table ``left_out``."""
+"""Why a file is not a machine of its own: see the table ``left_out``."""
 
 Bases = Literal["leave", "scan"]
 """What becomes of the files that other images are based on."""
@@ -31,7 +31,7 @@ class SourceOptions:
         include: shell patterns; when there are any, only machines whose id matches one are kept.
         exclude: shell patterns; machines whose id matches one are left out.
         bases: whether an image that others of its folder are based on is a machine as well.
-        allowed_directories: absolute; where symbolic links may lead and backing files may lie,
+        allowed_directories: absolute; where symbolic links may lead and backing files may be,
             besides the source and the image's own folder.
         live: images in use are read.
         key_commands: inventories may name commands that print keys.
@@ -65,7 +65,7 @@ class SourceOptions:
         flag="--allow-dir",
         metavar="DIR",
         read=_absolute,
-        help="A directory where backing files may lie besides their image's own, and where links "
+        help="A directory where backing files may be, besides their image's own, and where links "
         "in a source may lead; may be repeated.",
     )
     live: bool = option(
@@ -94,7 +94,7 @@ def _matches(machine_id: str, patterns: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file of a scanned folder that is no machine of its own.
+    """A file of a scanned folder that is not a machine of its own.
 
     Attributes:
         path: the file, as the folder's listing found it.

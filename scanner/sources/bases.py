@@ -1,9 +1,9 @@
-"""Files that belong to another image of their folder, and so are no machines of their own.
+"""Files that belong to another image in their folder, and so are not machines of their own.
 
 What is left out is seen by nobody unless the image that it belongs to shows it. So it takes that
 image's word, and the word of one that is worth it:
 
-* It lies in the same folder, links resolved: who may put a file there may replace its neighbours.
+* It is in the same folder, links resolved: who may put a file there may replace its neighbours.
 * Its suffix states a format in which nothing but the host writes the header, and the header agrees.
   A raw disk (``.img``, ``.raw``, a vmdk's ``-flat`` file) begins with what its guest wrote.
 * It is no other image's base or extent itself.
@@ -33,7 +33,7 @@ _EXTENT = ".vmdk"
 def left_out(
     images: Mapping[str, str], policy: DiskPolicy, bases: Bases
 ) -> dict[str, tuple[LeftOut, ...]]:
-    """The files that are no machines of their own, by the image that uses them.
+    """The files that are not machines of their own, by the image that uses them.
 
     Args:
         images: paths as they were found, by the same with links resolved.
@@ -62,7 +62,7 @@ def left_out(
 
 
 def _neighbours(path: str, real: str, images: Mapping[str, str], beside: Beside) -> tuple[str, ...]:
-    """The images of its own folder that an image refers to, when its word is worth something."""
+    """The images of its own folder that an image refers to, when the image can be trusted."""
     if Path(real).suffix.lower() not in _REFERRING:
         return ()
     folder = os.path.dirname(real)  # noqa: PTH120 - as the names are: text
@@ -91,7 +91,7 @@ def _below(
 
 
 def _vouched_by(top: str, images: Mapping[str, str], policy: DiskPolicy) -> dict[str, Why]:
-    """What an image that passes preflight is made of, as far as it lies beside it."""
+    """What an image that passes preflight is made of, as far as it is beside it."""
     folder = os.path.dirname(top)  # noqa: PTH120 - as the names are: text
     return {
         file: why

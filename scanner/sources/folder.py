@@ -4,16 +4,16 @@
 * A sub-folder that holds a file ``machine.yaml`` is one machine, whose disks that file lists in
   order (see :mod:`fleetscan.scanner.sources.machine_file`); nothing else in or below that
   sub-folder is a machine. Its id is the sub-folder's path.
-* Which files are images is told by their suffix; others are named in the debug log. An image of
+* A file is an image by its suffix; others are named in the debug log. An image of
   a format that cannot be opened yet is a machine, so that its error is seen.
 * An OVA archive is one machine with the disks that it holds.
-* A file that belongs to another image of its folder is not a machine of its own: see
+* A file that belongs to another image in its folder is not a machine of its own: see
   :mod:`fleetscan.scanner.sources.bases`.
 * A Parallels bundle, a folder of images that add to each other, is a machine with an error.
 * Symbolic links to files are followed below the folder and to directories that the user allows,
   and the machine is named by the link; a link to an image that the folder holds as well is the same
   machine, named by the image. Any other link is a machine with an error. Links to folders are not
-  followed: they lead out of the source, or in circles. A hard link cannot be told from the file
+  followed: they lead out of the source, or in circles. A hard link looks the same as the file
   that it was made of: on a host where users may make links to each other's files
   (``fs.protected_hardlinks=0``), keep their folders on filesystems of their own.
 
@@ -60,7 +60,7 @@ def folder_machines(
     Args:
         source: the folder.
         options: how it is read.
-        wanted: tells of an id whether that machine is to be scanned; what belongs to an image that
+        wanted: whether to scan the machine with an id; what belongs to an image that
             is not is left out by nobody.
     """
     return _Source(source, options, wanted).machines()

@@ -1,6 +1,6 @@
-"""Machine ids: short enough to be stored, and each of one machine alone.
+"""Machine ids: short enough to be stored, and each of only one machine.
 
-What lies in a scanned folder cannot take another machine's id. A machine that the user named keeps
+What is in a scanned folder cannot take another machine's id. A machine that the user named keeps
 its id, whatever is found. Of machines that folders' listings found under one id, none gets it: each
 is called by its absolute path, so that nobody's facts are continued under somebody else's name.
 """

@@ -18,7 +18,7 @@ command line allows it (``--allow-key-commands``)::
 
 What names the content of a machine's disks, such as the id of a snapshot or an image's checksum,
 may be given as well. The machine is not scanned again while it stays the same, whatever the paths
-are called and wherever they lie; that serves block devices and dated snapshots, too::
+are called and wherever they are; that serves block devices and dated snapshots, too::
 
       - id: db01
         disks: [/dev/vg0/db01-2026-01-31]
@@ -227,7 +227,7 @@ def parsed_yaml(text: str, path: Path, *, typed: bool = True) -> Parsed:
 
 @dataclass(frozen=True)
 class _Json:
-    """A JSON document, which is looked through for lines only when something is wrong."""
+    """A JSON document, which is searched for line numbers only when something is wrong."""
 
     text: str
     value: object

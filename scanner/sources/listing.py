@@ -1,4 +1,4 @@
-"""What lies in a scanned folder: names, kinds and links, before any file is opened."""
+"""What is in a scanned folder: names, kinds and links, before any file is opened."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _entries(path: str, owner: Folder | None, listing: FolderListing) -> list[os
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
-    except OSError:  # whatever it is, it can only be told to be unreadable
+    except OSError:  # whatever it is, it can only be reported as unreadable
         return False
 
 
@@ -175,7 +175,7 @@ def image_of(entry: os.DirEntry[str], real: str, bounds: Sequence[str]) -> Image
 
 
 def _linked(path: str, bounds: Sequence[str]) -> ImageFile | None:
-    """The image that a symbolic link leads to; nothing outside the bounds is looked at."""
+    """The image that a symbolic link leads to; nothing outside the bounds is read."""
     try:
         real = resolved(path)
     except PreflightError as error:

@@ -23,7 +23,7 @@ from fleetscan.scanner.sources.inventory import DiskEntry, parsed_yaml, validate
 from fleetscan.scanner.sources.listing import MARKER, is_below, link_error
 
 _LONGEST = 64 << 10  # bytes; a list of the most disks with names of 200 characters
-_MOST_DISKS = 256  # what the appliance tells of (scanner.inspect)
+_MOST_DISKS = 256  # what the appliance reports (scanner.inspect)
 _HINT = (
     "a machine.yaml lists disks of its own folder and nothing else; an inventory that you name "
     "yourself may give ids, keys, and disks elsewhere"

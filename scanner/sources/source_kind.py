@@ -40,7 +40,7 @@ class SourceKind(ABC):
         """Whether a text names such a source.
 
         Raises:
-            UsageError: it cannot be told.
+            UsageError: the source cannot be read.
         """
 
     @abstractmethod
@@ -70,7 +70,7 @@ def is_there(source: str) -> bool:
     """Whether a path exists.
 
     Raises:
-        UsageError: it cannot be told.
+        UsageError: the source cannot be read.
     """
     try:
         return Path(source).exists()

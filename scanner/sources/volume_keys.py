@@ -129,7 +129,7 @@ def _from_command(source: KeySource) -> bytes:
         )
     except subprocess.TimeoutExpired:
         raise KeyUnavailableError(f"the key {source} cannot be read: it took too long") from None
-    except (OSError, ValueError) as error:  # its text would tell the command
+    except (OSError, ValueError) as error:  # its text would reveal the command
         reason = error.strerror if isinstance(error, OSError) else "it is no command line"
         raise KeyUnavailableError(f"the key {source} cannot be read: {reason}") from None
     if done.returncode:

@@ -217,7 +217,7 @@ def _read_json(payload: bytes, wire_schema: pa.Schema) -> pa.RecordBatch:
 
 @functools.cache
 def _wire_schema(table: Table, exact: str | None = None) -> pa.Schema:
-    """What the parser is told to expect; all nullable, since it does not name what is missing.
+    """What the parser should expect; all nullable, since it does not name what is missing.
 
     Args:
         table: the table.
@@ -252,7 +252,7 @@ def _explain(table: Table, payload: bytes, reason: str) -> str:
 
 
 def _misfit(table: Table, payload: bytes) -> str | None:
-    """The first integer column that does not fit its type; the parser does not tell which."""
+    """The first integer column that does not fit its type; the parser does not say which."""
     integers = [column.name for column in table.columns if column.kind in _INTEGERS]
     for name in ("", *integers):
         try:

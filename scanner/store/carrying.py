@@ -1,8 +1,9 @@
-"""Facts of runs that leave: of the runs that stay, the newest that needs them takes them.
+"""Facts of runs that are deleted: the newest remaining run that needs them takes them over.
 
 A machine that does not change is scanned once, and the run that scanned it would have to stay for
-good. So its rows are copied into the newest run that points at them before it leaves, and every run
-that pointed at them points there. Rows are copied once in as many nights as runs are kept.
+ever. So before it is deleted, its rows are copied into the newest run that points at them, and
+every run that pointed at them then points there. With N runs kept, rows are copied once in N
+nights.
 
 Each run is changed by replacing its run file, newest first: parts that are new are in no run file
 until then, and a run that others point at has the rows before they do. What a crash leaves is
@@ -167,7 +168,7 @@ def _free(facts: Path, run: RunInfo, table_name: str, more: int = 0) -> Callable
 
 
 def _repointed(facts: Path, run: RunInfo, takers: _Takers) -> tuple[TableInfo, dict[str, int]]:
-    """Write a run's machines anew, pointing at the runs that take their facts."""
+    """Rewrite a run's machines, pointing at the runs that take their facts."""
     counts: Counter[str] = Counter()
     old = run.tables["machines"]
     paths = _paths(facts, run, "machines")

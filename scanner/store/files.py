@@ -94,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read what :func:`write_json` wrote; Any because JSON has no types of ours.
 
     Raises:
-        StoreError: there is no such file, or it is damaged.
+        StoreError: the file is missing or damaged.
     """
     with store_errors(f"reading {path}"):
         content = json.loads(path.read_text())
@@ -170,5 +170,5 @@ def remove_tree(path: Path) -> None:
     """
     with store_errors(f"removing {path}"):
         while path.exists():
-            with contextlib.suppress(FileNotFoundError):  # somebody else removes it as well
+            with contextlib.suppress(FileNotFoundError):  # somebody else removes it too
                 shutil.rmtree(path)

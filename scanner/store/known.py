@@ -41,7 +41,7 @@ class KnownMachines:
 def known_machines(
     facts: Path, runs: Mapping[str, RunInfo], run_id: str, wanted: Collection[str]
 ) -> Iterator[KnownMachines]:
-    """What a run says of some machines, those aside whose facts lie in a run that is not there.
+    """What a run says of some machines, except those whose facts are in a run that is missing.
 
     Args:
         facts: the store's directory.
@@ -56,7 +56,7 @@ def known_machines(
     for batch in _batches(facts, runs[run_id], "machines", None):
         rows = _aligned(batch, run_id)
         if rows is None:
-            return  # of a version whose scans tell too little
+            return  # of a version whose scans record too little
         chosen = pc.and_(
             pc.is_in(rows.column("machine_id"), value_set=pa.array(list(wanted), pa.string())),
             pc.is_in(rows.column("facts_run"), value_set=there),

@@ -1,4 +1,4 @@
-"""The names on disk: where runs, parts and staging lie below the facts directory.
+"""The names on disk: where runs, parts and staging are below the facts directory.
 
 ::
 
@@ -107,7 +107,7 @@ def _names(directory: Path) -> list[str]:
         OSError: it cannot be read.
     """
     try:
-        return os.listdir(directory)  # noqa: PTH208 - names alone
+        return os.listdir(directory)  # noqa: PTH208 - only names are needed
     except FileNotFoundError:
         return []
 
@@ -189,7 +189,7 @@ def part_names(facts: Path, table_name: str, run_id: str) -> set[str]:
 
 
 def results_folder(facts: Path, run_id: str) -> Path:
-    """Where the results of a run's checks lie: a file a pack, which comes and goes by itself."""
+    """Where the results of a run's checks are: one file a pack, replaced and deleted by itself."""
     return facts / "results" / f"{_PARTITION}{run_id}"
 
 

@@ -5,9 +5,9 @@ with the highest number counts. Whoever wants the run makes a file that must not
 number after the highest: of any number of processes that find a claim without its owner, one gets
 the run. The owner touches its file as long as it lives.
 
-On the owner's own host its process tells whether it lives, by number and start time. On others its
-claim is given up when it was not touched for a while; both times are those of the filesystem that
-holds the file, so that hosts' clocks do not matter.
+On the owner's own host, the number and start time of its process show whether it is alive. Other
+hosts give its claim up when it was not touched for a while; both times are those of the filesystem
+that holds the file, so that hosts' clocks do not matter.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Claim:
     owner: Owner | None  # None while it is written, or when a crash left it half written
 
     def is_held(self) -> bool:
-        """Whether its owner lives, as far as can be told from here."""
+        """Whether its owner is alive, as far as this host can see."""
         alive = _is_alive(self.owner) if self.owner else None
         return _is_fresh(self.path) if alive is None else alive
 
@@ -91,7 +91,7 @@ class Lease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether somebody else has the run by now, as seen at the last heartbeat."""
+        """Whether somebody else has taken the run, as seen at the last heartbeat."""
         return self._lost.is_set()
 
     def check(self) -> None:
@@ -128,7 +128,7 @@ class Lease:
                 self.check()
             except StoreError:
                 return
-            except OSError as error:  # the filesystem is away for now, or the run for good
+            except OSError as error:  # the filesystem is away for now, or the run was deleted
                 log.debug("%s: %s", self._path, error)
 
 
@@ -188,7 +188,7 @@ def refuse_held(staging: Path) -> Claim | None:
     """Make sure that nobody works on a run; the newest claim, if there is any, is returned.
 
     Raises:
-        StoreError: somebody does, or it cannot be told.
+        StoreError: somebody does, or the claim cannot be read.
     """
     newest = _newest(staging)
     if newest is not None and newest.is_held():
@@ -209,7 +209,7 @@ def _held_error(staging: Path, claim: Claim | None) -> StoreError:
 def _newest(staging: Path) -> Claim | None:
     with files.store_errors(f"reading {staging}"):
         try:
-            names = os.listdir(staging)  # noqa: PTH208 - names alone
+            names = os.listdir(staging)  # noqa: PTH208 - only names are needed
         except FileNotFoundError:
             return None
     found = [(int(match[1]), match[0]) for match in map(_CLAIM.fullmatch, names) if match]
@@ -271,7 +271,7 @@ def _state(pid: int) -> tuple[str, str]:
 
 
 def _is_alive(holder: Owner) -> bool | None:
-    """Whether an owner's process runs; None when that cannot be told from here."""
+    """Whether an owner's process runs; None when this host cannot see it."""
     if holder.kernel != _kernel():
         return None
     try:

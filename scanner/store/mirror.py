@@ -40,7 +40,7 @@ _ABANDONED_SECONDS = 7 * 24 * 3600
 
 
 def has_all(facts: Path) -> bool:
-    """Whether a facts directory holds all of its store: it is no local copy of some of it."""
+    """Whether a facts directory holds all of its store: it is not a local copy of only a part."""
     return remote_of(facts) is None
 
 

@@ -218,6 +218,6 @@ def count_values(path: Path, column: str) -> dict[str, int]:
         StoreError: the part is missing or damaged.
     """
     with files.store_errors(f"reading {path}"):
-        # Not partitioning: the directory's "run=" is no column of the file.
+        # Not partitioning: the directory's "run=" is not a column of the file.
         values = _read_table(str(path), columns=[column], partitioning=None).column(column)
         return {pair["values"]: pair["counts"] for pair in values.value_counts().to_pylist()}

@@ -143,7 +143,7 @@ class Run:
         """A finished machine's rows and summary; None when it is not finished.
 
         Raises:
-            StoreError: it cannot be told.
+            StoreError: the run cannot be read.
         """
         return staged_machine(self._machines, machine_id)
 
@@ -151,7 +151,7 @@ class Run:
         """Whether a machine need not be scanned any more.
 
         Raises:
-            StoreError: it cannot be told.
+            StoreError: the run cannot be read.
         """
         return self.staged(machine_id) is not None or machine_id in self._unchanged_commits()
 
@@ -159,7 +159,7 @@ class Run:
         """The machines that are finished, sorted.
 
         Raises:
-            StoreError: it cannot be told.
+            StoreError: the run cannot be read.
         """
         commits = self._commits()
         return [machine_id for machine_id in self.machine_ids if machine_id in commits]
@@ -187,7 +187,7 @@ class Run:
         """The earlier runs that hold facts of this one's machines.
 
         Raises:
-            StoreError: it cannot be told.
+            StoreError: the run cannot be read.
         """
         path = self._staging / _NEEDS
         if not path.exists():

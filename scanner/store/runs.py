@@ -212,7 +212,7 @@ class Store:
         """Delete all but the newest visible runs, and those that an unfinished one needs.
 
         Facts of a deleted run that others need go to the newest of them. What a crash left of
-        deleted, abandoned or finished runs goes as well.
+        deleted, abandoned or finished runs is deleted too.
 
         Args:
             keep: number of runs to keep, at least 1.
@@ -244,7 +244,7 @@ class Store:
         for run_id in sorted(run_ids, reverse=True):  # newest first: it may need an older one
             with (
                 files.store_errors(f"deleting run {run_id}"),
-                contextlib.suppress(FileNotFoundError),  # somebody else deletes it as well
+                contextlib.suppress(FileNotFoundError),  # somebody else deletes it too
             ):
                 visible = layout.run_file(self.path, run_id)
                 visible.rename(layout.hidden_run_file(self.path, run_id))

@@ -1,6 +1,6 @@
 """Where checked rows go: one machine's directory until its batch is complete, or memory.
 
-A machine's rows lie in ``<staging>/machines/<name>/``, one Arrow IPC stream a table, beside
+A machine's rows are in ``<staging>/machines/<name>/``, one Arrow IPC stream a table, beside
 ``summary.json``. The directory has another name until it is complete.
 """
 
@@ -123,7 +123,7 @@ class MachineWriter:
             self._close()
             content = {
                 "machine_id": self.machine_id,
-                "commit": secrets.token_hex(8),  # tells a machine from its earlier self
+                "commit": secrets.token_hex(8),  # distinguishes a machine from its earlier scan
                 "rows": self._rows,
                 "bytes": {name: self._size(name) for name in self._rows},
                 "summary": dict(summary),
@@ -200,7 +200,7 @@ def staged_machine(machines: Path, machine_id: str) -> StagedMachine | None:
     """A finished machine, or None when it is not finished or was torn by a power failure.
 
     Raises:
-        StoreError: it cannot be told which.
+        StoreError: the run cannot be read.
     """
     directory = machines / directory_name(machine_id)
     with files.store_errors(f"reading {directory}"):

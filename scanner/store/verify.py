@@ -95,7 +95,7 @@ def _measured(path: Path) -> PartFile:
 
 
 def _differences(said: PartFile, found: PartFile) -> Iterator[str]:
-    """In what a part is not what the run file says, as far as that says it."""
+    """How a part differs from what the run file says about it."""
     for name in ("bytes", "rows", "sha256"):
         wanted, is_now = getattr(said, name), getattr(found, name)
         if wanted is not None and wanted != is_now:

@@ -55,7 +55,7 @@ def connect(
     Args:
         facts_dir: the store's directory.
         run_id: the run; None for the newest visible one.
-        history: make the same views over every visible run as well, in the schema ``history``,
+        history: also make the same views over every visible run, in the schema ``history``,
             and the derived tables.
         past: whether ``history`` shows all runs, or this one alone, where others are not at hand.
         memory_limit: the most memory DuckDB uses before it spills to temporary files, such as

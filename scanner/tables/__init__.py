@@ -47,7 +47,7 @@ def load_collector(name: str) -> Callable[[Any], Iterator[object]]:
 def warm_up_collector(name: str) -> None:
     """Import a guest table's collector and do what its ``warm_up``, if it has one, does.
 
-    For what is dear and the same for every machine: it is done once, before the template is made.
+    For work that is slow and the same for every machine: done once, before the template is made.
     """
     load_collector(name)
     module = importlib.import_module(f"fleetscan.scanner.tables.{name}.collect")

@@ -1,6 +1,6 @@
 """Takes secrets out of text: passwords, tokens, keys, wherever a table, error or log quotes them.
 
-Most texts hold none, which ``sieve`` tells at little cost. A secret is found by the name that
+Most texts hold none, which ``sieve`` finds out quickly. A secret is found by the name that
 stands before it (``names``), by its own shape or the grammar around it (``shapes``), and by the
 program that it is handed to (``commands``). What is found is replaced by `MARKER`; all other text
 stays as it is, so that rules still see the rest, and that a secret stands there.

@@ -98,7 +98,7 @@ _HABITS = (
     Habit("wpa_passphrase", r"wpa_passphrase\s{1,8}(?:\"[^\"]{0,64}\"|[^\s\"]{1,64})\s{1,8}"),
     Habit("debconf* echo", r"\spassword\s{1,8}password\s{1,8}"),
     Habit("rabbitmqctl", r"\b(?:add_user|change_password)\s{1,8}[^\s-]\S{0,127}\s{1,8}"),
-    Habit(  # the first word that is no device, share or switch
+    Habit(  # the first word that is not a device, share or switch
         "net net1",
         rf"(?i:\buse\s{{1,8}}(?:(?:[a-z]:|\*|{_SHARE}|{_SWITCH})\s{{1,8}}){{1,8}}"
         r"(?![/*]|\\\\|\"\\\\|[a-z]:(?:\s|\Z)))",

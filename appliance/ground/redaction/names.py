@@ -10,7 +10,7 @@ MARKER = "[redacted]"
 """Stands in a text for a secret that was there."""
 
 _NAME_LIMIT = 128  # the end of a longer name says as much
-_GATE_LIMIT = 256  # of a value, to tell whether it is a secret
+_GATE_LIMIT = 256  # of a value, to decide whether it is a secret
 
 
 class Meaning(enum.Enum):

@@ -1,4 +1,4 @@
-"""Secrets told by what stands around them, or by their own shape, in any text.
+"""Secrets recognised by the text around them, or by their own shape.
 
 Sources: RFC 3986 (user information of a URL), RFC 7617 and RFC 6750 (Authorization headers),
 crypt(5), mount.cifs(8), dracut.cmdline(7), sshd_config(5), systemd.exec(5); the forms of tokens
@@ -43,7 +43,7 @@ _HARMLESS_VARIABLES = re.compile(
 _ASSIGNED = re.compile(r"(?<![\w.\-])(?P<name>[A-Za-z_]\w*+)[=:]")
 
 
-_GATE = 512  # characters of a value that are looked at
+_GATE = 512  # characters of a value that are read
 
 
 def named(text: str) -> Iterator[Span]:
@@ -226,7 +226,7 @@ _SHAPES = tuple(
 
 
 def shaped(text: str, lower: str) -> Iterator[Span]:
-    """Tokens, hashes and keys that can be told by themselves."""
+    """Tokens, hashes and keys that are recognisable by themselves."""
     for marks, pattern in _SHAPES:
         if any(mark in lower for mark in marks):
             group = "value" if "value" in pattern.groupindex else 0

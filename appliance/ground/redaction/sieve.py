@@ -44,7 +44,7 @@ _TOGETHER = {
     **dict.fromkeys(("akia", "asia", "aiza", "eyj", "pypi-", "-----begin"), _ANY),
     "trapconfiguration": _ANY,
 }
-"""What secrets hold that are told by their form: one of the signs, and one of what follows it."""
+"""What secrets of a known form contain: one of the signs, and one of what follows it."""
 
 _SEPARATORS = ("=", ":", " ", "\t", "\n", "\r", "<")
 """Between a name and its value, where both stand in one text."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 Span = tuple[int, int]
-"""First position of a secret, and the one behind its last."""
+"""First position of a secret, and the one after its last."""
 
 _OPENING = re.compile(r"\\{0,3}[\"']")
-# Bare words of a shell go on behind a quote, unless what the quote opened ends with it.
+# Bare words of a shell continue after a quote, unless what the quote opened ends with it.
 _BARE = re.compile(r"(?:[^\s\"']++|[\"'](?![\s,;:)}\]|]|\Z))*+")
 # Where one setting of several ends that are written without blanks between: those of a mount, of
 # a URL's query, of a connection string. A comma alone may be a part of a password.
@@ -18,7 +18,7 @@ _SETTING_LIMIT = 256  # longer than passwords; what follows a longer one is take
 
 
 def value_end(text: str, start: int, quote: str = "", known_end: int = -1) -> tuple[int, int, int]:
-    """Where a value lies that begins at a position, quotes aside, and where its word ends.
+    """The span of a value that begins at a position, without quotes, and where its word ends.
 
     Args:
         text: the text.

@@ -43,7 +43,7 @@ def names_by_id(text: str) -> dict[int, str]:
 
 
 def damage(path: str, text: str, colons: int) -> list[str]:
-    """What tells that a file is damaged as a whole: a message each.
+    """Signs that a file is damaged as a whole: one message each.
 
     Args:
         path: the file.
@@ -53,7 +53,7 @@ def damage(path: str, text: str, colons: int) -> list[str]:
     problems = []
     if "\0" in text:  # blocks that a crash left unwritten
         problems.append(f"{path}: contains NUL bytes")
-    elif _CONTROL.search(text):  # no tool writes any: other blocks lie there
+    elif _CONTROL.search(text):  # no tool writes any: other blocks are there
         problems.append(f"{path}: contains control characters")
     last = text.rpartition("\n")[2]
     if last and last.count(":") < colons:

@@ -27,7 +27,7 @@ ENDINGS = (".LOG1", ".LOG2", ".LOG")
 """What a hive's name is followed by in those of its logs, in the order that Windows tries them."""
 
 COPY_LIMIT = 128 << 20
-"""Largest hive that is copied, in bytes: the copy lies in the appliance's memory."""
+"""Largest hive that is copied, in bytes: the copy is in the appliance's memory."""
 
 LOG_LIMIT = 32 << 20
 """Bytes of a log that are read; Windows writes a hive out long before it gets there."""
@@ -174,7 +174,7 @@ def _entries(hive: int, state: Base, logs: Sequence[_Log]) -> tuple[list[_Entry]
 
 def _new_entries(state: Base, logs: Sequence[_Log]) -> tuple[list[_Entry], str]:
     ordered = sorted(logs, key=lambda log: log.base.primary)
-    if not state.valid:  # nothing tells which entries the hive has already but the latest log
+    if not state.valid:  # only the latest log shows which entries the hive already has
         ordered = ordered[-1:]
     entries: list[_Entry] = []
     note = ""

@@ -27,8 +27,8 @@ HIVE_LIMIT = 512 << 20
 VALUE_LIMIT = 1 << 16
 """Bytes kept of a value; of a longer one, its beginning."""
 
-_REPAIR_LIMIT = 96 << 20  # the copy lies in the appliance's memory
-_OUTPUT_LIMIT = 32 << 20  # as told by the child; in Python's objects it takes several times that
+_REPAIR_LIMIT = 96 << 20  # the copy is in the appliance's memory
+_OUTPUT_LIMIT = 32 << 20  # as printed by the child; in Python's objects it takes several times that
 _KEY_LIMIT = 200_000
 _CPU_SECONDS = 60
 _READING_SECONDS = 40  # of those, for keys; the rest is for telling them
@@ -105,8 +105,8 @@ def _in_child(
 ) -> tuple[list[Any] | None, list[str], bool]:
     """As :func:`read`, in a process of its own; and whether that came to its end.
 
-    The child tells each wanted key when it has it, so that what was told stays when it dies, or
-    is ended because it tells too much.
+    The child prints each wanted key when it has it, so that nothing printed is lost if it dies, or
+    is stopped because it prints too much.
     """
     output, to_parent = os.pipe()
     child = os.fork()
@@ -139,7 +139,7 @@ def _read_within(descriptor: int, limit: int) -> tuple[bytes, bool]:
 
 
 def _assembled(told: bytes) -> tuple[list[Any] | None, list[str]]:
-    """The tree and the problems that a child told, line by line; a last line without end is cut."""
+    """The tree and the problems that a child printed, one a line; a cut last line is dropped."""
     tree: list[Any] | None = None
     problems: list[str] = []
     for line in told.split(b"\n")[:-1]:
@@ -215,7 +215,7 @@ class _Reader:
         self.problems: list[str] = []
 
     def root(self) -> list[Any]:
-        """The root key alone."""
+        """Only the root key."""
         return self._key(self._hive.root())
 
     def chain(self, want: Want, *, last: bool) -> list[tuple[str, list[Any]]]:

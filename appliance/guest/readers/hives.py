@@ -65,7 +65,7 @@ class HiveKey:
 
     Attributes:
         name: its name.
-        modified: when it was last written, microseconds since 1970; None when not told.
+        modified: when it was last written, microseconds since 1970; None when not stated.
         values: its values by name.
         keys: its keys by name.
     """
@@ -186,7 +186,7 @@ class Recoveries:
         self._found: dict[str, tuple[int | None, Recovery]] = {}
 
     def find(self, path: str, hive: int) -> tuple[int | None, Recovery]:
-        """As :func:`hivelogs.recover`, once a hive; what cannot be read is told, not raised.
+        """As :func:`hivelogs.recover`, once a hive; what cannot be read is noted, not raised.
 
         Args:
             path: the hive's file.

@@ -278,7 +278,7 @@ OTHER_FILES: tuple[tuple[str, Callable[[str], Release | None]], ...] = (
     ("/.disk/info", from_disk_info),
     ("/.treeinfo", from_tree_info),
 )
-"""What tells the BSDs and installation media; the first that says something counts."""
+"""What identifies the BSDs and installation media; the first that says something counts."""
 
 
 def _first_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading many small files for one table: what cannot be read is noted, the rest goes on."""
+"""Reading many small files for one table: what cannot be read is noted, and the rest is read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reader(Problems):
 
         Args:
             path: the file.
-            rows_of: the files whose rows are all that its content tells; none when it may tell
+            rows_of: the files whose rows are all that its content gives; none when it may give
                 of more, such as where other files are.
         """
         if not self.root.lookups.lacks:
@@ -54,7 +54,7 @@ class Reader(Problems):
 
 
 def drop_ins(folders: Iterable[str], suffix: str, listdir: Callable[[str], list[str]]) -> list[str]:
-    """Files of drop-in folders in the order in which they are read: by name alone.
+    """Files of drop-in folders in the order in which they are read: only by name.
 
     A name that several folders have counts in the first of them (systemd's tmpfiles.d(5),
     sysctl.d(5) and kmod's modprobe.d(5) agree on that); it may be a link to /dev/null.

@@ -1,6 +1,6 @@
 """Accounts and groups of a Windows system, from the values of its SAM hive.
 
-Of passwords it is told only whether there is one: hashes are never decoded.
+Of passwords we report only whether there is one: hashes are never decoded.
 
 Sources of the layouts: sam.h and libsam.c of chntpw (F, V and C, of accounts), the structure
 DOMAIN_ACCOUNT_F that readers such as impacket know (the account database's F), and Microsoft's
@@ -165,7 +165,7 @@ def password_ages(sam: HiveKey) -> tuple[int | None, int | None]:
 
 
 def policy(sam: HiveKey) -> SamPolicy | None:
-    """What is asked of passwords and log-ins; None when the hive does not tell."""
+    """What is asked of passwords and log-ins; None when the hive does not say."""
     key = sam.find(_ACCOUNT)
     try:
         return SamPolicy(*_POLICY.unpack_from(key.data("F") if key else b""))

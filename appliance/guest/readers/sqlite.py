@@ -67,7 +67,7 @@ def select(root: Root, path: str, query: str, problems: Problems) -> Iterator[tu
 
 
 def _missing(stream: BinaryIO) -> int:
-    """How many bytes a database lacks of the length that its header tells."""
+    """How many bytes a database lacks of the length that its header states."""
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size or not header.startswith(MAGIC):
         return 0
@@ -84,7 +84,7 @@ def _size(root: Root, path: str) -> int:
 
 
 def _copy(root: Root, path: str, copy: Path, missing: int) -> str:
-    """Address of a copy, as long as its header tells, with its log.
+    """Address of a copy, as long as its header states, with its log.
 
     SQLite reads nothing of a file that is too short, but what is whole of one with empty pages.
 

@@ -1,7 +1,7 @@
 """bcache: a backing device that holds all of its data is read past its header.
 
 The driver itself writes to a device when it starts. It is not needed where the cache has nothing
-that the device lacks, which the device's header tells.
+that the device lacks, as the device's header says.
 
 Layout: the kernel's include/uapi/linux/bcache.h, struct cache_sb.
 """

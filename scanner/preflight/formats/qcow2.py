@@ -32,7 +32,7 @@ _EXTENSION_BACKING_FORMAT = 0xE2792ACA
 _EXTENSION_ENCRYPTION = 0x0537BE77
 
 _AES, _LUKS = 1, 2  # crypt_method
-_CRYPTO_HEADER = struct.Struct(">QQ")  # where the LUKS header lies, and its length
+_CRYPTO_HEADER = struct.Struct(">QQ")  # where the LUKS header is, and its length
 _LUKS_HEADER = struct.Struct(">6sH160x40s")  # magic, version, UUID (LUKS1 on-disk format, 2.3)
 _LUKS_MAGIC = b"LUKS\xba\xbe"
 _UUID = re.compile(r"[0-9a-fA-F-]{36}")
@@ -96,7 +96,7 @@ class Qcow2Header:
 
 class _Qcow2(DiskFormat):
     name = driver = "qcow2"
-    suffixes = (".qcow2", ".qcow")  # a .qcow may be of its first version, which the header tells
+    suffixes = (".qcow2", ".qcow")  # a .qcow may be of its first version, as the header says
     magics = ((0, MAGIC),)
 
     def read_image(self, read: Read, file_size: int, deadline: float) -> Image:

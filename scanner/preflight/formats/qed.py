@@ -1,4 +1,4 @@
-"""QEMU's enhanced disks (qed), which are told but not opened.
+"""QEMU's enhanced disks (qed), which are recognised but not opened.
 
 Layout: QEMU's docs/interop/qed_spec.rst.
 """

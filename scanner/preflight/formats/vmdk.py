@@ -1,4 +1,4 @@
-"""VMware disk images (vmdk): sparse files, and descriptors of disks that lie in several files.
+"""VMware disk images (vmdk): sparse files, and descriptors of disks in several files.
 
 Layout: VMware's "Virtual Disk Format 5.0" technical note; what QEMU makes of it: its block/vmdk.c.
 
@@ -150,7 +150,7 @@ def _header(read: Read, offset: int) -> _Header:
 
 
 def _check_grains(read: Read, file_size: int, header: _Header, deadline: float) -> int | None:
-    """Make sure that all grains lie in the file, and tell where the first lies, if plainly."""
+    """Check that all grains are in the file, and return where the first is, if it is plain."""
     count = -(-header.capacity // (header.grain * header.entries))
     directory = NumberTable(header.directory * SECTOR, count)
     compressed = bool(header.flags & _COMPRESSED)

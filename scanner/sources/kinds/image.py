@@ -10,7 +10,7 @@ from fleetscan.scanner.sources.source_kind import SourceKind, is_there
 
 
 class ImageSource(SourceKind):
-    """Whatever exists and is no other source."""
+    """Whatever exists and is not another source."""
 
     name = "image"
     form = "an image file or a block device"

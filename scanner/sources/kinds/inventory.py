@@ -15,7 +15,7 @@ class InventorySource(SourceKind):
 
     name = "inventory"
     form = "an inventory file"
-    rank = 1  # a folder may have such a name as well
+    rank = 1  # a folder may have such a name too
 
     def accepts(self, source: str) -> bool:
         """Whether its name is an inventory's."""

@@ -24,7 +24,7 @@ class List(SourceKind):
 
     name = "list"
     form = "a list of these as @FILE"
-    rank = 10  # tells itself by its mark; last, because an error names the others first
+    rank = 10  # recognised by its mark; last, because an error names the others first
     flag = "--list"
     metavar = "FILE"
     help = "Scan the images, folders and inventories that a text file lists, one a line."

@@ -17,7 +17,7 @@ def collect(root: Root) -> Iterator[AccountPolicy]:
     """One row.
 
     Raises:
-        NotApplicable: this is no Windows.
+        NotApplicable: this is not Windows.
         IncompleteError: the hive cannot be read, or has no policy; raised after the row.
     """
     if not root.windows:

@@ -19,7 +19,7 @@ def collect(root: Root) -> Iterator[AuditPolicy]:
     """One row a kind of event.
 
     Raises:
-        NotApplicable: this is no Windows.
+        NotApplicable: this is not Windows.
         IncompleteError: the hive cannot be read, or the policy in it; raised after all rows.
     """
     if not root.windows:

@@ -1,4 +1,4 @@
-"""A reader of DER, as far as certificates need it.
+"""A reader of DER, limited to what certificates need.
 
 Source: ITU-T X.690 (02/2021), sections 8 and 10. Every element is checked to lie within the one
 that holds it, and no depth is followed but what the caller asks for.

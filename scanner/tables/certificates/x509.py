@@ -203,7 +203,7 @@ def _key(element: DerElement) -> tuple[str, int | None]:
 
 
 def _extensions(fields: list[DerElement]) -> Iterator[tuple[bytes, bytes]]:
-    """Object identifier and content of the extensions that are told of."""
+    """Object identifier and content of the extensions that are reported."""
     for field in fields:
         if field.tag == _EXTENSIONS:
             for extension in field.children()[0].children():

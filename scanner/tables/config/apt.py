@@ -39,7 +39,7 @@ def one_line(text: str, malformed: list[int]) -> Iterator[Node]:
 
 
 def deb822(text: str, malformed: list[int]) -> Iterator[Node]:
-    """Sources of a ``.sources`` file; lines that go on are joined by spaces."""
+    """Sources of a ``.sources`` file; continued lines are joined by spaces."""
     source, within = 0, False
     pending: Node | None = None
     for number, line in enumerate(text.split("\n"), start=1):

@@ -1,6 +1,6 @@
 """Which files are read by which of Augeas' lenses.
 
-Left out is what other tables tell: sysctl and modprobe (kernel_settings), cron (scheduled_tasks);
+Left out is what other tables hold: sysctl and modprobe (kernel_settings), cron (scheduled_tasks);
 and what has a reader of its own here, because Augeas cannot follow it: OpenSSH's server, whose
 files depend on each other, and apt.
 """

@@ -2,7 +2,7 @@
 
 Source: sshd_config(5), ssh_config(5), strdelim and argv_split of OpenSSH 9.
 
-Shared with ``ssh_keys``: AuthorizedKeysFile says where keys lie.
+Shared with ``ssh_keys``: AuthorizedKeysFile says where keys are.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _any_matches(texts: Iterable[str], patterns: str) -> bool:
 
 
 def _matches(text: str, pattern: str) -> bool:
-    """OpenSSH's patterns: "*" and "?" alone; linear, as guests choose both."""
+    """OpenSSH's patterns: only "*" and "?"; linear, as guests choose both."""
     parts = re.sub(r"\*+", "*", pattern).split("*")
     if len(parts) == 1:
         return len(text) == len(pattern) and _alike(text, pattern)

@@ -22,7 +22,7 @@ def images(reader: Reader, store: ContainerStore) -> Iterator[ContainerImage]:
         layers = _by_id(reader, f"{path.removesuffix('-images')}-layers/layers.json")
         for image in storage.listed(reader, f"{path}/images.json"):
             identity = text(image.get("id"))
-            # The configuration lies under its digest, in a file whose name is that in Base64.
+            # The configuration is stored under its digest, in a file whose name is that in Base64.
             name = base64.b64encode(f"sha256:{identity}".encode("utf-8", "replace")).decode()
             plain = identity is not None and "/" not in identity
             config = stores.load(reader, f"{path}/{identity}/={name}") if plain else None
@@ -44,7 +44,7 @@ def _by_id(reader: Reader, path: str) -> dict[str, Mapping[str, object]]:
 
 
 def _size(layers: Mapping[str, Mapping[str, object]], layer: str | None) -> int | None:
-    """Bytes of a layer and those that it stands on; None when one of them is not told."""
+    """Bytes of a layer and those that it stands on; None when one of them is unknown."""
     total = 0
     for _ in range(_LONGEST_CHAIN):
         size = stores.count(get(layers, layer or "", "diff-size"))

@@ -27,7 +27,7 @@ _DEPTH = 32
 _FNV_START, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 
 VISITS = 100_000
-"""Most pages that are looked at in one database; a page may be linked more than once."""
+"""Most pages that are read in one database; a page may be linked more than once."""
 
 
 class BoltError(ValueError):

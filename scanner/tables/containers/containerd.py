@@ -19,7 +19,7 @@ from fleetscan.scanner.tables.containers.storage import host_mounts
 from fleetscan.scanner.tables.containers.stores import ContainerStore, get, texts
 
 DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
-"""Where it lies in a store."""
+"""Where it is in a store."""
 
 _YEAR_1 = 62_135_596_800  # seconds from the year 1 to 1970
 _USUAL = frozenset(

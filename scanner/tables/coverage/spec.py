@@ -42,7 +42,7 @@ class Coverage:
         "this root has nothing that the table describes; failed: fleetscan could not look, or not "
         "to the end."
     )
-    rows: U64 = column("Rows gathered; rows of a failed table are kept as well.")
+    rows: U64 = column("Rows gathered; rows of a failed table are kept too.")
     seconds: F64 = column("Time the collector took.", unit="seconds")
     error: str | None = column("Why the status is failed or not_applicable.")
     unread: tuple[str, ...] | None = column(

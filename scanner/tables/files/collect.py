@@ -1,6 +1,6 @@
 """Every directory entry of a root, by one walk over its tree.
 
-No cases: it tells owners, modes and times, which git does not keep.
+No cases: it lists owners, modes and times, which git does not keep.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _raise_for_missing(root: Root) -> None:
     """Report what the tree lacks.
 
     Raises:
-        UnreadError: files, by the directories that they lie below.
+        UnreadError: files, by the directories that they are below.
         OSError: names of owners or groups, and so something of every row.
     """
     for path in _NAME_FILES:

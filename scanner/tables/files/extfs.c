@@ -48,7 +48,7 @@
 #define INODE_INLINE 0x10000000
 
 #define OLD_INODE_SIZE 128
-#define INLINE_LINK 60 /* a target shorter than i_block lies there */
+#define INLINE_LINK 60 /* a target shorter than i_block is stored there */
 #define EXTENT_MAGIC 0xf30a
 #define EXTENT_DEPTH 5
 #define UNWRITTEN 32768 /* lengths above it are of extents that hold nothing */
@@ -188,7 +188,7 @@ static void read_ahead(const struct extfs *fs, uint64_t start, uint64_t size)
 
 /* -- inodes ---------------------------------------------------------------------------------- */
 
-/* The inodes of a group that are in use lie together: all are wanted, sooner or later. */
+/* The inodes of a group that are in use are together: all are wanted, sooner or later. */
 static void request_group(const struct extfs *fs, uint32_t group, const unsigned char *descriptor,
 			  uint64_t table)
 {
@@ -509,7 +509,7 @@ int extfs_target(const struct extfs *fs, uint32_t number, struct extfs_bytes *ta
 	return target->size ? 0 : -1;
 }
 
-/* Find an attribute among entries; its value lies between values and end. */
+/* Find an attribute among entries; its value is between values and end. */
 static int find_attribute(const unsigned char *entry, const unsigned char *values,
 			  const unsigned char *end, const char *name, struct extfs_bytes *value)
 {

@@ -16,7 +16,7 @@
  *
  * Rows go to standard output as newline-ended JSON. Rows of files with capabilities go to the
  * rare descriptor instead, the attribute's bytes in hexadecimal: collect.py puts them into words.
- * What could not be read is told on standard error: a count, a blank, the first path and why.
+ * What could not be read is reported on standard error: a count, a blank, the first path and why.
  */
 #define _GNU_SOURCE
 #include <dirent.h>

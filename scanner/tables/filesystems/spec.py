@@ -12,7 +12,7 @@ class FilesystemRow:
     """Filesystems and swap areas, with their usage as df in the guest would show it.
 
     A block device whose content is known but holds no files (swap, LVM physical volumes, LUKS
-    containers) has a row as well, without usage.
+    containers) has a row too, without usage.
     """
 
     device: str = column(

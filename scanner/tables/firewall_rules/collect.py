@@ -48,7 +48,7 @@ def collect(root: Root) -> Iterator[FirewallRule]:
     """One row a rule or default policy, framework by framework.
 
     Raises:
-        NotApplicable: there is no file of any of them, and this is no Windows.
+        NotApplicable: there is no file of any of them, and this is not Windows.
         UnreadError: some files could not be read or have malformed parts; raised after all rows.
         IncompleteError: files of nftables include each other without end; raised after all rows.
     """

@@ -18,7 +18,7 @@ _TARGETS: dict[str, Action] = {
     "DROP": "deny",
     "%%REJECT%%": "reject",
     "REJECT": "reject",
-    "default": "reject",  # since firewalld 1.0; before, what no rule let in was rejected as well
+    "default": "reject",  # since firewalld 1.0; before, what no rule let in was also rejected
 }
 _RICH: dict[str, Action] = {"accept": "allow", "reject": "reject", "drop": "deny", "mark": "other"}
 _ELEMENTS, _DEPTH = 20_000, 16

@@ -50,7 +50,7 @@ def rules(text: str, malformed: list[int]) -> Iterator[ParsedRule]:
 
     Args:
         text: the file.
-        malformed: gets the numbers of lines that should tell of a rule and do not.
+        malformed: gets the numbers of lines that should be a rule and are not.
     """
     for number, line in enumerate(text.split("\n"), start=1):
         if line.startswith(_MARK):

@@ -11,7 +11,7 @@ from fleetscan.scanner.tables.groups.spec import Group
 
 
 def collect(root: Root) -> Iterator[Group]:
-    """One row a local group; members that are no local accounts are given by their SID.
+    """One row a local group; members that are not local accounts are given by their SID.
 
     Raises:
         IncompleteError: the hive, an account or a group cannot be read; raised after all rows.

@@ -49,7 +49,7 @@ def _folders(name: str) -> tuple[str, ...]:
 def _unread_main_file(root: Root, parameters: list[str]) -> list[str]:
     """Add /etc/sysctl.conf to the files of a system that reads it; return it for one that does not.
 
-    systemd reads sysctl.d alone, where Debian up to 12 and Red Hat have a link to the file.
+    systemd reads only sysctl.d, where Debian up to 12 and Red Hat have a link to the file.
     """
     if not root.is_file(_SYSCTL_CONF) or _same_file(root, _SYSCTL_CONF, parameters):
         return []

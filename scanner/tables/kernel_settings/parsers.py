@@ -33,7 +33,7 @@ class SettingLine:
 def parameter_name(text: str) -> str:
     """A parameter's name with dots, whichever of its two forms was written.
 
-    The first separator tells the form; in the form with slashes a dot stands for itself, and in
+    The first separator decides the form; in the form with slashes a dot stands for itself, and in
     the result a slash does.
 
     >>> parameter_name("net/ipv4/conf/eth0.1/forwarding"), parameter_name("vm.swappiness")

@@ -23,7 +23,7 @@ class LeftOutRow:
     why: Literal["base", "extent", "alias", "bundle", "unlisted"] = column(
         "base: other images of its folder are based on it; extent: it holds a part of a disk; "
         "alias: it is another name of an image; bundle: it is part of a Parallels bundle, which "
-        "cannot be read; unlisted: it lies in or below a folder whose machine.yaml does not "
+        "cannot be read; unlisted: it is in or below a folder whose machine.yaml does not "
         "list it."
     )
     named_by: str = column(

@@ -35,7 +35,7 @@ def collect(root: Root) -> Iterator[Network]:
     """One row an interface of each file that configures one, then the resolver's.
 
     Raises:
-        NotApplicable: there is none of the files, and this is no Windows.
+        NotApplicable: there is none of the files, and this is not Windows.
         IncompleteError: a file cannot be read; raised after all rows.
     """
     reader = Reader(root)

@@ -23,7 +23,7 @@ _NONE = "0.0.0.0"  # noqa: S104 # what Windows writes for no address
 
 
 def path(reader: Reader) -> str:
-    """The hive that interfaces are told of."""
+    """The hive that describes interfaces."""
     return hives.system_hive(reader.root, "SYSTEM")
 
 

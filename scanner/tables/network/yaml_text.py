@@ -22,7 +22,7 @@ def parse(text: str) -> Mapping[str, Value]:
     """The map that a file holds; an empty one for an empty file.
 
     Raises:
-        ValueError: it holds something else, or is no YAML.
+        ValueError: it holds something else, or is not YAML.
     """
     try:
         value = _document(_bounded(yaml.parse(text, Loader=yaml.CBaseLoader)))

@@ -1,4 +1,4 @@
-"""The BSDs, told by notes in their programs where no release file tells more."""
+"""The BSDs, identified by notes in their programs where no release file says more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PROGRAMS = ("/bin/sh", "/sbin/init", "/bin/ls")
 
 
 def find_release(root: Root) -> Release:
-    """The system that a usual program was built for; an empty release where that is no BSD.
+    """The system that a usual program was built for; an empty release when it is not a BSD.
 
     Raises:
         OSError: the program cannot be read.

@@ -23,7 +23,7 @@ from fleetscan.scanner.tables.operating_systems.spec import (
 
 T = TypeVar("T")
 
-# Programs that every system has one of; the first that is an ELF file tells the architecture.
+# Programs that every system has one of; the first that is an ELF file shows the architecture.
 _PROGRAMS = (
     "/bin/sh",
     "/usr/bin/env",
@@ -193,7 +193,7 @@ def find_timezone(root: Root) -> str | None:
 
 
 def find_init_system(root: Root) -> InitSystem | None:
-    """What /sbin/init is, told by its link's target and by files beside it."""
+    """What /sbin/init is, known by its link's target and by files beside it."""
     if root.is_file("/etc/rc.subr"):  # the BSDs' library of start scripts
         return "bsd"
     if root.is_file("/sbin/procd"):
@@ -214,7 +214,7 @@ def find_init_system(root: Root) -> InitSystem | None:
 
 
 def _without_init(root: Root) -> bool:
-    # Images of systems that are told init= by their boot loader.
+    # Images of systems whose boot loader passes init=.
     programs = ("/usr/lib/systemd/systemd", "/nix/var/nix/profiles/system/systemd")
     return not root.exists("/sbin/init") and any(map(root.exists, programs))
 

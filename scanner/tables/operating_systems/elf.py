@@ -23,8 +23,8 @@ _CLASS_64 = 2
 _LITTLE_ENDIAN = 1
 _EM_ARM = 40
 _PT_NOTE = 4
-_PROGRAM_HEADERS = 64  # most that are looked at; programs have about ten
-_NOTES = 16  # most of a segment that are looked at
+_PROGRAM_HEADERS = 64  # most that are read; programs have about ten
+_NOTES = 16  # most that are read of a segment
 _BSD_NOTES = {b"FreeBSD\0": "freebsd", b"NetBSD\0": "netbsd", b"OpenBSD\0": "openbsd"}
 _ARM_HARD_FLOAT = 0x400  # EF_ARM_ABI_FLOAT_HARD in e_flags
 
@@ -51,7 +51,7 @@ _NAMES: dict[int, tuple[str | None, str | None, str | None, str | None]] = {
 
 
 def machine(header: bytes) -> str | None:
-    """The ``uname -m`` name of a program's machine; None for what is no known ELF file.
+    """The ``uname -m`` name of a program's machine; None when it is not a known ELF file.
 
     32-bit ARM programs do not say for which of its versions they were built: those that pass
     floating-point numbers in registers need armv7l in all larger distributions, others armv5tel.
@@ -72,7 +72,7 @@ def machine(header: bytes) -> str | None:
 
 
 def bsd_note(data: bytes) -> tuple[str, str | None] | None:
-    """The BSD that a program was built for, and the system's version where its note tells it.
+    """The BSD that a program was built for, and the system's version where its note states it.
 
     FreeBSD's note has __FreeBSD_version (1302001 for 13.2), NetBSD's __NetBSD_Version__
     (903000000 for 9.3), OpenBSD's nothing. None for a program of another system.

@@ -60,7 +60,7 @@ _ONLY: dict[PackageFormat, PackageManager] = {
 
 
 def find_format(root: Root) -> PackageFormat | None:
-    """Format of the first package database that is there."""
+    """Format of the first package database that exists."""
     for path, name in _DATABASES:
         if root.exists(path):
             return name

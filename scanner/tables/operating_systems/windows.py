@@ -33,7 +33,7 @@ _ARCHITECTURES = {
     "ia64": "ia64",
 }
 _NT_KINDS = {"winnt": "Workstation", "servernt": "Server", "lanmannt": "Server"}
-_WINDOWS_11 = 22000  # its first build; ProductName goes on saying Windows 10
+_WINDOWS_11 = 22000  # its first build; ProductName still says Windows 10
 
 
 def read(root: Root, problems: Problems) -> OperatingSystem:

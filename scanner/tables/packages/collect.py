@@ -22,7 +22,7 @@ def collect(root: Root) -> Iterator[Package]:
 
     Raises:
         NotApplicable: the root has no package database, nor packages of languages.
-        UnreadError: packages of languages alone cannot be read.
+        UnreadError: only packages of languages cannot be read.
         IncompleteError: a database is damaged or cannot be read; raised after what it gave.
     """
     reader = Reader(root)

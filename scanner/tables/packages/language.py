@@ -1,8 +1,8 @@
-"""Packages of programming languages, where they lie on disk.
+"""Packages of programming languages, where they are on disk.
 
 A default scan looks into the places of each language's own tools; with ``--packages all`` the whole
-tree is walked, and Java archives and Go programs, which must be opened to be told, are looked into
-as well.
+tree is walked, and Java archives and Go programs, which must be opened to be recognised, are
+opened too.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Language(Protocol):
         """Directories that its own tools install into; none where that may be anywhere."""
 
     def records(self, directory: str, names: Sequence[str]) -> Iterator[str]:
-        """Paths that may tell of packages, of a directory's entries that are no links."""
+        """Entries of a directory, links aside, that may describe packages."""
 
     def read(self, root: Root, path: str) -> Iterator[Package]:
-        """The packages that a path tells of; none when it is something else.
+        """The packages that a path describes; none when it is something else.
 
         Raises:
             OSError, ValueError: it cannot be read, or is damaged.
@@ -67,7 +67,7 @@ def collect(reader: Reader) -> Iterator[Package]:
                 try:
                     yield from language.read(root, path)
                 except FileNotFoundError:
-                    pass  # what an interrupted removal left is no package
+                    pass  # what an interrupted removal left is not a package
                 except (OSError, ValueError, RecursionError) as error:
                     reader.note(f"{path}: {reason(error)}", path)
 
@@ -81,7 +81,7 @@ def _known(root: Root) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
 def walk(
     reader: Reader, entries: int = ENTRIES
 ) -> Iterator[tuple[Sequence[Language], str, list[str]]]:
-    """Every directory of the tree, with its entries that are no links."""
+    """Every directory of the tree, with its entries that are not links."""
     languages = load_languages()
     pending, unread, first = [""], 0, ""
     while pending and entries > 0:

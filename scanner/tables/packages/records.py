@@ -1,6 +1,6 @@
 """Databases of records, which blank lines are between: dpkg's, opkg's and apk's.
 
-They are read a block at a time, so that what a file holds never lies in memory at once.
+They are read a block at a time, so that a file is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def texts(root: Root, path: str, problems: Problems, end: bytes = LINE) -> Itera
 def parse(text: str, field: re.Pattern[str]) -> Record:
     """The fields of a record that a pattern finds, which begins at a line feed.
 
-    Empty as well for a record that has a field twice: two records, whose separator was lost.
+    Also empty for a record that has a field twice: two records, whose separator was lost.
     """
     found = field.findall(f"\n{text}")
     record = dict(found)

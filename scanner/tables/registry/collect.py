@@ -36,7 +36,7 @@ def collect(root: Root) -> Iterator[RegistryValue]:
     """One row a value: the machine's keys, then those of each user.
 
     Raises:
-        NotApplicable: this is no Windows.
+        NotApplicable: this is not Windows.
         IncompleteError: a hive cannot be read, or not to the end; raised after all rows.
     """
     if not root.windows:
@@ -54,7 +54,7 @@ def collect(root: Root) -> Iterator[RegistryValue]:
 
 
 def _asked(paths: tuple[str, ...], prefix: str) -> Iterator[Want]:
-    """What a scan asks for besides, of the hive with a prefix."""
+    """What else a scan asks for, in the hive with a prefix."""
     for path in paths:
         if path.upper().startswith(f"{prefix}\\"):
             yield Want(path[len(prefix) + 1 :], default_keys.DEPTH)

@@ -82,7 +82,7 @@ MACHINE: dict[Hive, tuple[Want, ...]] = {
         Want(f"{_SERVICES}\\Tcpip6\\Parameters"),
         Want(f"{_SERVICES}\\W32Time\\Parameters"),
     ),
-    # Who may read it on a live system is the system alone; of it only what is audited.
+    # On a live system only the system itself may read it; we take only what is audited.
     "SECURITY": (Want("Policy\\PolAdtEv"),),
 }
 

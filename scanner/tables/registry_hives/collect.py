@@ -29,8 +29,8 @@ def collect(root: Root) -> Iterator[RegistryHive]:
     """One row a hive.
 
     Raises:
-        NotApplicable: this is no Windows.
-        IncompleteError: a file is no hive, or cannot be read; raised after all rows.
+        NotApplicable: this is not Windows.
+        IncompleteError: a file is not a hive, or cannot be read; raised after all rows.
     """
     if not root.windows:
         raise NotApplicable("no Windows registry")
@@ -63,7 +63,7 @@ def describe(
         recovery: what became of them.
 
     Raises:
-        ValueError: it is no hive.
+        ValueError: it is not a hive.
     """
     if len(head) < _BASE_BLOCK.size or not head.startswith(_MARK):
         raise ValueError("is not a registry hive")

@@ -10,7 +10,7 @@ from fleetscan.scanner.tables.services import systemd, unitfile
 from fleetscan.scanner.tables.services.collect import define, read_units
 
 FOLDERS = systemd.SEARCH_PATH
-"""Where timers lie."""
+"""Where timers are."""
 
 _SCHEDULES = (
     "OnCalendar",

@@ -41,7 +41,7 @@ class Cached:
 
 
 def tasks(reader: Reader) -> Iterator[ScheduledTask]:
-    """One row a task: of each file, then of those that the registry alone has.
+    """One row a task: of each file, then of those that only the registry has.
 
     Args:
         reader: of a Windows root; gets a note for whatever cannot be read.

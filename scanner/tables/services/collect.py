@@ -121,7 +121,7 @@ def _units(reader: Reader, tree: systemd.UnitTree, names: list[str]) -> Iterator
 
 
 def define(root: Root, tree: systemd.UnitTree, name: str) -> systemd.Definition | None:
-    """Where a unit name leads, as the tree says; None as well when that file does not exist."""
+    """Where a unit name leads, as the tree says; also None when that file does not exist."""
     unit = tree.define(name)
     return None if unit and tree.is_outside(unit.path) and not root.is_file(unit.path) else unit
 

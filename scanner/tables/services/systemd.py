@@ -142,7 +142,7 @@ class UnitTree:
         return f"{listing.path}/{name}" if listing else name
 
     def is_outside(self, path: str) -> bool:
-        """Whether a path lies in none of the unit directories."""
+        """Whether a path is in none of the unit directories."""
         folder = posixpath.dirname(path)
         return self._same.get(folder, folder) not in self._by_path
 

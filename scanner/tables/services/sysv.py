@@ -51,7 +51,7 @@ def parse_header(text: str) -> tuple[bool, str | None]:
 def service(
     path: str, text: str, starts: Mapping[str, set[str]], linked: Iterable[str]
 ) -> Service | None:
-    """The row for a script; None for a file that is no service.
+    """The row for a script; None for a file that is not a service.
 
     Args:
         path: the script.

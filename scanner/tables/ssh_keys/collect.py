@@ -91,7 +91,7 @@ def _authorized_patterns(reader: Reader) -> tuple[str, ...]:
 
 
 def _expand(pattern: str, user: str, home: str) -> str:
-    # sshd_config(5), TOKENS: those that AuthorizedKeysFile takes and that files can tell.
+    # sshd_config(5), TOKENS: those that AuthorizedKeysFile takes and that files can answer.
     parts = pattern.split("%%")
     expanded = "%".join(part.replace("%h", home).replace("%u", user) for part in parts)
     return posixpath.join(home, expanded)
@@ -118,7 +118,7 @@ def _authorized(reader: Reader, path: str, user: str) -> Iterator[SshKey]:
 def _own(
     reader: Reader, folder: str, pattern: str, kind: Kind, user: str | None
 ) -> Iterator[SshKey]:
-    """Key pairs in a folder, each told by its .pub file or else by the private key's plain part."""
+    """Key pairs in a folder, read from the .pub file or else from the private key's plain part."""
     paths = filter(reader.root.is_file, reader.root.glob(folder, pattern))
     stems = dict.fromkeys(path.removesuffix(".pub") for path in paths)
     for stem in stems:

@@ -21,7 +21,7 @@ LASTLOG, WTMP, LASTLOG2 = "/var/log/lastlog", "/var/log/wtmp", "/var/lib/lastlog
 _LASTLOG = struct.Struct("<I32s256s")
 _UTMP = struct.Struct("<hxxi32s4s32s256s4xiii36x")
 _USER_PROCESS = 7  # utmp(5): a login
-_WTMP_TAIL = 2048 * _UTMP.size  # bytes; older logins are told by lastlog or not at all
+_WTMP_TAIL = 2048 * _UTMP.size  # bytes; older logins are in lastlog or nowhere
 _QUERY = "SELECT Name, Time, RemoteHost, TTY FROM Lastlog2 LIMIT 100000"
 _SECONDS_MAX = 2**32
 
@@ -37,7 +37,7 @@ class Login:
 def last_logins(
     root: Root, accounts: Iterable[tuple[str, int]], problems: Problems
 ) -> dict[str, Login]:
-    """Each account's last login, as far as any of the three files tells.
+    """Each account's last login, as far as any of the three files says.
 
     Args:
         root: the system.

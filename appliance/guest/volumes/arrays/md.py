@@ -70,7 +70,7 @@ def _assemble(members: Sequence[BlockDevice], nodes: Mapping[str, str]) -> list[
 
 
 def device_path(member: BlockDevice) -> str:
-    """The path by which the guest knows an array, as far as a member tells.
+    """The path by which the guest knows an array, as far as a member says.
 
     Its name stands there as HOST:NAME or NAME; arrays of metadata 0.90 have none.
     """

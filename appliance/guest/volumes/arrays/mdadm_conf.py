@@ -25,7 +25,7 @@ class Array:
     """What an ARRAY line knows an array by.
 
     Attributes:
-        uuid: its UUID as hexadecimal digits alone; empty for none.
+        uuid: its UUID as only hexadecimal digits; empty for none.
         name: its name in its metadata; empty for none.
     """
 
@@ -55,7 +55,7 @@ def parse(text: str) -> Iterator[tuple[str, Array]]:
     """Name and identity of each array that the text gives a name.
 
     Keywords may be shortened to three letters, and stand in letters of any case; a line that
-    begins with a blank goes on with the one before.
+    begins with a blank continues the one before.
     """
     for line in re.sub(r"\n[ \t]+", " ", text).split("\n"):
         words = [word.replace('"', "") for word in _WORD.findall(line.partition("#")[0])]

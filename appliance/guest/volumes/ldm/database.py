@@ -109,7 +109,7 @@ class Described:
 
     @property
     def layout(self) -> str:
-        """How its data lies on disks, by Windows' own words."""
+        """How its data is laid out on disks, in Windows' own words."""
         if len(self.components) > 1:
             return "mirrored"
         (component,) = self.components or [Component(0, 0)]
@@ -141,7 +141,7 @@ def header_offset(
     Args:
         disk: the disk.
         partitions: its partitions.
-        first_sector: reads the disk's; asked for where it tells.
+        first_sector: reads the disk's first sector; called only where it matters.
     """
     if disk.probe.get("PTTYPE") == "dos":
         kinds = first_sector()[446 + 4 : 510 : 16]  # the types of its four partitions

@@ -47,7 +47,7 @@ class LogicalVolumes(VolumeKind):
         super().__init__(keys)
         self._devices: dict[str, BlockDevice] = {}  # physical volumes, by UUID
         self._copies: list[Volume] = []
-        self._written: set[str] = set()  # names of the groups that lie on overlays
+        self._written: set[str] = set()  # names of the groups that are on overlays
         self._hidden: list[str] = []  # devices that lvm must not see
         self._overlays: dict[str, str] = {}  # what is seen instead, to the device below
 
@@ -125,7 +125,7 @@ class LogicalVolumes(VolumeKind):
             try:
                 run(command)
             except ToolError:
-                for group in groups:  # one by one, to tell which it was
+                for group in groups:  # one by one, to find which it was
                     try:
                         run([*command, group])
                     except ToolError as error:
@@ -231,7 +231,7 @@ def parse_lvs(
     Args:
         output: what lvs printed.
         errors: why volumes of a group could not be activated, by its name.
-        is_there: tells whether a volume's device exists, so that it is active.
+        is_there: whether a volume's device exists, so that it is active.
     """
     segments: dict[str, list[dict[str, str]]] = {}
     entries: dict[tuple[str, str], list[str]] = {}
@@ -271,7 +271,7 @@ def _reason(segment: Mapping[str, str], errors: Mapping[str, str]) -> str:
 
 
 def _devices(segment: Mapping[str, str]) -> list[str]:
-    """What a segment lies on: devices, by their paths, and volumes of its group, by their names.
+    """What a segment is on: devices, by their paths, and volumes of its group, by their names.
 
     Entries are such as ``/dev/sda2(0)``, or ``root_rimage_0(0)``, or name a pool's volumes.
     """
@@ -283,7 +283,7 @@ def _devices(segment: Mapping[str, str]) -> list[str]:
 def _members(
     group: str, name: str, entries: Mapping[tuple[str, str], Sequence[str]]
 ) -> tuple[str, ...]:
-    """Devices that a volume lies on in the end."""
+    """Devices that a volume is on in the end."""
     found = {name: None}
     waiting = [name]
     for known in waiting:

@@ -44,7 +44,7 @@ Value = str | int | list["Value"] | Section
 
 
 class NotPlainError(ValueError):
-    """Something is not as simple as is read here; lvm may be able to tell more."""
+    """Something is not as simple as is read here; lvm may find out more."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _read_text(descriptor: int, start: int, size: int) -> bytes | None:
     if length > _TEXT_LIMIT or not _METADATA_HEADER <= offset < size:
         raise NotPlainError("the metadata is too long")
     text = os.pread(descriptor, min(length, size - offset), start + offset)
-    if len(text) < length:  # it goes on where the area begins
+    if len(text) < length:  # it continues where the area begins
         text += os.pread(descriptor, length - len(text), start + _METADATA_HEADER)
     if _checksum(text) != checksum:
         raise NotPlainError("the metadata is damaged")
@@ -296,7 +296,7 @@ def _expect(truth: object, what: str) -> None:
 def _list(value: Value) -> list[str | int]:
     if not isinstance(value, list):
         raise NotPlainError("a list is missing")
-    return value  # type: ignore[return-value] # lists hold strings and numbers alone
+    return value  # type: ignore[return-value] # lists hold only strings and numbers
 
 
 def _section(value: Value) -> Section:

@@ -1,4 +1,4 @@
-"""Volume groups of linear and striped volumes alone, opened without lvm.
+"""Volume groups of only linear and striped volumes, opened without lvm.
 
 lvm's own start and report cost a quarter of a second under emulation, a third of all that is done
 to find a machine's systems, although its library is loaded in the template; for groups that are

@@ -21,7 +21,7 @@ _MAGIC = b"\xff Go buildinf:"
 _ALIGNMENT = 16
 _HEADER = 32
 _BIG_ENDIAN, _INLINE = 0x1, 0x2  # flags: pointers' order of bytes; strings follow the header
-_WINDOW = 1 << 20  # bytes of a segment that are looked at; the magic is in its beginning
+_WINDOW = 1 << 20  # bytes of a segment that are read; the magic is in its beginning
 _TEXT_LIMIT = 4 << 20
 _GUARD = 16  # bytes before and after the list of modules
 _UNRELEASED = "(devel)"  # version of a program that was built from a working copy
@@ -35,7 +35,7 @@ class Segment:
     """A segment of a program.
 
     Attributes:
-        start: where it lies in the file.
+        start: where it is in the file.
         size: bytes in the file.
         address: at which it is loaded.
         memory: bytes there; those that the file lacks are zeros.
@@ -50,7 +50,7 @@ class Segment:
 
 
 def places(_: Root) -> Iterator[str]:
-    """None: programs lie anywhere."""
+    """None: programs may be anywhere."""
     return iter(())
 
 
@@ -60,7 +60,7 @@ def records(directory: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def read(root: Root, path: str) -> Iterator[Package]:
-    """The modules of a program; none of what is no Go program.
+    """The modules of a program; none when it is not a Go program.
 
     Raises:
         OSError: it cannot be read.
@@ -124,7 +124,7 @@ def from_build_information(
         path: of the program.
 
     Raises:
-        ValueError: the information is cut off, or lies outside the program.
+        ValueError: the information is cut off, or is outside the program.
     """
     stream.seek(place)
     data = stream.read(_HEADER)
@@ -173,7 +173,7 @@ def _at(stream: BinaryIO, address: int, size: int, loaded: Sequence[Segment]) ->
             stream.seek(segment.start + offset)
             data = stream.read(max(0, min(size, segment.size - offset)))
             return data.ljust(size, b"\0")
-    raise ValueError("its build information lies outside the program")
+    raise ValueError("its build information is outside the program")
 
 
 def _string(data: bytes) -> tuple[str, bytes]:

@@ -1,7 +1,7 @@
 """Java archives: Maven's coordinates in them, else their manifests.
 
 Format: the JAR File Specification; META-INF/maven/*/*/pom.properties as Maven's archiver writes
-it. Archives within archives are looked into as well.
+it. Archives within archives are opened too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fleetscan.scanner.tables.packages.purl import purl
 from fleetscan.scanner.tables.packages.spec import Package
 
 LIMIT = 512 << 20
-"""Largest archive that is looked into, in bytes."""
+"""Largest archive that is read, in bytes."""
 
 _INNER_LIMIT = 32 << 20  # of an archive within another, which is unpacked to memory
 _UNPACKED_LIMIT = 512 << 20  # of all that is unpacked of an archive
@@ -28,7 +28,7 @@ _LIST_LIMIT = 8 << 20  # of an archive's list of members, which is held in memor
 _DEPTH = 2  # a web application's archive holds libraries, and seldom those any more
 _LIST_END = b"PK\5\6"  # APPNOTE.TXT, 4.3.16
 _LIST_END_SIZE = 22
-_LIST_END_64 = b"PK\6\6"  # 4.3.14; Python looks for it here alone
+_LIST_END_64 = b"PK\6\6"  # 4.3.14; Python looks for it only here
 _LIST_END_64_BEFORE = 56 + 20  # bytes: its own, and those of what locates it
 _TAIL = _LIST_END_SIZE + _LIST_END_64_BEFORE + 0xFFFF  # a comment may follow
 _SUFFIXES = (".jar", ".war", ".ear", ".jpi", ".hpi")
@@ -42,7 +42,7 @@ _NAMED = re.compile(r"(.+?)-([0-9][^/]*)")
 
 
 def places(_: Root) -> Iterator[str]:
-    """None: archives lie anywhere."""
+    """None: archives may be anywhere."""
     return iter(())
 
 
@@ -104,7 +104,7 @@ def from_archive(
 
     Raises:
         ValueError: it is damaged, or larger than the limits, or an archive within it is; raised
-            after all that can be told.
+            after everything that could be read.
     """
     _check_list(stream)
     unpacking = unpacking or _Unpacking()
@@ -174,7 +174,7 @@ def _own(
 def from_manifest(text: str, path: str) -> Package | None:
     """The row for an archive without Maven's coordinates; None when it states no version."""
     fields: dict[str, str] = {}
-    for line in re.sub(r"\r?\n ", "", text).splitlines():  # a line goes on after a blank
+    for line in re.sub(r"\r?\n ", "", text).splitlines():  # a line continues after a blank
         name, colon, value = line.partition(":")
         if colon:
             fields.setdefault(name.strip(), value.strip())
@@ -195,7 +195,7 @@ def _row(group: str, artifact: str, version: str, path: str, vendor: str | None 
         manager="java",
         name=f"{group}:{artifact}" if group else artifact,
         version=version,
-        # Without its group an archive cannot be told to be Maven's of that name.
+        # Without its group an archive cannot be matched to Maven's of that name.
         purl=purl("maven", artifact, version, group)
         if group
         else purl("generic", artifact, version, "java"),

@@ -56,7 +56,7 @@ def read(root: Root, path: str) -> Iterator[Package]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
     """
     described = json.loads(root.read_bytes(path, LIMIT))
     if isinstance(described, dict) and (found := from_description(described, path)):

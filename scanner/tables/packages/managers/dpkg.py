@@ -170,7 +170,7 @@ def split_version(version: str) -> tuple[int | None, str, str | None]:
 
 
 def _install_times(root: Root, problems: Problems) -> dict[str, int]:
-    # dpkg writes a package's list of files anew with every unpacking.
+    # dpkg rewrites a package's list of files whenever it unpacks it.
     times: dict[str, int] = {}
     try:
         fd = root.open_fd(INFO, os.O_RDONLY | os.O_DIRECTORY)

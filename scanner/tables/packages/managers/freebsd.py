@@ -1,4 +1,4 @@
-"""FreeBSD's package database, an SQLite file; DragonFly's as well.
+"""FreeBSD's package database, an SQLite file; DragonFly's too.
 
 Format: pkg, libpkg/pkgdb.c.
 """

@@ -122,7 +122,7 @@ def ndb_headers(root: Root, path: str, problems: Problems) -> Iterator[Header]:
 
 
 def ndb_blobs(stream: BinaryIO, problems: Problems) -> Iterator[bytes]:
-    """Headers of packages as they lie in a Packages.db; empty ones for those that are damaged."""
+    """Headers of packages as stored in a Packages.db; empty ones for those that are damaged."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     (pages,) = struct.unpack_from("<12xI", stream.read(_NDB_BLOCK).ljust(_NDB_BLOCK, b"\0"))
@@ -184,7 +184,7 @@ def bdb_headers(root: Root, path: str, problems: Problems) -> Iterator[Header]:
 
 
 def bdb_blobs(stream: BinaryIO, problems: Problems) -> Iterator[bytes]:
-    """Headers of packages as they lie in a hash database; empty ones for those that are damaged.
+    """Headers of packages as stored in a hash database; empty ones for those that are damaged.
 
     Records stand under the package's number, and under 0 the last number.
     """
@@ -218,7 +218,7 @@ def bdb_blobs(stream: BinaryIO, problems: Problems) -> Iterator[bytes]:
 
 
 def _bdb_records(page: bytes, order: str) -> Iterator[tuple[bytes, bytes]]:
-    """Keys, and entries of data as they stand, of a page; entries lie from its end backwards."""
+    """A page's keys, and its raw entries of data, which are stored from its end backwards."""
     count = struct.unpack_from(order + _BDB_PAGE, page)[1]
     count = min(count, (len(page) - _BDB_PAGE_SIZE) // 2) & ~1
     places = struct.unpack_from(f"{order}{count}H", page, _BDB_PAGE_SIZE)

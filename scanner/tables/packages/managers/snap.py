@@ -1,4 +1,4 @@
-"""Snaps, as snapd's state lists them; their versions stand in the snaps alone.
+"""Snaps, as snapd's state lists them; only the snaps hold their versions.
 
 Format: snapd, overlord/snapstate.
 """
