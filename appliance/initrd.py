@@ -91,7 +91,7 @@ def _rooms() -> list[Path]:
 
 
 def tables_package() -> str:
-    """The package of the fact tables, which the agent is given by name: it knows none itself."""
+    """The package of the fact tables. The agent gets its name: it imports none itself."""
     return ".".join((_PACKAGE, *_tables().relative_to(PROJECT).parts))
 
 

@@ -32,7 +32,7 @@ class PluggedLayer:
     Attributes:
         driver: QEMU's driver for its format.
         descriptors: its file, open for reading; with ``describe`` the files that its content
-            lies in.
+            is in.
         block_device: whether the file is a block device.
         start: where in the file the image begins, in bytes.
         length: length of the image, in bytes; None for the rest of the file.

@@ -234,7 +234,7 @@ class ScanState:
     def _stage(self, outcome: Outcome) -> Stage | None:
         if outcome is Outcome.OK:
             return None
-        # What found no system went on to the end all the same, for the tables of the machine.
+        # A scan that found no system still ran to its end, for the tables of the machine.
         missed = self.error is None and not self.roots
         return Stage.DISCOVER if missed else self.stage
 

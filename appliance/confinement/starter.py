@@ -131,7 +131,7 @@ def program(steps: Steps) -> bytes:
 
 @dataclass
 class _Code:
-    """Instructions, and the constants that they refer to, which lie before them."""
+    """Instructions, and the constants that they refer to, which come before them."""
 
     instructions: list[bytes] = field(default_factory=list)
     data: bytes = b""

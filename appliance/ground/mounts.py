@@ -18,8 +18,8 @@ TAGS = {
 
 _REMOVABLE = re.compile(r"^/dev/(?:cdrom|cdrw|dvd|dvdrw|floppy|fd|sr|scd)\d*$")
 
-# Source: the kernel's /proc/filesystems (nodev) and mount(8). What lies in memory was never on a
-# disk; what lies on another machine is not on this one's.
+# Source: the kernel's /proc/filesystems (nodev) and mount(8). What is in memory was never on a
+# disk; what is on another machine is not on this one's disk.
 _IN_MEMORY = frozenset(
     (
         *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devfs"),
@@ -102,7 +102,7 @@ class FstabEntry:
 
     @property
     def is_remote(self) -> bool:
-        """Whether it lies on other machines or drives than this machine's disks."""
+        """Whether it is on other machines, or on drives other than this machine's disks."""
         elsewhere = "_netdev" in self.options or _REMOVABLE.match(self.source) is not None
         return self.kind == "network" or elsewhere
 

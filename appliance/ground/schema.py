@@ -171,7 +171,7 @@ class Table:
         description: the docstring's rest.
         columns: the row's columns, without ``machine_id`` and ``root``.
         walks: it is gathered by a walk through all of a root. That takes long, so it is done after
-            everything else; and it looks up no path that could lie on a filesystem that is missing.
+            everything else; and it looks up no path that could be on a filesystem that is missing.
         derived_from: the table that the host makes its rows of as they arrive; empty for none.
     """
 

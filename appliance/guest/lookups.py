@@ -44,7 +44,7 @@ class Lack:
         return self.path.rstrip("/") + "/"
 
     def holds(self, path: str) -> bool:
-        """Whether a path lies in it, its links followed."""
+        """Whether a path is in it, its links followed."""
         return f"{path}/".startswith(self.prefix)
 
 
@@ -178,7 +178,7 @@ class Lookups:
         self.lost.add(lost)
 
     def watching(self) -> _Watch:
-        """Keep to itself what a ``with`` block looks up in vain.
+        """Do not report what a ``with`` block looks up without success.
 
         When the block fails, its lookups are those of the block around it as well.
         """

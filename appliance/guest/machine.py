@@ -97,7 +97,7 @@ class DiskMachine:
     ) -> None:
         """Find volumes, filesystems and roots on the disks that were plugged.
 
-        What cannot be opened becomes a warning; the rest is found all the same.
+        What cannot be opened becomes a warning; the rest is still found.
 
         Raises:
             TimeoutError: a disk did not turn up.
@@ -264,7 +264,7 @@ class DirectoryMachine:
         """
         with Root("/", self._directory) as bare:
             table = mount_table.read(bare)
-        # What the directory holds is all there is to see: whether it was mounted nobody says.
+        # Only what the directory holds can be seen: nothing says whether it was mounted.
         stated = (
             Mount(
                 path="swap" if entry.is_swap else entry.path,

@@ -58,7 +58,7 @@ class MountTable:
 def read(root: Root) -> MountTable:
     """The mount table of a root."""
     table = MountTable()
-    if root.windows:  # which has no such files, whatever lies in a folder of the name
+    if root.windows:  # which has no such files, whatever is in a folder of the name
         return table
     table.entries = fstab.parse(_text(root, _FSTAB, table, tells_mounts=True))
     if len(table.entries) > MOST_ENTRIES:

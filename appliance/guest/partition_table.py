@@ -47,7 +47,7 @@ class PartitionEntry:
 
     Attributes:
         number: its number.
-        start, size: where it lies, in bytes.
+        start, size: where it is, in bytes.
         details: the same as libblkid says it, by libblkid's names.
     """
 

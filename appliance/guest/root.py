@@ -345,7 +345,7 @@ class Root:
         try:
             return self.stat(path, follow=follow).st_mode
         except OSError as error:
-            # What cannot be looked at is not what is not there: whoever asked lacks it.
+            # What cannot be read is not absent: whoever asked for it lacks it.
             if error.errno not in _ABSENT:
                 self.lookups.add(LostLookups(unseen={path: reason(error)}))
             return None

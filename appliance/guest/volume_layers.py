@@ -93,7 +93,7 @@ class VolumeLayers:
 
 def _partitions_inside(volume: BlockDevice) -> list[BlockDevice]:
     name = disks.kernel_name(volume.path)
-    if name.startswith("dm-"):  # in which the kernel looks for none, but for this way round
+    if name.startswith("dm-"):  # in which the kernel looks for none, except this way
         name = os.path.basename(mapping.loop(volume.path, partitions=True))
     return disks.partitions(volume, name)
 

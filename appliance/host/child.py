@@ -188,7 +188,7 @@ class Child:
                 raise deadline.missed()
             try:
                 left = left[os.write(stream.fileno(), left[:_PIECE]) :]
-            except BlockingIOError:  # there is room again, and not yet enough
+            except BlockingIOError:  # there is room again, but not enough
                 continue
             except OSError as error:
                 raise self._ended() from error

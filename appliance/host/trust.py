@@ -68,7 +68,7 @@ def check_file(path: Path, descriptor: int) -> os.stat_result:
     """Make sure that an open file is a regular one that only we and root could have written.
 
     Args:
-        path: for errors; the directory that it lies in is ours alone.
+        path: for errors; nobody else can write to the directory that it is in.
         descriptor: the file.
 
     Raises:

@@ -19,7 +19,7 @@ class _NoPandas:
 
 
 def without_pandas() -> None:
-    """Make imports of pandas fail from now on, in a process that runs nobody's code but ours."""
+    """Make imports of pandas fail from now on, in a process that runs only our code."""
     sys.meta_path.insert(0, _NoPandas)
 
 

@@ -17,7 +17,7 @@ def absolute(path: Path | None) -> Path | None:
 
 
 def _facts_directory(text: str) -> Path:
-    """Where facts are kept: a directory, or the local copy of a store that lies elsewhere.
+    """Where facts are kept: a directory, or the local copy of a remote store.
 
     Raises:
         UsageError: it is a URL that cannot be that of a facts directory.

@@ -155,7 +155,7 @@ def _again(options: ScanOptions) -> Iterator[str]:
 
 
 def _secrets(options: ScanOptions) -> str:
-    """What is to be said of options whose values nobody is shown."""
+    """What to say about options whose values are not shown."""
     return "".join(
         f" and the same {one.flag} options"
         for one in options_of(type(options))

@@ -200,7 +200,7 @@ def _mapped(chain: Sequence[Examined]) -> list[Examined]:
     """The chain with those layers marked that QEMU reads through tables of ours.
 
     Those are all from the first differencing image on: QEMU lets a vmdk, as which they are shown
-    to it, lie on nothing but a vmdk.
+    to it, are only on a vmdk.
     """
     differing = (index for index, found in enumerate(chain) if found.image.parent)
     first = next(differing, len(chain))

@@ -86,7 +86,7 @@ def check_source(name: str, path: str, within: Sequence[str]) -> None:
     Args:
         name: the disk, as it was found.
         path: the same, links resolved.
-        within: directories, links resolved, that it lies in; none for anywhere.
+        within: directories, links resolved, that it must be in; none for anywhere.
 
     Raises:
         PreflightError: it has been.

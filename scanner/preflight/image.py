@@ -25,7 +25,7 @@ _MAX_TABLE_BYTES = 64 << 20  # a map of 16 TiB in blocks of 1 MiB; QEMU holds su
 _PIECE_BYTES = 1 << 20
 _PIECE_BITS = 4096  # of a bitmap at a time: taking a long number apart costs its length each time
 
-IN_TABLES = "data lies where its tables do"
+IN_TABLES = "data overlaps its tables"
 """What is wrong with an image of which a guest would see the tables for its disk."""
 
 Mark = Literal["dirty", "corrupt"]
@@ -89,7 +89,7 @@ class DiskStretch:
     Attributes:
         start: where on the disk it begins, in sectors.
         sectors: its length.
-        place: where in the file it lies, in sectors; None when it reads as zeros.
+        place: where in the file it is, in sectors; None when it reads as zeros.
     """
 
     start: int
@@ -112,14 +112,14 @@ class Image:
         cluster_size: the unit of allocation, in bytes; None where there is none.
         backing_file: the name as it stands, not yet to be trusted; None without one.
         backing_format: what the image says the backing file's format is; None if it does not.
-        first_block: where in the file the disk's beginning lies, in bytes; None when it is
+        first_block: where in the file the disk begins, in bytes; None when it is
             not stored, or compressed.
         plain_bytes: length of the file's beginning that is the disk as it is; None when the
             disk is stored otherwise.
         sector_size: logical sector size that the image states, in bytes; None if it does not.
         cid: content and parent's content id that a vmdk's descriptor has, and which QEMU
             compares; None without one.
-        extents: what the disk is made of when it lies in other files.
+        extents: what the disk consists of when it is in other files.
         parent: what a differencing image adds to; QEMU knows nothing of it.
         luks_uuid: UUID of the LUKS header that an encrypted image has inside; None for others.
         snapshots: internal snapshots.
@@ -215,14 +215,14 @@ def read_blocks(
 
     Args:
         read: reads the file.
-        table: where it lies.
+        table: where it is.
         absent: entries that mean "not stored here".
         malformed: for messages.
         deadline: ``time.monotonic()`` at which it is given up.
         taken: positions of tables, where no block may be.
 
     Raises:
-        PreflightError: as :func:`table_pieces`, or a block lies where a table does.
+        PreflightError: as :func:`table_pieces`, or a block overlaps a table.
     """
     first: int | None = None
     edges: list[int] = []

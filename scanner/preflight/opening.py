@@ -91,7 +91,7 @@ def _open(layer: DiskLayer, stack: contextlib.ExitStack, *, live: bool) -> Plugg
 def _open_mapped(
     layers: Sequence[DiskLayer], stack: contextlib.ExitStack, until: float, *, live: bool
 ) -> PluggedLayer:
-    """The first of these layers, which lies on the others, as a vmdk.
+    """The first of these layers, which is on top of the others, as a vmdk.
 
     Args:
         layers: these.

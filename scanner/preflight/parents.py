@@ -35,7 +35,7 @@ def find(parent: Parent, image: str, shown: str, allowed: Sequence[str], identif
         identify: returns the identity of an image.
 
     Raises:
-        PreflightError: it is not there, is another image than it was, or lies out of bounds.
+        PreflightError: it is not there, is not the same image as before, or is out of bounds.
     """
     outside = None
     present = False
@@ -71,7 +71,7 @@ class Beside:
         self._known: dict[tuple[str, str], dict[bytes, str]] = {}
 
     def find(self, parent: Parent, image: str, identify: Identify) -> str | None:
-        """The parent's file where it lies by name, in the image's folder, or in the one above."""
+        """The parent's file, found by name in the image's folder or in the one above."""
         folder, suffix = Path(image).absolute().parent, Path(image).suffix.lower()
         if parent.names:
             real = (bounds.resolved(name) for name in _named(parent, image))

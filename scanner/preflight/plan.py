@@ -180,7 +180,7 @@ def open_checked(path: str) -> int:
         path: absolute, symbolic links resolved.
 
     Raises:
-        PreflightError: it cannot be opened, is something else, or lies elsewhere by now.
+        PreflightError: it cannot be opened, is something else, or has moved.
     """
     try:
         # Looked at before it is opened: opening a FIFO or tape drive has effects of its own.
@@ -205,7 +205,7 @@ def _check_place(fd: int, path: str) -> None:
 
 
 def open_layer(layer: DiskLayer, *, live: bool = False) -> int:
-    """Open a layer read-only for whoever reads its content, and make sure it is the same file.
+    """Open a layer read-only to read its content, and make sure it is the same file.
 
     Args:
         layer: as a plan has it.

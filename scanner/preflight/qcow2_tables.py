@@ -134,7 +134,7 @@ def _taken(tables: Qcow2Tables, *found: array.array[int]) -> set[int]:
         before = len(taken)
         taken.update(places)
         if len(taken) < before + len(places):
-            raise corrupt("two of its tables lie in the same place")
+            raise corrupt("two of its tables overlap")
     return taken
 
 
@@ -162,7 +162,7 @@ def _check_l2(data: bytes, file_size: int, tables: Qcow2Tables, taken: set[int])
     clusters = array.array("Q", filter(None, _masked(packed, -tables.cluster_size & _ALL)))
     in_header = len(clusters) < compressed
     if in_header or not (taken.isdisjoint(places) and taken.isdisjoint(clusters)):
-        raise corrupt("data lies where its tables do")
+        raise corrupt("data overlaps its tables")
 
 
 # All of a table at once, as one long number: a hundred times as fast as an entry at a time.

@@ -4,7 +4,7 @@ Each kind of source is a module of ``kinds/``, as :mod:`fleetscan.scanner.source
 describes it. Nothing here opens an image for more than its header; whether a disk can be read is
 preflight's to say.
 
-What the user names is configuration: an inventory may name any disk, and keys. What lies in a
+What the user names is configuration: an inventory may name any disk, and keys. What is in a
 folder is input: nothing there names a key, a command, or a file outside of the folder, and what is
 wrong with it is an error of the machine that it is about.
 """

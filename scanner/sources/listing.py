@@ -130,7 +130,7 @@ def _entries(path: str, owner: Folder | None, listing: FolderListing) -> list[os
         with os.scandir(path) as found:
             entries.extend(found)
     except OSError as error:
-        if owner is not None:  # what lies there would not have been a machine
+        if owner is not None:  # what is there would not have been a machine
             owner.images.append(ImageFile(path, path))
         else:
             listing.errors.append((path, f"folder cannot be read: {error.strerror}"))

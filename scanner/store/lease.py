@@ -80,7 +80,7 @@ class Claim:
 
 
 class Lease:
-    """A claim of ours. It is lost when somebody took this process for dead."""
+    """A claim of ours. It is lost if somebody took this process for dead."""
 
     def __init__(self, staging: Path, path: Path) -> None:
         self._staging = staging
@@ -185,7 +185,7 @@ _UNKNOWN = Owner("an unknown host", 0, "just now", "", "")
 
 
 def refuse_held(staging: Path) -> Claim | None:
-    """Make sure that nobody works on a run; the newest claim, if there is any, is returned.
+    """Make sure that nobody works on a run; return the newest claim, if any.
 
     Raises:
         StoreError: somebody does, or the claim cannot be read.

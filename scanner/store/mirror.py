@@ -36,7 +36,7 @@ MOST_BYTES = 20 << 30
 _KNOWN = ("machines", "disks")  # what a scan looks up of earlier runs
 _RUN_OF = re.compile(r"[a-z0-9_]+/run=([^/]+)/[^/]+")
 _ABANDONED_SECONDS = 7 * 24 * 3600
-"""Age at which parts that no run file lists are of a publication that nobody will complete."""
+"""Age after which parts that no run file lists belong to a publication that was given up."""
 
 
 def has_all(facts: Path) -> bool:
@@ -182,7 +182,7 @@ def _send_changes(remote: Remote, before: Mapping[str, bytes], after: Mapping[st
     """Newest first, so that every run can be read at every step, as in a local store."""
     for run_id in sorted(after.keys() & before.keys(), reverse=True):
         if after[run_id] != before[run_id]:
-            # What lies there and is in no run file is left over, and may be something else.
+            # What is there but in no run file is left over, and may be something else.
             there = set(part_names(_info(before[run_id])))
             at_once(remote.send, [n for n in part_names(_info(after[run_id])) if n not in there])
             remote.write(run_file_name(run_id), after[run_id])

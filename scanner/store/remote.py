@@ -88,7 +88,7 @@ def shown(facts: Path) -> str:
 
 
 class Remote:
-    """A store that lies elsewhere.
+    """A store on another host.
 
     Args:
         url: as :func:`~fleetscan.scanner.store.remote_url.check_url` gives it.

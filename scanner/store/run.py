@@ -233,7 +233,7 @@ class Run:
             batches.compact(self._batches, machines)
 
     def finish(self, *, interrupted: bool = False) -> RunInfo:
-        """Compact what is not yet, make the run visible, and remove its staging.
+        """Compact what is left, make the run visible, and remove its staging.
 
         Args:
             interrupted: publish the machines that are finished though others are not; the run

@@ -231,7 +231,7 @@ def test_blocks_that_lie_in_the_images_own_tables_are_refused(
     else:
         places, at, order = (0, 512, number(image, 0x154)), 0x158, "<I"
     struct.pack_into(order, image, at, places[place])
-    with pytest.raises(PreflightError, match="data lies where its tables do"):
+    with pytest.raises(PreflightError, match="data overlaps its tables"):
         parsed(kind, bytes(image))
 
 
@@ -240,7 +240,7 @@ def test_a_parallels_block_that_lies_in_the_block_table_is_refused() -> None:
     header = struct.pack("<16sIIIIIQ", b"WithoutFreeSpace", 2, 16, 1, 8, blocks, blocks * 8)
     image = (header.ljust(64, b"\0") + struct.pack("<I", 2)).ljust(1 << 20, b"\0")
     kind = KINDS[-1]
-    with pytest.raises(PreflightError, match="data lies where its tables do"):
+    with pytest.raises(PreflightError, match="data overlaps its tables"):
         parsed(kind, image)
     parsed(kind, image[:64] + struct.pack("<I", 5) + image[68:])
 

@@ -99,7 +99,7 @@ def _beside(hit: str, place: int, is_name: Sequence[bool]) -> Sequence[str]:
     if hit in _WORDS:
         return _ANY if is_name[place % len(is_name)] else _SEPARATORS
     if hit == "%" and any(is_name):
-        return _ANY  # it may be its name that says "user"
+        return _ANY  # perhaps its name says "user"
     return _TOGETHER.get(hit, commands.HINTS)
 
 

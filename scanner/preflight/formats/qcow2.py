@@ -258,7 +258,7 @@ def _backing_file(
 
 
 def _backing_format(read: Read, start: int, end: int) -> str | None:
-    """The backing format extension among the header extensions that lie in [start, end)."""
+    """The backing format extension among the header extensions in [start, end)."""
     found = _extension(read, start, end, _EXTENSION_BACKING_FORMAT)
     if found is None:
         return None
@@ -287,7 +287,7 @@ def _luks_uuid(read: Read, offset: int, _length: int) -> str:
 
 
 def _extension(read: Read, start: int, end: int, wanted: int) -> tuple[int, int] | None:
-    """Where the content of a header extension lies, of those in [start, end), and its length."""
+    """Where the content of a header extension in [start, end) is, and its length."""
     offset = start
     while offset + _EXTENSION.size <= end:
         data = read(offset, _EXTENSION.size)
@@ -318,7 +318,7 @@ def tables_of(header: Qcow2Header) -> Qcow2Tables:
 
 
 def _first_block(read: Read, header: Qcow2Header) -> int | None:
-    """Where the disk's beginning lies, if it is stored as it is."""
+    """Where the disk begins, if it is stored as it is."""
     width = 16 if header.extended_l2 else 8
     table = next(iter(entries_of(read(header.l1_offset, 8))), 0) & OFFSET
     entries = entries_of(read(table, width)) if table else array.array("Q")

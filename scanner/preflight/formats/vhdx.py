@@ -71,7 +71,7 @@ class _Layout:
     regions: tuple[tuple[int, int], ...]  # offset and length of each
 
     def is_taken(self, position: int) -> bool:
-        """Whether a block that began here would lie in a header or a region."""
+        """Whether a block that began here would be in a header or a region."""
         end = position + self.block
         places = ((0, _MEBIBYTE), *self.regions)
         return any(position < at + length and at < end for at, length in places)
@@ -259,7 +259,7 @@ def _item(items: dict[bytes, bytes], kind: bytes, length: int) -> bytes:
 
 
 def _blocks(read: Read, layout: _Layout, deadline: float) -> tuple[int | None, int | None]:
-    """Where the first and the last payload block lie; None for blocks that are not stored."""
+    """Where the first and the last payload block are; None for blocks that are not stored."""
     first = last = None
     for index, entry in _entries(read, layout, deadline):
         stored = entry & _STATE in (_FULLY_PRESENT, _PARTIALLY_PRESENT)

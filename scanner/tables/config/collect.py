@@ -55,7 +55,7 @@ def warm_up() -> None:
 
 
 def _sshd(reader: Reader) -> Iterator[Setting]:
-    """The server's settings, those of its command line first, and which of them decide."""
+    """The server's settings, with those of its command line first, and which of them decide."""
     usual = next(filter(reader.root.exists, _SSHD), None)
     files: dict[str, list[SshdLine]] = {}
     effects: dict[SshdLine, Effect] = {}

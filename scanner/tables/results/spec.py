@@ -18,7 +18,7 @@ class Severity(Choice):
 
 
 class ResultState(Choice):
-    """What a rule found, those first that somebody has to look at.
+    """What a rule found, with those first that somebody has to look at.
 
     XCCDF 1.2's results (NISTIR 7275 r4, table 26, without ``fixed``), and ``waived``.
     """

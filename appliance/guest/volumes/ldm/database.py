@@ -46,7 +46,7 @@ class LdmHeader:
         group: the disk group's id.
         group_name: its name.
         data: where the volumes' part of the disk begins, in sectors.
-        configuration: where the database lies, in sectors.
+        configuration: where the database is, in sectors.
         length: the database's length, in sectors.
     """
 
@@ -84,7 +84,7 @@ class Component:
     Attributes:
         layout: striped, raid5, or anything else for pieces that follow one another.
         chunk: length of a stripe's part, in sectors.
-        pieces: what it lies in.
+        pieces: what it is stored in.
     """
 
     layout: int
@@ -136,7 +136,7 @@ class LdmDatabase:
 def header_offset(
     disk: BlockDevice, partitions: Sequence[BlockDevice], first_sector: Callable[[], bytes]
 ) -> int | None:
-    """Where a disk's header would lie, in bytes; None where it has none.
+    """Where a disk's header would be, in bytes; None where it has none.
 
     Args:
         disk: the disk.

@@ -52,7 +52,7 @@ class Target:
     """A run of sectors of a volume.
 
     Attributes:
-        start, length: where it lies in the volume, in sectors.
+        start, length: where it is in the volume, in sectors.
         kind: device mapper's target.
         parameters: the target's; devices as ``{0}``, ``{1}`` ... for those of ``members``.
         members: UUIDs of the physical volumes.
