@@ -34,6 +34,7 @@ MOST_BYTES = 20 << 30
 """Parts kept for later; what a command needs itself may be more."""
 
 _KNOWN = ("machines", "disks")  # what a scan looks up of earlier runs
+_RESULTS = re.compile(r"results/run=([^/]+)/pack-[A-Za-z0-9_-]+\.parquet")
 _RUN_OF = re.compile(r"[a-z0-9_]+/run=([^/]+)/[^/]+")
 _ABANDONED_SECONDS = 7 * 24 * 3600
 """Age after which parts that no run file lists belong to a publication that was given up."""
@@ -276,7 +277,7 @@ def _fetch_results(remote: Remote, run_ids: Collection[str]) -> None:
     wanted = {
         name: one
         for name, one in there.items()
-        if (found := _RUN_OF.fullmatch(name)) and found[1] in run_ids
+        if (found := _RESULTS.fullmatch(name)) and found[1] in run_ids
     }
     stale = [one for one in wanted.values() if not _is_same(remote.local, one)]
     at_once(lambda one: remote.fetch(one.name, mtime_ns=one.mtime_ns), stale)

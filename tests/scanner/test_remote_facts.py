@@ -14,6 +14,7 @@ import pytest
 
 from fleetscan.appliance.built import Appliance
 from fleetscan.scanner.cli import exits, run
+from fleetscan.scanner.fact_access import open_facts
 from fleetscan.scanner.store import layout
 from fleetscan.scanner.store.arrow import rows_to_arrow
 from fleetscan.scanner.store.runs import Store
@@ -33,6 +34,7 @@ rationale: A test.
 remediation: None.
 violations: select machine_id, root, name from groups where name = 'sudo'
 """
+ORDER: Any = [(name, "ascending") for name in ("run_id", "machine_id", "name")]
 Told = pytest.CaptureFixture[str]
 
 _copy_files: Any = pyarrow.fs.copy_files  # pyarrow's stubs differ from version to version
@@ -138,6 +140,15 @@ def test_results_of_a_check_are_there_for_other_hosts(
     status, out, _ = told(count, two[1], capsys)
     assert status == exits.FINE
     assert int(out.split()[1]) > 100
+
+
+def test_the_python_interface_takes_a_url(two: tuple[str, str]) -> None:
+    found = []
+    for place in two:
+        with open_facts(place) as facts:
+            found.append([one["groups"].arrow().sort_by(ORDER) for one in (facts, facts.history)])
+    assert found[0] == found[1]
+    assert [table.num_rows for table in found[0]] == [3, 4]
 
 
 def test_a_scan_is_published_and_its_address_is_the_url(

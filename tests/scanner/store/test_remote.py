@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 
 from fleetscan.appliance.ground.errors import StoreError, UsageError
 from fleetscan.scanner.store import layout, mirror
-from fleetscan.scanner.store.remote import local_copy, remote_of
+from fleetscan.scanner.store.remote import Remote, local_copy, remote_of
 from fleetscan.scanner.store.remote_url import check_url
 from fleetscan.scanner.store.run_file import RunInfo
 from fleetscan.scanner.store.runs import Store
@@ -59,6 +59,17 @@ def three_nights(facts: Path) -> list[RunInfo]:
         add_machine(run, "c", [], facts_run=first.run_id)
         runs.append(run.finish())
     return runs
+
+
+def burning(fuel: Iterator[int], do: Callable[..., object]) -> Callable[..., object]:
+    """The same as long as there is fuel."""
+
+    def run(*arguments: object) -> object:
+        if next(fuel, None) is None:
+            raise StoreError("killed")
+        return do(*arguments)
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +214,14 @@ class TestReading:
         part.write_bytes(bytes(part.stat().st_size))
         assert len(rows(facts)) == 1
 
+    def test_a_name_in_the_store_leads_nowhere_else(self, bucket: Bucket, tmp_path: Path) -> None:
+        facts = local_copy(bucket.url())
+        run = finished_run(facts, {"a": ["adm"]})
+        for name in (f"results/run={run.run_id}/.hidden", f"results/run={run.run_id}/pack-a.txt"):
+            bucket.write(name, b"no results")
+        rows(facts)
+        assert not list(facts.glob("results/*/*"))
+
     def test_copies_of_runs_that_are_not_used_go_first(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -233,6 +252,43 @@ class TestRetention:
             f"{table}/run={runs[-1].run_id}/{f.name}" for table, f in Store(third).latest().files()
         }
         assert bucket.names() == listed | {f"runs/{runs[-1].run_id}.json"}
+
+    def test_wherever_a_deletion_ends_every_run_can_be_read(
+        self, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        facts = local_copy(bucket.url())
+        runs = three_nights(facts)
+        before = rows(facts)
+        for steps in range(1, 100):
+            fuel = iter(range(steps))
+            with monkeypatch.context() as patched:
+                for name in ("send", "write", "remove"):
+                    patched.setattr(Remote, name, burning(fuel, getattr(Remote, name)))
+                mirror.fetch_runs(facts)
+                try:
+                    with mirror.deleting(facts, [run.run_id for run in runs[:-1]]):
+                        Store(facts).prune(keep=1)
+                    done = True
+                except StoreError:
+                    done = False
+            with monkeypatch.context() as patched:
+                other = move(patched, tmp_path, bucket.url(), str(steps))
+                assert rows(other) == before
+                rows(other, past=True)
+                assert not [one for one in verify(Store(other)) if one.problems]
+            if done:
+                break
+        assert steps > 3
+        # Parts that are in no run file may be those of a publication, and stay for a week.
+        assert [name for name in bucket.names() if name.startswith("runs/")] == [
+            f"runs/{runs[-1].run_id}.json"
+        ]
+        monkeypatch.setattr(mirror, "_ABANDONED_SECONDS", -1)
+        with mirror.deleting(facts, []):
+            pass
+        assert {name.split("/")[1] for name in bucket.names() if "run=" in name} == {
+            f"run={runs[-1].run_id}"
+        }
 
     def test_a_run_that_was_just_published_keeps_what_it_needs(self, bucket: Bucket) -> None:
         facts = local_copy(bucket.url())
