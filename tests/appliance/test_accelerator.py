@@ -90,7 +90,7 @@ def test_a_kernel_that_hangs_costs_the_deadline_and_no_more(
     ],
     ids=["dies", "silent", "killed"],
 )
-def test_a_qemu_that_ends_is_told_with_its_last_words(
+def test_a_qemu_that_ends_is_reported_with_its_last_words(
     qemu: Qemu, small_appliance: Appliance, script: str, detail: str
 ) -> None:
     qemu.does(script)

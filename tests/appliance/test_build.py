@@ -338,7 +338,7 @@ def test_missing_tools_are_named_with_their_packages(
     assert "apt-get install mmdebstrap" in caught.value.hint
 
 
-def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_command_that_fails_is_reported_with_its_last_words(tmp_path: Path) -> None:
     lines: list[str] = []
     script = "for i in $(seq 100); do echo line $i; done; echo why >&2; exit 3"
     with pytest.raises(CommandError, match="why") as caught:

@@ -152,7 +152,7 @@ def test_the_end_of_the_block_is_the_programs_end() -> None:
     assert has_ended(running.popen.pid)
 
 
-def test_what_cannot_be_confined_is_told_with_its_last_words(
+def test_what_cannot_be_confined_is_reported_with_its_last_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(confined_process, "_NAMESPACES", ("pid", "no-such-namespace"))

@@ -65,7 +65,9 @@ def test_every_part_is_checked_in_the_order_of_a_scan() -> None:
     ("name", "package"),
     [("QEMU", "qemu-system-x86"), ("qemu-img", "qemu-utils"), ("worker keys", "openssl")],
 )
-def test_a_missing_tool_is_told_with_its_package(programs: Path, name: str, package: str) -> None:
+def test_a_missing_tool_is_reported_with_its_package(
+    programs: Path, name: str, package: str
+) -> None:
     outcome = check(name)
     assert not outcome.ok
     assert "is not installed" in outcome.detail
@@ -82,7 +84,7 @@ def test_qemu_must_be_new_enough(programs: Path, version: str, ok: bool) -> None
     assert (outcome.ok, outcome.detail) == (ok, f"QEMU emulator version {version}")
 
 
-def test_a_tool_that_does_not_work_is_told_with_its_last_words(programs: Path) -> None:
+def test_a_tool_that_does_not_work_is_reported_with_its_last_words(programs: Path) -> None:
     program(programs, QEMU, "echo error while loading libfoo.so >&2; exit 127")
     outcome = check("QEMU")
     assert not outcome.ok
@@ -90,7 +92,7 @@ def test_a_tool_that_does_not_work_is_told_with_its_last_words(programs: Path) -
     assert "--reinstall" in outcome.hint
 
 
-def test_a_tool_that_hangs_is_told(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_that_hangs_is_reported(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_COMMAND_SECONDS", 0.2)
     program(programs, QEMU, "exec /bin/sleep 60")
     assert check("QEMU").detail == f"{QEMU} does not finish within 0.2 s"
@@ -119,7 +121,7 @@ def test_keys_are_made_by_openssl() -> None:
     assert "OpenSSL" in check("worker keys").detail
 
 
-def test_an_appliance_whose_files_changed_is_told(small_appliance: Appliance) -> None:
+def test_an_appliance_whose_files_changed_is_reported(small_appliance: Appliance) -> None:
     small_appliance.root.write_bytes(b"evil")
     outcome = check("appliance")
     assert not outcome.ok
@@ -148,13 +150,13 @@ def test_space_is_checked_in_the_cache_by_writing(
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_missing_appliance_is_told_with_the_command_that_makes_it() -> None:
+def test_a_missing_appliance_is_reported_with_the_command_that_makes_it() -> None:
     outcome = check("appliance")
     assert not outcome.ok
     assert "fleetscan appliance build" in outcome.hint
 
 
-def test_an_appliance_is_told_with_its_kernel(small_appliance: Appliance) -> None:
+def test_an_appliance_is_reported_with_its_kernel(small_appliance: Appliance) -> None:
     outcome = check("appliance")
     assert outcome.ok
     assert small_appliance.kernel_release in outcome.detail
@@ -195,7 +197,7 @@ def test_a_host_without_kvm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "there is no /nowhere/kvm" in outcome.detail
 
 
-def test_a_whole_start_that_fails_is_told(
+def test_a_whole_start_that_fails_is_reported(
     small_appliance: Appliance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object) -> None:

@@ -110,7 +110,7 @@ def test_a_command_has_its_result(started: Started) -> None:
     assert qemu.asked == ["qmp_capabilities", "query-status"]
 
 
-def test_a_refusal_is_told_with_the_command(started: Started) -> None:
+def test_a_refusal_is_reported_with_the_command(started: Started) -> None:
     error = {"error": {"class": "GenericError", "desc": "no such node"}}
     monitor, _ = started(lambda message: error)
     with pytest.raises(ApplianceError, match="QEMU refused blockdev-add: no such node"):

@@ -61,7 +61,7 @@ def test_the_agent_answers_as_a_local_process(tmp_path: Path) -> None:
         assert local.call("discover", soon(), disks=[], options={"files": "none"})["roots"] == ["/"]
 
 
-def test_an_agent_that_ends_at_once_is_told_with_what_it_printed(tmp_path: Path) -> None:
+def test_an_agent_that_ends_at_once_is_reported_with_what_it_printed(tmp_path: Path) -> None:
     kind = agent("sys.exit('no such luck')")
     with pytest.raises(ApplianceError, match="the appliance stopped: no such luck"):
         kind(tmp_path, soon(), SessionLimits()).__enter__()
@@ -83,7 +83,7 @@ def test_an_agent_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
     assert not Path(f"/proc/{pidfile.read_text()}").exists()
 
 
-def test_a_program_that_cannot_be_started_is_told(tmp_path: Path) -> None:
+def test_a_program_that_cannot_be_started_is_reported(tmp_path: Path) -> None:
     kind = agent("")
     kind.agent = ("/no/such/program",)
     with pytest.raises(ApplianceError):

@@ -24,7 +24,7 @@ def test_own_memory_is_what_is_not_shared_memory() -> None:
     assert memory.parse(rollup) == Memory(own=70 << 10, shared=30 << 10)
 
 
-def test_a_process_and_its_workers_are_told_apart() -> None:
+def test_a_process_and_its_workers_are_distinguished() -> None:
     code = "import sys; spawn_main = 0; print('up', flush=True); sys.stdin.read()"
     argv = [sys.executable, "-c", code]
     pipe = subprocess.PIPE

@@ -291,11 +291,11 @@ def test_errors_are_errors_of_ours(fleets: Fleets) -> None:
     assert [row for row in coverage if (row["error"] or "").startswith(BUGS)] == []
 
 
-def test_nothing_that_images_name_on_the_host_is_told(fleets: Fleets) -> None:
+def test_nothing_that_images_name_on_the_host_is_reported(fleets: Fleets) -> None:
     assert _places_of(CANARY, fleets.beside) == []
 
 
-def test_no_secret_is_told(fleets: Fleets) -> None:
+def test_no_secret_is_reported(fleets: Fleets) -> None:
     assert _places_of(SECRET, fleets.beside) == []
 
 

@@ -83,13 +83,13 @@ def test_missing_verdicts_are_grouped_by_their_reason(small: Report) -> None:
     assert groups["unknown", "packages: database locked"].example == "c"
 
 
-def test_an_expired_waiver_is_told_with_the_failure_it_no_longer_covers(small: Report) -> None:
+def test_an_expired_waiver_is_reported_with_the_failure_it_no_longer_covers(small: Report) -> None:
     found = rule(small, "motd").examples.rows[0]
     assert found.waiver == "decommissioned in May"
     assert found.waiver_expires == "2026-02-01"
 
 
-def test_waivers_in_force_and_expired_are_told_apart(small: Report) -> None:
+def test_waivers_in_force_and_expired_are_distinguished(small: Report) -> None:
     rows = [(row.expires, row.in_force, row.expired) for row in small.waivers.rows]
     assert rows == [("2026-06-01", 1, 0), ("2026-02-01", 0, 1)]
 

@@ -98,7 +98,7 @@ def test_a_table_that_is_not_read_does_not_count() -> None:
     assert row["state"] == "pass"
 
 
-def test_the_gravest_of_several_reasons_is_told() -> None:
+def test_the_gravest_of_several_reasons_is_reported() -> None:
     sql = "SELECT u.machine_id FROM users u, packages, groups WHERE false"
     coverage = [
         status("users", "not_applicable", "none"),

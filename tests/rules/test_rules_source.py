@@ -150,7 +150,7 @@ def test_a_list_is_taken_apart_in_time_that_follows_its_length(tmp_path: Path) -
     assert time.monotonic() - begun < 10
 
 
-def test_of_many_problems_the_first_are_told(tmp_path: Path) -> None:
+def test_of_many_problems_the_first_are_reported(tmp_path: Path) -> None:
     found = [source.Problem(tmp_path, line, "wrong") for line in range(1, 100_001)]
 
     lines = str(source.usage_error(found)).splitlines()

@@ -82,7 +82,7 @@ def test_a_live_waiver_counts_before_an_expired_one_and_the_longest_of_all() -> 
     assert (row["state"], row["waiver_justification"]) == ("waived", "long")
 
 
-def test_a_waiver_that_matches_no_failure_is_told() -> None:
+def test_a_waiver_that_matches_no_failure_is_reported() -> None:
     gone = waiver(machine="mail/*")
     other = waiver(rule="third-rule")
     used = waiver()

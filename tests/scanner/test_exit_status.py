@@ -279,7 +279,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("words", "status", "says", "hint"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES]
 )
-def test_a_mistake_is_told_with_what_to_do_and_leaves_nothing(
+def test_a_mistake_is_reported_with_what_to_do_and_leaves_nothing(
     words: tuple[str, ...],
     status: int,
     says: str,

@@ -106,7 +106,7 @@ def test_a_machine_whose_worker_dies_twice_is_lost_and_no_other_with_it(mixed: M
     assert ("FleetscanError", "die-once/1", 2) in found
 
 
-def test_an_error_of_a_bug_is_told_without_control_characters(mixed: Mixed) -> None:
+def test_an_error_of_a_bug_is_reported_without_control_characters(mixed: Mixed) -> None:
     (error,) = [failed.error for failed in mixed[1].failures if failed.machine_id == "bug/1"]
     assert error == "ZeroDivisionError: a bug\\x1b[31m"
 

@@ -192,7 +192,7 @@ def test_a_directory_that_does_not_exist_is_one_failed_machine(tmp_path: Path) -
     assert {row["status"] for row in found.rows("coverage")} == {"failed"}
 
 
-def test_a_deadline_that_has_passed_is_told(tree: Path) -> None:
+def test_a_deadline_that_has_passed_is_reported(tree: Path) -> None:
     found = Inspected(tree, ScanOptions.of(deadline=0.001))
     (row,) = found.rows("machines")
     assert (row["outcome"], row["error_kind"]) == ("failed", "DeadlineError")

@@ -168,7 +168,7 @@ def test_a_mutated_image_is_a_plan_or_a_preflight_error(
 @pytest.mark.parametrize(
     ("bits", "mark"), [(0, None), (1, "dirty"), (2, "corrupt"), (3, "corrupt")]
 )
-def test_what_the_image_is_marked_as_is_told(sound: bytes, bits: int, mark: str | None) -> None:
+def test_what_the_image_is_marked_as_is_reported(sound: bytes, bits: int, mark: str | None) -> None:
     image = with_field(sound, "incompatible_features", bits)
     assert FORMAT.read_image(reader(image), len(image), time.monotonic() + 5).mark == mark
 

@@ -176,7 +176,7 @@ def test_what_an_image_makes_of_its_guest_costs_its_machine_alone(
     assert words in (row["error"] or "")
 
 
-def test_a_guest_that_panics_is_told(hostile: Host) -> None:
+def test_a_guest_that_panics_is_reported(hostile: Host) -> None:
     with hostile.clone() as machine:
         with pytest.raises(ApplianceError, match="the appliance stopped: QEMU ended") as caught:
             machine.call("sysrq", soon(), key="c")
@@ -221,7 +221,7 @@ def test_a_vm_that_is_killed_or_hangs_costs_its_deadline_at_most(
 
 @pytest.mark.usefixtures("hostile_everywhere")
 @pytest.mark.parametrize("after", [0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5])
-def test_a_vm_that_is_killed_at_any_moment_is_told(tmp_path: Path, after: float) -> None:
+def test_a_vm_that_is_killed_at_any_moment_is_reported(tmp_path: Path, after: float) -> None:
     with hurting(signal.SIGKILL, after):
         row = inspected(bait(tmp_path, "stall"))
     assert (row["outcome"], row["error_kind"]) == ("failed", "ApplianceError")

@@ -256,7 +256,7 @@ def test_snapshots_are_listed_and_are_not_systems_of_their_own(inspected: Inspec
         ("twodisk", "debian", 12, "twodisk", "dpkg"),
     ],
 )
-def test_operating_systems_are_told(
+def test_operating_systems_are_reported(
     name: str,
     distro: str,
     major: int,

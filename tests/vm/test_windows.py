@@ -66,7 +66,7 @@ def test_windows_is_inspected_without_complaint(found: Inspected) -> None:
     assert [row for row in found.rows("coverage") if row["status"] == "failed"] == []
 
 
-def test_the_system_is_told_as_its_registry_has_it(
+def test_the_system_is_reported_as_its_registry_has_it(
     found: Inspected, values: dict[tuple[str, str], tuple[str, str]]
 ) -> None:
     (system,) = found.rows("operating_systems")
@@ -177,7 +177,7 @@ def test_programs_of_the_machine_and_of_users_and_updates_are_listed(found: Insp
     assert len(packages) == 6
 
 
-def test_services_and_drivers_are_told_apart(found: Inspected) -> None:
+def test_services_and_drivers_are_distinguished(found: Inspected) -> None:
     services = found.rows("services")
     assert _names(services, kind="driver", state="enabled") == {"Tcpip", "mrxsmb10"}
     assert _names(services, kind="service", state="manual") == {"Spooler"}
