@@ -22,6 +22,7 @@ OTHERS = {
     "examples/README.md": {"--memory-limit", "--security-opt", "--now"},
     "appliance/README.md": {"--memory-limit"},  # Dask's
     "reports/README.md": {"--stream"},  # jq's
+    "rules/packs/linux-baseline/README.md": {"--comment"},  # iptables', in a pattern
     "scanner/tables/README.md": {"--token"},  # an example of a secret
 }
 """Options of other programs, where no command around them says whose they are."""

@@ -103,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return content
 
 
-def move(source: Path, target: Path) -> None:
+def renamed(source: Path, target: Path) -> None:
     """Give a file that is on disk another name on the same filesystem.
 
     The new name is on disk after :func:`flush_directory`.

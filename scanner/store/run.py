@@ -283,7 +283,7 @@ class Run:
             remote.publish(info, prepared.read_bytes())
         # Its name comes from the staging directory: what abandon() took away is never visible.
         visible = layout.run_file(self.facts, self.run_id)
-        files.move(prepared, visible)
+        files.renamed(prepared, visible)
         files.flush_directory(visible.parent)
 
     def abandon(self) -> None:
@@ -295,7 +295,7 @@ class Run:
         with self.owned():
             self._check_mine()
             gone = layout.gone_staging(self.facts, self.run_id)
-            files.move(self._staging, gone)  # from here on nobody can make it visible
+            files.renamed(self._staging, gone)  # from here on nobody can make it visible
             layout.remove_parts(self.facts, {self.run_id})
             files.remove_tree(gone)
         log.info("run %s was abandoned", self.run_id)
@@ -366,7 +366,7 @@ def plan_run(
     new = layout.new_staging(facts)
     files.write_json(new / "plan.json", asdict(plan))
     staging = layout.staging(facts, run_id)
-    files.move(new, staging)
+    files.renamed(new, staging)
     files.flush_directory(staging.parent)
     log.info("run %s begins: %d machines", run_id, len(ordered))
     return Run(facts, run_id)

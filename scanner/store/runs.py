@@ -256,7 +256,7 @@ class Store:
         while back := gone & self._used():  # which may need others
             for run_id in back:
                 hidden = layout.hidden_run_file(self.path, run_id)
-                files.move(hidden, layout.run_file(self.path, run_id))
+                files.renamed(hidden, layout.run_file(self.path, run_id))
             gone -= back
         layout.remove_parts(self.path, gone)
         for run_id in gone:

@@ -177,12 +177,12 @@ def wait_until_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "wrap", ["bound_to_us", "lambda argv: limited(argv, Limits())"], ids=["bound", "limited"]
+    "wrap", ["bound_to_us", "lambda argv: limited(argv, ProcessLimits())"], ids=["bound", "limited"]
 )
 def test_a_command_dies_with_the_process_that_started_it(wrap: str) -> None:
     parent = (
         "import subprocess, sys, time\n"
-        "from fleetscan.appliance.privileges import Limits, bound_to_us, limited\n"
+        "from fleetscan.appliance.privileges import ProcessLimits, bound_to_us, limited\n"
         f"wrap = {wrap}\n"
         "child = subprocess.Popen(wrap(['sleep', '60']), start_new_session=True)\n"
         "print(child.pid, flush=True)\n"

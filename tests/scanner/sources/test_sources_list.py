@@ -72,6 +72,7 @@ def test_scan_takes_lists_as_an_argument_and_as_an_option(
     nowhere = Appliance(Path("/none"), "inputs", "content", "6.12", "trixie", {})
     monkeypatch.setattr("fleetscan.appliance.built.find", lambda: nowhere)
     monkeypatch.setattr("fleetscan.appliance.built.verify", lambda appliance: None)
+    monkeypatch.setattr("fleetscan.scanner.isolation.require_start", lambda asked, keys: None)
     (fleet / "list").write_text("images/c.img\n")
     (fleet / "other").write_text("images/a b.img\n")
     facts = fleet / "facts"

@@ -354,7 +354,7 @@ def test_a_plan_is_there_from_the_first_moment(
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr("fleetscan.scanner.store.files.move", crash)
+        patch.setattr("fleetscan.scanner.store.files.renamed", crash)
         with pytest.raises(Crash):
             Store(tmp_path).begin(["a"], settings={})
     assert Store(tmp_path).unfinished() == []

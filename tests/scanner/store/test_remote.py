@@ -129,7 +129,7 @@ class TestPublishing:
         run = Store(facts).begin(["a"], settings={})
         add_machine(run, "a")
         with monkeypatch.context() as patched:
-            patched.setattr("fleetscan.scanner.store.files.move", lambda *_: 1 / 0)
+            patched.setattr("fleetscan.scanner.store.files.renamed", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 run.finish()
         assert Store(facts).run_ids() == []
