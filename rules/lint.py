@@ -30,7 +30,7 @@ def missing(pack: Pack, outcomes: Sequence[CaseOutcome]) -> Iterator[str]:
 
 
 def _has_case(rule: Rule, outcomes: Sequence[CaseOutcome]) -> bool:
-    wanted = ResultState(rule.absent or "pass")
+    wanted = rule.absent or ResultState.PASS
     if rule.informational and wanted is ResultState.FAIL:
         wanted = ResultState.INFORMATIONAL
     return any(one.absent and set(one.states) == {wanted} for one in outcomes)

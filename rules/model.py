@@ -7,7 +7,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -20,7 +20,7 @@ from pydantic import (
 from fleetscan.rules.checks import PREFIX, Check
 from fleetscan.rules.sql import Select, SqlError, parse_predicate, parse_select
 from fleetscan.rules.unmounted import WALKED
-from fleetscan.scanner.tables.results.spec import Severity
+from fleetscan.scanner.tables.results.spec import ResultState, Severity
 
 Scalar = bool | int | float | str | dt.date
 Parameter = Scalar | list[str] | list[int]
@@ -28,8 +28,8 @@ Parameter = Scalar | list[str] | list[int]
 BUILT_IN_PARAMETERS = frozenset({"now", "today"})
 """Bound for every rule: the time of evaluation (TIMESTAMPTZ), and its UTC day (DATE)."""
 
-Absent = Literal["pass", "fail", "notapplicable", "unknown"]
-"""What it means for a rule that what it is about is not there at all."""
+ABSENT = (ResultState.PASS, ResultState.FAIL, ResultState.NOTAPPLICABLE, ResultState.UNKNOWN)
+"""What it can mean for a rule that what it is about is not there at all."""
 
 Id = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=80)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -91,7 +91,7 @@ class Rule(Strict):
     violations: Text | None = None
     check: Check | None = None
     unknown: Text | None = None
-    absent: Absent | None = None
+    absent: ResultState | None = None
     subject: Text | None = None
     empty_ok: list[str] = []
     complete: list[str] = []
@@ -147,12 +147,14 @@ class Rule(Strict):
         return self
 
     def _check_absence(self) -> None:
+        if self.absent not in (None, *ABSENT):
+            raise ValueError(f"absent is one of {', '.join(ABSENT)}")
         query = self.subject or (self.check and self.check.compile().subject)
-        if self.absent == "notapplicable" and not query:
+        if self.absent is ResultState.NOTAPPLICABLE and not query:
             raise ValueError(
                 "absent: notapplicable needs a subject, a SELECT of what may be absent"
             )
-        if self.subject and self.absent in (None, "pass"):
+        if self.subject and self.absent in (None, ResultState.PASS):
             raise ValueError("a subject needs absent: fail, notapplicable or unknown")
 
     def compile(self) -> CompiledRule:
@@ -179,7 +181,9 @@ class Rule(Strict):
         )
         unknown = parse_select(self.unknown) if self.unknown else None
         about = self.subject or (self.check and self.check.compile().subject)
-        subject = parse_select(about) if about and self.absent not in (None, "pass") else None
+        subject = (
+            parse_select(about) if about and self.absent not in (None, ResultState.PASS) else None
+        )
         for select in (applies_to, unknown):
             for table in select.tables if select else ():
                 reads.pop(table, None)  # which may look there for what the check does not

@@ -294,7 +294,7 @@ def _bindings(rule: Rule, compiled: CompiledRule) -> dict[str, Any]:
     broken = ResultState.INFORMATIONAL if rule.informational else ResultState.FAIL
     return {
         "_broken": broken,
-        "_absent": broken if rule.absent in (None, "fail") else ResultState(rule.absent),
+        "_absent": broken if rule.absent in (None, ResultState.FAIL) else rule.absent,
         "_tables": sorted(compiled.tables),
         "_applies_tables": sorted(applies),
         "_complete": sorted(compiled.complete),
