@@ -183,7 +183,9 @@ def in_own_process(images: Path, facts: Path, slots: int) -> Night:
     argv += ["--packages", os.environ[recorded.PACKAGES], "--files", os.environ[recorded.FILES]]
     argv += ["--child", str(images), str(facts)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, text=True)
-    return Night(**json.loads(done.stdout.splitlines()[-1]))
+    line = done.stdout.splitlines()[-1]
+    output.message(line)  # a large fleet takes its time
+    return Night(**json.loads(line))
 
 
 def night(images: Path, facts: Path, slots: int) -> Night:
