@@ -22,7 +22,7 @@ ROW_GROUP_ROWS = 122_880
 """Rows after which a row group ends: what DuckDB reads with one thread at a time (its own row
 groups have this size), and a few machines' files, so that a filter on one machine skips most."""
 
-ROW_GROUP_BYTES = 64 << 20
+ROW_GROUP_BYTES = 16 << 20
 """Bytes in memory after which it ends as well, whatever the rows; one payload may come on top."""
 
 PART_BYTES = 64 << 20
@@ -33,7 +33,7 @@ SMALL_PART = PART_BYTES // 4
 """Parts shorter than this are put together, longer ones are left as they are."""
 
 _ZSTD_LEVEL = 3  # zstd's own default; higher levels gain little on columns of text
-_READ_ROWS = 1 << 13  # rows of a part that is merged with others that are in memory at a time
+_READ_ROWS = 1 << 11  # rows of a part that is merged with others that are in memory at a time
 
 # Any: the stubs of pyarrow.parquet differ from version to version.
 _writer: Any = pyarrow.parquet.ParquetWriter
@@ -169,27 +169,38 @@ def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[p
         )
 
 
-def merged(streams: Iterable[Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+_Head = tuple[str, int, pa.RecordBatch | None]
+"""Where a stream goes on: machine, number of the stream, rows; None before it has begun."""
+
+
+def merged(
+    streams: Iterable[Iterable[pa.RecordBatch]], firsts: Iterable[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Rows of several streams, each sorted by machine, as one such stream.
 
     The rows of one machine keep their order, those of the first stream before those of the next.
-    Memory holds one batch a stream.
+    Memory holds one batch of each stream that has begun and is not at its end.
+
+    Args:
+        streams: the streams.
+        firsts: for each a machine before which it has no rows, and until which it is not begun.
     """
-    heap: list[tuple[str, int, pa.RecordBatch]] = []
     sources = [(batch for batch in stream if batch.num_rows) for stream in streams]
-    for number, source in enumerate(sources):
-        _push(heap, number, next(source, None))
+    begins = list(firsts) if firsts is not None else [""] * len(sources)
+    heap: list[_Head] = [(begin, number, None) for number, begin in enumerate(begins)]
+    heapq.heapify(heap)
     while heap:
         _, number, batch = heapq.heappop(heap)
+        if batch is None:
+            _push(heap, number, next(sources[number], None))
+            continue
         cut = _up_to(batch, heap[0][0], number < heap[0][1]) if heap else batch.num_rows
         yield batch.slice(0, cut)
         rest = batch.slice(cut) if cut < batch.num_rows else next(sources[number], None)
         _push(heap, number, rest)
 
 
-def _push(
-    heap: list[tuple[str, int, pa.RecordBatch]], number: int, batch: pa.RecordBatch | None
-) -> None:
+def _push(heap: list[_Head], number: int, batch: pa.RecordBatch | None) -> None:
     if batch is not None:
         heapq.heappush(heap, (_machine(batch, 0), number, batch))
 

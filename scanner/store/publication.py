@@ -18,6 +18,7 @@ from fleetscan.scanner.tables import load_tables
 class _Waiting:
     path: Path
     file: PartFile
+    first: str = ""  # it has no rows of machines before this one
 
     @property
     def size(self) -> int:
@@ -55,7 +56,11 @@ def publish_parts(
 def _publish_table(
     facts: Path, run_id: str, table: Table, batches: Sequence[Batch], scratch: Path
 ) -> TableInfo:
-    waiting = (_Waiting(path, file) for batch in batches for path, file in batch.parts(table.name))
+    waiting = (
+        _Waiting(path, file, next(iter(batch.machines)))
+        for batch in batches
+        for path, file in batch.parts(table.name)
+    )
     published: list[PartFile] = []
     for one in _sized(table, waiting, scratch / table.name):
         target = layout.part(facts, table.name, run_id, len(published))
@@ -74,7 +79,8 @@ def _sized(table: Table, waiting: Iterable[_Waiting], scratch: Path) -> Iterator
         if len(group) == 1:
             yield group[0]
             continue
-        rows = parts.merged(parts.read_batches(one.path) for one in group)
+        streams = (parts.read_batches(one.path) for one in group)
+        rows = parts.merged(streams, (one.first for one in group))
         merged = parts.write_parts(parts.numbered(scratch, written), arrow_schema(table), rows)
         written += len(merged)
         for file in merged:

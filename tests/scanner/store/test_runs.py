@@ -265,12 +265,27 @@ def test_merging_keeps_every_row_and_sorts_by_machine(lists: list[list[int]], si
             yield pa.RecordBatch.from_pylist(rows[start : start + size])
         yield pa.RecordBatch.from_pylist([], schema=pa.schema([("machine_id", pa.string())]))
 
-    found = [row for batch in parts.merged(map(batches, streams)) for row in batch.to_pylist()]
-    assert found == [
+    expected = [
         {"machine_id": f"{number:02}", "row": row}
         for number in sorted(owner)
         for row in range(number % 4)
     ]
+    begins = [f"{stream[0]:02}" if stream else "" for stream in streams]
+    for firsts in (None, begins):
+        found = parts.merged(map(batches, streams), firsts)
+        assert [row for batch in found for row in batch.to_pylist()] == expected
+
+
+def test_merging_parts_one_after_the_other_opens_one_at_a_time() -> None:
+    opened: list[int] = []
+
+    def stream(number: int) -> Iterator[pa.RecordBatch]:
+        opened.append(number)
+        yield pa.RecordBatch.from_pylist([{"machine_id": f"{number}{letter}"} for letter in "ab"])
+        opened.remove(number)
+
+    rows = parts.merged((stream(number) for number in range(9)), map(str, range(9)))
+    assert max(len(opened) for _ in rows) == 1
 
 
 def test_memory_stays_flat_however_many_rows_a_machine_has(
