@@ -363,7 +363,7 @@ STEPS: list[tuple[Any, str]] = [
     (parts, "write_parts"),
     (parts, "count_values"),
     (files, "give_name"),
-    (files, "move"),
+    (files, "renamed"),
     (files, "flush_directory"),
     (files, "write_json"),
     (files, "remove_tree"),
@@ -447,7 +447,7 @@ def test_machines_found_unchanged_survive_a_publication_that_was_cut_off(
     rows = [machine_rows(machine_id, first.run_id) for machine_id in "ab"]
     run.add_unchanged({"machines": pa.concat_tables(rows)})
     with monkeypatch.context() as patch:
-        patch.setattr(files, "move", crash)
+        patch.setattr(files, "renamed", crash)
         with pytest.raises(Crash):
             run.finish()
     info = Store(tmp_path).resume(run.run_id).finish(interrupted=True)
