@@ -359,9 +359,9 @@ def plan_run(
                 f"two machines have the id '{printable(one)}'",
                 hint="give one of them another id in the inventory",
             )
-    now = _now()
+    now = datetime.now(UTC)
     run_id = layout.new_run_id(now)
-    plan = _Plan(now.isoformat(), tuple(ordered), batch_size, dict(settings))
+    plan = _Plan(now.replace(microsecond=0).isoformat(), tuple(ordered), batch_size, dict(settings))
     # Under its name it has a plan from the first moment: what has none is left over.
     new = layout.new_staging(facts)
     files.write_json(new / "plan.json", asdict(plan))
