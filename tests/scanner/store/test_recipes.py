@@ -77,9 +77,10 @@ EXPECTED = [
 
 
 def by_duckdb() -> list[Row]:
-    found = duckdb.sql(recipe("sql", "parse_filename"))
-    assert found is not None
-    return found.select(*COLUMNS).fetchall()
+    with duckdb.connect() as connection:  # the module's own may have another test's result
+        found = connection.sql(recipe("sql", "parse_filename"))
+        assert found is not None
+        return found.select(*COLUMNS).fetchall()
 
 
 def by_pandas() -> list[Row]:
