@@ -147,7 +147,7 @@ def told(source: Path, facts: Path, place: Workplace) -> Told:
     rows: dict[str, list[str]] = {name: [] for name in load_tables()}
     for record in json.loads(run("query", "query", _ALL_ROWS, "--output", "json") or "[]"):
         rows[record["name"]].append(record["row"])
-    results = [{**row, "run_id": ""} for row in checked["results"]]
+    results = [{**row, "run_id": "", "checked": ""} for row in checked["results"]]
     leftovers = place.leftovers()
     seconds = time.monotonic() - begun
     page, listed = (path.read_text() if path.exists() else "" for path in (html, report))

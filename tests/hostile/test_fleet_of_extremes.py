@@ -69,8 +69,12 @@ class Told:
     facts: Path
 
     def results(self, machines: list[str]) -> list[str]:
-        """Results of some machines, without their run."""
-        rows = [{**row, "run_id": ""} for row in self.checked if row["machine_id"] in machines]
+        """Results of some machines, without their run and time."""
+        rows = [
+            {**row, "run_id": "", "checked": ""}
+            for row in self.checked
+            if row["machine_id"] in machines
+        ]
         return sorted(json.dumps(row, sort_keys=True) for row in rows)
 
     def outcomes(self) -> dict[str, str]:

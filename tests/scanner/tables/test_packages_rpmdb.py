@@ -204,7 +204,7 @@ def test_missing_librpm_is_an_error_and_not_an_empty_table(
 ) -> None:
     monkeypatch.setitem(sys.modules, "rpm", None)
     _sqlite(tmp_path / "var/lib/rpm/rpmdb.sqlite", b"openssl")
-    assert "no librpm" in _collect(tmp_path)[1]
+    assert "without librpm" in _collect(tmp_path)[1]
 
 
 def _slots(*used: tuple[int, int, int]) -> bytes:

@@ -134,11 +134,11 @@ def test_of_mirrors_the_one_that_is_whole_is_read() -> None:
     ("pieces", "reason"),
     [
         ([piece(20, 1, 0, 100, 0), piece(20, 2, 0, 200, 150)], "do not follow"),
-        ([piece(20, 1, 900, 100, 0)], "beyond its disk's end"),
-        ([piece(20, 1, (1 << 64) - 1, 100, 0)], "beyond its disk's end"),
-        ([piece(20, 1, 0, 0, 0)], "beyond its disk's end"),
-        ([piece(20, 3, 0, 100, 0)], "on a disk that is missing"),
-        ([], "on a disk that is missing"),
+        ([piece(20, 1, 900, 100, 0)], "beyond the end of its disk"),
+        ([piece(20, 1, (1 << 64) - 1, 100, 0)], "beyond the end of its disk"),
+        ([piece(20, 1, 0, 0, 0)], "beyond the end of its disk"),
+        ([piece(20, 3, 0, 100, 0)], "on a missing disk"),
+        ([], "on a missing disk"),
         ([piece(20, 1, 0, 1, at) for at in range(1100)], "in 1100 pieces"),
     ],
 )
