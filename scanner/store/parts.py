@@ -68,7 +68,11 @@ def numbered(directory: Path, first: int = 0) -> Callable[[int], Path]:
 
 
 def write_parts(
-    place: Callable[[int], Path], schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+    place: Callable[[int], Path],
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    row_group_bytes: int | None = None,
 ) -> list[PartFile]:
     """Write rows as parts, each of which appears atomically, in memory bounded by one row group.
 
@@ -78,11 +82,12 @@ def write_parts(
         place: where the first part, the second and so on go; what is there is replaced.
         schema: that of the batches.
         batches: the rows, in the order they shall have; none give no part.
+        row_group_bytes: bytes in memory after which a row group ends; ROW_GROUP_BYTES when None.
 
     Raises:
         StoreError: one could not be written.
     """
-    groups = _row_groups(batches)
+    groups = _row_groups(batches, row_group_bytes or ROW_GROUP_BYTES)
     ahead = deque(itertools.islice(groups, 1))
     written: list[PartFile] = []
     while ahead:
@@ -112,14 +117,14 @@ def _write_part(path: Path, schema: pa.Schema, groups: Iterable[pa.Table]) -> Pa
     return PartFile(path.name, rows, measured.size, measured.sha256())
 
 
-def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _row_groups(batches: Iterable[pa.RecordBatch], most_bytes: int) -> Iterator[pa.Table]:
     pending: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
         pending.append(batch)
         rows += batch.num_rows
         size += batch.nbytes
-        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+        if rows >= ROW_GROUP_ROWS or size >= most_bytes:
             yield _group(pending)
             pending, rows, size = [], 0, 0
     if rows:

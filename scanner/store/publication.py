@@ -13,6 +13,9 @@ from fleetscan.scanner.store.batches import Batch, column_names
 from fleetscan.scanner.store.run_file import PartFile, TableInfo
 from fleetscan.scanner.tables import load_tables
 
+_ROW_GROUP_BYTES = 4 << 20
+"""Small row groups for small parts: the coordinator makes these, and its memory is to stay flat."""
+
 
 @dataclass(frozen=True)
 class _Waiting:
@@ -81,7 +84,12 @@ def _sized(table: Table, waiting: Iterable[_Waiting], scratch: Path) -> Iterator
             continue
         streams = (parts.read_batches(one.path) for one in group)
         rows = parts.merged(streams, (one.first for one in group))
-        merged = parts.write_parts(parts.numbered(scratch, written), arrow_schema(table), rows)
+        merged = parts.write_parts(
+            parts.numbered(scratch, written),
+            arrow_schema(table),
+            rows,
+            row_group_bytes=_ROW_GROUP_BYTES,
+        )
         written += len(merged)
         for file in merged:
             yield _Waiting(scratch / file.name, file)

@@ -302,7 +302,7 @@ def test_memory_stays_flat_however_many_rows_a_machine_has(
             yield group
 
     row_groups = parts._row_groups
-    monkeypatch.setattr(parts, "_row_groups", lambda batches: watched(row_groups(batches)))
+    monkeypatch.setattr(parts, "_row_groups", lambda *some: watched(row_groups(*some)))
     run = Store(tmp_path).begin(["a"], settings={})
     with run.machine_writer("a") as writer:
         writer.write("machines", machine_rows("a", run.run_id))
