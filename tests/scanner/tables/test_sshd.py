@@ -152,7 +152,7 @@ def test_thousands_of_blocks_are_compared_in_time() -> None:
 
 @given(st.text(alphabet="matchincludeuserroot =\"'\\*!,#\n\t", max_size=200))
 def test_any_text_gives_settings(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    path = tmp_path_factory.getbasetemp() / "any"
+    path = tmp_path_factory.getbasetemp() / "any-sshd-text"
     path.write_text(text)
     lines = list(SshdReader(Folder()).settings(str(path)))
     assert len(in_force(lines, SshLogin("root"))) == len(lines)
